@@ -1,0 +1,1 @@
+"""What an environment's author writes with: no torch, no training code."""

@@ -1,0 +1,145 @@
+"""An environment by name: a registered one, a Python file, a module, or another ecosystem's behind a prefix."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import msgspec
+
+from ludus import registry
+from ludus.authoring.environment import Environment
+from ludus.errors import ConfigError, UnknownName, UsageError
+from ludus.types import EnvironmentRef
+
+
+def load_environment(spec: str, options: Mapping[str, Any] | None = None) -> Environment:
+    """Build the environment that `spec` names.
+
+    Args:
+        spec: a registered name, `path/to/file.py[:Class]`, `module:Class`, or `PREFIX:NAME` such as `rg:spell_backward`.
+        options: keyword arguments of the environment.
+
+    Raises:
+        UnknownName: nothing of that name, with the nearest one.
+        ConfigError: an option that does not exist or that the environment refused.
+        UsageError: the module can't be imported or holds no environment.
+    """
+    kind, leading = _resolve(spec)
+    options = dict(options or {})
+    _check_options(spec, kind, leading, options)
+    try:
+        env = kind(*leading, **options)
+    except UsageError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{spec} refused its options {options}: {error}") from error
+    given = {key: value for key, value in env.options.items() if _serialisable(value)}
+    for name in list(inspect.signature(kind).parameters)[: len(leading)]:
+        given.pop(name, None)
+    env.ref = EnvironmentRef(id=spec, options=given, version=env.version, hash=source_hash(kind))
+    return env
+
+
+def rebuildable(env: Environment) -> bool:
+    """Whether another process can build the same environment from its reference."""
+    return env.ref is not None and all(_serialisable(value) for value in env.options.values())
+
+
+def source_hash(kind: type) -> str:
+    """16 hex digits over the source files of the environment's class and of the bases that are not Ludus's own root."""
+    digest = hashlib.blake2b(digest_size=8)
+    for base in kind.__mro__:
+        if base in (Environment, object):
+            continue
+        file = inspect.getsourcefile(base) if base.__module__ != "builtins" else None
+        if file:
+            digest.update(Path(file).read_bytes())
+    return digest.hexdigest()
+
+
+def _resolve(spec: str) -> tuple[type[Environment], tuple[str, ...]]:
+    head, colon, rest = spec.partition(":")
+    if head.endswith(".py"):
+        return _pick(_module_from_file(Path(head)), rest, spec), ()
+    adapters = registry.entries(registry.ADAPTERS)
+    if colon and head in adapters:
+        return adapters[head].load(), (rest,)
+    if colon:
+        try:
+            module = importlib.import_module(head)
+        except ModuleNotFoundError as error:
+            if error.name and head.startswith(error.name):
+                raise UnknownName("environment", spec, _names(), "ludus env list") from None
+            raise UsageError(f"can't import {head}: {error}") from error
+        return _pick(module, rest, spec), ()
+    environments = registry.entries(registry.ENVIRONMENTS)
+    if spec not in environments:
+        raise UnknownName("environment", spec, _names(), "ludus env list")
+    return environments[spec].load(), ()
+
+
+def _names() -> list[str]:
+    return [*registry.entries(registry.ENVIRONMENTS), *(f"{p}:" for p in registry.entries(registry.ADAPTERS))]
+
+
+def _module_from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise UsageError(f"no such environment file: {path}")
+    name = f"ludus_file_{path.stem}_{hashlib.blake2b(str(path.resolve()).encode(), digest_size=4).hexdigest()}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None  # it ends in .py
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # pickling and type hints look it up there
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UsageError(f"{path} can't be imported: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _pick(module: ModuleType, name: str, spec: str) -> type[Environment]:
+    found = {
+        key: value
+        for key, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, Environment) and value is not Environment
+    }
+    own = {key: value for key, value in found.items() if value.__module__ == module.__name__}
+    if name:
+        if name not in found:
+            raise UnknownName(f"environment class in {spec.partition(':')[0]}", name, found)
+        return found[name]
+    if len(own) != 1:
+        listed = ", ".join(own) or "none"
+        raise UsageError(f"{spec} must name one environment class, as {spec}:Class (it holds: {listed})")
+    return next(iter(own.values()))
+
+
+def _check_options(spec: str, kind: type[Environment], leading: tuple[str, ...], options: Mapping[str, Any]) -> None:
+    if kind.__init__ is object.__init__:
+        parameters: dict[str, inspect.Parameter] = {}
+    else:
+        parameters = dict(list(inspect.signature(kind.__init__).parameters.items())[1 + len(leading) :])
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    for name in options:
+        if name not in parameters:
+            if not parameters:
+                raise ConfigError(f"{spec} has no options, got {name!r}")
+            raise UnknownName(f"option of {spec}", name, parameters)
+
+
+def _serialisable(value: Any) -> bool:
+    try:
+        msgspec.json.encode(value)
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -1,0 +1,124 @@
+"""Configuration: frozen pydantic models read from TOML and `key=value`, with errors a person can act on.
+
+One model a program; unknown keys are refused with the nearest valid one; values are checked once, at the edge.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ludus.errors import ConfigError, UnknownName
+
+
+class Config(BaseModel):
+    """Base of all configuration: frozen, nothing extra, defaults checked, docstrings become descriptions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+def parse(kind: type[ConfigT], values: Mapping[str, Any], *, where: str = "") -> ConfigT:
+    """Check values against a configuration model.
+
+    Raises:
+        UnknownName: a key that does not exist, with the nearest valid one.
+        ConfigError: a value of the wrong type or range: key, value and what is allowed.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise _explain(kind, error, where) from None
+
+
+def load(kind: type[ConfigT], path: Path, overrides: Sequence[str] = ()) -> ConfigT:
+    """Read a TOML file, apply `key=value` overrides, check.
+
+    Raises:
+        ConfigError: no such file, not TOML, or a bad value.
+        UnknownName: a key that does not exist.
+    """
+    return parse(kind, merge(read_toml(path), overrides), where=str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as a dict. Raises ConfigError naming the line at fault."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no such file: {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"can't read {path}: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+
+
+def merge(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Apply overrides such as `rl.steps=10` or `env="rg:sum"`; values are TOML, and bare words are strings.
+
+    >>> merge({"rl": {"steps": 1}}, ["rl.steps=10", "env=guess"])
+    {'rl': {'steps': 10}, 'env': 'guess'}
+    """
+    merged = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
+    for override in overrides:
+        path, found, text = override.partition("=")
+        if not found or not path.strip():
+            raise ConfigError(f"expected key=value, got {override!r}")
+        *parents, leaf = path.strip().split(".")
+        table = merged
+        for parent in parents:
+            table = table.setdefault(parent, {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"{override!r}: {parent!r} is a value, not a table")
+        table[leaf] = parse_value(text)
+    return merged
+
+
+def parse_value(text: str) -> Any:
+    """A TOML value, or the text itself where it isn't one.
+
+    >>> parse_value("3"), parse_value("true"), parse_value("rg:sum"), parse_value("[1, 2]")
+    (3, True, 'rg:sum', [1, 2])
+    """
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def to_toml(config: Config) -> str:
+    """The resolved configuration as TOML text; unset optional values are left out."""
+    import tomli_w  # only writers need it
+
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+
+
+def _explain(kind: type[BaseModel], error: ValidationError, where: str) -> ConfigError | UnknownName:
+    """The first problem, in one line, with the key in dotted form."""
+    problems = error.errors(include_url=False)
+    first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
+    loc = [str(part) for part in first["loc"]]
+    key = ".".join(loc)
+    if first["type"] == "extra_forbidden":
+        table = _table_at(kind, loc[:-1])
+        prefix = ".".join(loc[:-1])
+        valid = [f"{prefix}.{name}" if prefix else name for name in table.model_fields]
+        return UnknownName("key" + (f" in {where}" if where else ""), key, valid)
+    if first["type"] == "missing":
+        return ConfigError(f"{where + ': ' if where else ''}the key {key!r} is required")
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return ConfigError(f"{where + ': ' if where else ''}{key} = {first['input']!r}: {message}")
+
+
+def _table_at(kind: type[BaseModel], path: Sequence[str]) -> type[BaseModel]:
+    for name in path:
+        annotation = kind.model_fields[name].annotation
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        kind = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return kind

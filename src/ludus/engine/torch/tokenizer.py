@@ -1,0 +1,80 @@
+"""The presets' tokenizer and chat template.
+
+Byte-level, so that any text has ids; its only merges are the two-digit numbers 00 to 99, so that arithmetic tasks need few
+tokens. Special tokens delimit turns. The template extends without end: what a conversation renders to is a prefix of what
+it renders to after more messages, as long as old thinking is kept.
+"""
+
+from __future__ import annotations
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+
+END = "<|end|>"
+PAD = "<|pad|>"
+SPECIAL = (PAD, END, "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
+MARKUP = ("<think>", "</think>", "<tool_call>", "</tool_call>")
+"""Part of what a reply says: never dropped in decoding."""
+
+CHAT_TEMPLATE = """\
+{%- macro text(content) -%}
+{%- if content is string -%}{{ content }}
+{%- elif content -%}{%- for part in content -%}{{ part.text }}{%- endfor -%}
+{%- endif -%}
+{%- endmacro -%}
+{%- if keep_thinking is not defined -%}{%- set keep_thinking = true -%}{%- endif -%}
+{%- set last = namespace(user=-1) -%}
+{%- for message in messages -%}
+{%- if message.role == 'user' -%}{%- set last.user = loop.index0 -%}{%- endif -%}
+{%- endfor -%}
+{%- set has_system = messages and messages[0].role == 'system' -%}
+{%- if has_system or tools -%}
+{{- '<|system|>' -}}
+{%- if has_system -%}{{- text(messages[0].content) -}}{%- endif -%}
+{%- if tools -%}
+{{- ('\\n\\n' if has_system else '') + '# Tools\\nCall a tool with '
+    + '<tool_call>{"name": ..., "arguments": {...}}</tool_call>. The tools are:' -}}
+{%- for tool in tools -%}{{- '\\n' + (tool | tojson) -}}{%- endfor -%}
+{%- endif -%}
+{{- '<|end|>' -}}
+{%- endif -%}
+{%- for message in messages -%}
+{%- if message.role == 'system' and loop.first -%}
+{%- elif message.role == 'assistant' -%}
+{{- '<|assistant|>' -}}
+{%- if message.reasoning_content and (keep_thinking or loop.index0 > last.user) -%}
+{{- '<think>' + message.reasoning_content + '</think>' -}}
+{%- endif -%}
+{{- text(message.content) -}}
+{%- for call in message.tool_calls or [] -%}
+{%- set call = call.function or call -%}
+{{- '<tool_call>{"name": ' + (call.name | tojson) + ', "arguments": ' -}}
+{{- call.arguments if call.arguments is string else (call.arguments | tojson) -}}
+{{- '}</tool_call>' -}}
+{%- endfor -%}
+{{- '<|end|>' -}}
+{%- else -%}
+{{- '<|' + message.role + '|>' + text(message.content) + '<|end|>' -}}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}
+"""
+
+
+def build_tokenizer() -> Tokenizer:
+    """Ids: special tokens, markup, the 256 bytes, the 100 two-digit numbers."""
+    added = [*SPECIAL, *MARKUP]
+    pieces = [*added, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    merges = [(first, second) for first in "0123456789" for second in "0123456789"]
+    pieces += [first + second for first, second in merges]
+    tokenizer = Tokenizer(models.BPE(vocab={piece: i for i, piece in enumerate(pieces)}, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            # without the split, "12345" would be merged by rank rather than from left to right
+            pre_tokenizers.Split(Regex("[0-9]{1,2}"), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIAL])
+    tokenizer.add_tokens([AddedToken(name, special=False, normalized=False) for name in MARKUP])
+    return tokenizer

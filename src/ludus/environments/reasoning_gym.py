@@ -1,0 +1,90 @@
+"""Every family of the reasoning-gym package as an environment: `rg:spell_backward`.
+
+Items of reasoning-gym are seeded by seed + index, so the data sets of neighbouring seeds overlap almost entirely. Here
+one stream of items is split by content: the hash of an item's question says to which split it belongs, so no question
+is in both. Families whose own answer is missing or doesn't score 1 load, but can't demonstrate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ludus.authoring.declare import reward
+from ludus.authoring.environment import Environment
+from ludus.errors import ConfigError, MissingExtra, UnknownName
+from ludus.types import Rollout, Task, content_hash
+
+STREAM = 200_000
+"""Items looked at for tasks."""
+BARREN = 2_000
+"""Items in a row without a new question after which a family is taken to be used up."""
+
+
+class ReasoningGym(Environment):
+    """Single-turn tasks of one reasoning-gym family, scored by its own checker."""
+
+    version = "1"
+    max_turns = 1
+
+    def __init__(self, family: str, seed: int = 0, **config: Any) -> None:
+        """
+        Args:
+            family: name of the data set in reasoning-gym.
+            seed: of its generator.
+            **config: the family's own parameters.
+        """
+        names = families()
+        if family not in names:
+            raise UnknownName("reasoning-gym family", family, names, "ludus env list rg:")
+        import reasoning_gym
+
+        self.family = family
+        try:
+            self._items = reasoning_gym.create_dataset(family, seed=seed, size=STREAM, **config)
+        except (TypeError, AssertionError, ValueError, KeyError) as error:
+            raise ConfigError(f"rg:{family} refused {config or 'its defaults'}: {error}") from None
+
+    def tasks(self, split: str) -> Iterator[Task]:
+        """Distinct questions whose hash belongs to the split; a fifth of all are for testing."""
+        seen: set[str] = set()
+        barren = 0
+        for index in range(STREAM):
+            item = self._items[index]
+            key = content_hash(item["question"])
+            if key in seen:
+                barren += 1
+                if barren >= BARREN:
+                    return
+                continue
+            barren = 0
+            seen.add(key)
+            if (int(key, 16) % 5 == 0) == (split == "test"):
+                answer = item["answer"]
+                yield Task(prompt=item["question"], answer=answer, info={"index": index}, id=f"{self.family}-{key}")
+
+    @reward
+    def score(self, task: Task, rollout: Rollout) -> float:
+        """The family's own score in [0, 1]; a reply that its checker can't read scores 0."""
+        return self._score(rollout.reply.strip(), task)
+
+    def demonstrate(self, task: Task) -> str | None:
+        """The known answer, if the family's own checker gives it 1."""
+        answer = task.answer
+        return answer if isinstance(answer, str) and self._score(answer, task) == 1.0 else None
+
+    def _score(self, text: str, task: Task) -> float:
+        try:
+            return float(self._items.score_answer(text, self._items[task.info["index"]]))
+        except (ArithmeticError, AttributeError, LookupError, SyntaxError, TypeError, ValueError, RecursionError):
+            return 0.0  # some checkers parse the reply without guarding themselves
+
+
+def families() -> list[str]:
+    """Names of all families. Raises MissingExtra."""
+    try:
+        import reasoning_gym
+    except ImportError:
+        raise MissingExtra("rg: environments", "rg") from None
+    names: list[str] = sorted(reasoning_gym.factory.DATASETS)
+    return names

@@ -1,0 +1,1 @@
+"""Programs: eval, train and report: short loops over environments, models and engines."""

@@ -1,0 +1,148 @@
+"""Compare two evaluations task by task: did B really do better than A, and on which tasks?
+
+Scores are the rewards of the recorded rollouts, matched by task id; excluded rollouts are left out and counted. Of a
+folder with several evaluations (a training run), the last one is compared: `eval:end`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from ludus.errors import UsageError
+from ludus.programs.statistics import Estimate, PairedDifference, paired_difference
+from ludus.store import IndexRow, RolloutIndex, RunFolder
+from ludus.types import EnvironmentRef
+
+_SHOWN_TASKS = 10
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of one evaluation, as read from its run folder."""
+
+    path: Path
+    purpose: str
+    environment: EnvironmentRef
+    scores: dict[str, list[float]]
+    num_excluded: int
+
+    @property
+    def name(self) -> str:
+        """The run folder's name, and the evaluation's where a folder can have several."""
+        return self.path.name if self.purpose == "eval" else f"{self.path.name} ({self.purpose})"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two evaluations of the same environment, and their paired difference on the tasks that both have."""
+
+    a: Evaluation
+    b: Evaluation
+    paired: PairedDifference
+    notes: tuple[str, ...]
+    """What a reader must know before believing the numbers; empty if nothing."""
+
+    def to_table(self) -> list[tuple[str, str, str, str]]:
+        """Header and rows: label, A, B, B - A."""
+        low, high = self.paired.interval
+        return [
+            ("", self.a.name, self.b.name, "difference"),
+            ("score", _text(self.paired.a), _text(self.paired.b), _text(self.paired.difference, signed=True)),
+            (
+                "95 % interval",
+                *(_interval(*e.interval()) for e in (self.paired.a, self.paired.b)),
+                _interval(low, high),
+            ),
+            ("tasks", *(str(len(e.scores)) for e in (self.a, self.b)), f"{self.paired.difference.num_tasks} in common"),
+            ("excluded rollouts", str(self.a.num_excluded), str(self.b.num_excluded), ""),
+        ]
+
+    def lines(self) -> list[str]:
+        """The comparison as text for a terminal: the table, gained and lost tasks, the verdict, notes."""
+        table = self.to_table()
+        widths = [max(len(row[column]) for row in table) for column in range(4)]
+        text = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+        text += ["", _tasks("gained", self.paired.gained), _tasks("lost", self.paired.lost)]
+        if self.paired.mcnemar_p is not None:
+            text.append(f"McNemar's exact test: p = {self.paired.mcnemar_p:.3g}")
+        return [*text, self.verdict(), *(f"note: {note}" for note in self.notes)]
+
+    def verdict(self) -> str:
+        """One sentence: which is better, or that the difference is within the noise."""
+        low, high = self.paired.interval
+        if low > 0 or high < 0:
+            better = self.b if low > 0 else self.a
+            return f"{better.name} is better: the 95 % interval of the difference leaves out 0."
+        return "No difference is shown: the 95 % interval of the difference includes 0, or there are too few tasks."
+
+
+def compare(a: Path, b: Path) -> Comparison:
+    """Compare the evaluations in two run folders.
+
+    Raises:
+        RunFolderError: not a run folder, or a damaged one.
+        UsageError: no evaluation in one of them, different environments or options, or no task in common.
+    """
+    first, second = _read(a), _read(b)
+    for what, x, y in (
+        ("environment", first.environment.id, second.environment.id),
+        ("options", first.environment.options, second.environment.options),
+    ):
+        if x != y:
+            raise UsageError(f"these are evaluations of different tasks: {a} has {what} {x}, {b} has {what} {y}")
+    return Comparison(first, second, paired_difference(first.scores, second.scores), _notes(first, second))
+
+
+def _read(path: Path) -> Evaluation:
+    with RunFolder.open(path) as run, RolloutIndex(run.path) as index:
+        purpose = _choose(path, index.purposes())
+        rows = index.query(purpose=purpose)
+        scores: dict[str, list[float]] = {}
+        for row in rows:
+            if not _excluded(row):
+                scores.setdefault(row.task, []).append(row.reward)
+        environment = index.get(rows[0].id).environment
+        return Evaluation(path, purpose, environment, scores, sum(map(_excluded, rows)))
+
+
+def _choose(path: Path, purposes: dict[str, int]) -> str:
+    evaluations = [purpose for purpose in purposes if purpose.startswith("eval")]
+    for last in ("eval", "eval:end"):
+        if last in evaluations:
+            return last
+    if len(evaluations) == 1:
+        return evaluations[0]
+    found = ", ".join(evaluations) or ", ".join(purposes) or "nothing"
+    raise UsageError(f"{path} holds no finished evaluation (it holds rollouts for: {found}); run ludus eval first")
+
+
+def _excluded(row: IndexRow) -> bool:
+    return row.blame not in (None, "policy")
+
+
+def _notes(a: Evaluation, b: Evaluation) -> tuple[str, ...]:
+    notes = []
+    if (a.environment.version, a.environment.hash) != (b.environment.version, b.environment.hash):
+        notes.append("the environment's code differs between the two (another version or content hash)")
+    unmatched = len(a.scores.keys() ^ b.scores.keys())
+    if unmatched:
+        notes.append(f"{unmatched} tasks are in one evaluation only and were left out")
+    samples = {count for e in (a, b) for count in Counter(map(len, e.scores.values()))}
+    if len(samples) > 1:
+        notes.append(f"samples per task vary from {min(samples)} to {max(samples)}; every task weighs the same")
+    return tuple(notes)
+
+
+def _text(estimate: Estimate, *, signed: bool = False) -> str:
+    return f"{estimate.mean:{'+' if signed else ''}.4f} ± {estimate.se:.4f}"
+
+
+def _interval(low: float, high: float) -> str:
+    return f"[{low:.4f}, {high:.4f}]"
+
+
+def _tasks(label: str, ids: tuple[str, ...]) -> str:
+    more = f" and {len(ids) - _SHOWN_TASKS} more" if len(ids) > _SHOWN_TASKS else ""
+    return f"{label} {len(ids)}" + (f": {', '.join(ids[:_SHOWN_TASKS])}{more}" if ids else "")

@@ -1,0 +1,251 @@
+"""The seams: Tokenizer, Renderer, Sampler, Trainer, Model. Whoever implements one passes its conformance suite in `ludus.testing`.
+
+Arrays of a `Datum` line up with its tokens: entry t belongs to tokens_T[t], whose log-probability is computed from the
+tokens before it; entry 0 is never used. Losses *sum* over tokens; every normaliser is computed over the global batch and
+rides in the data (as the array `weights`), so micro-batches, packing and ranks cannot change the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import msgspec
+
+from ludus.types import FinishReason, Message, Reply, Sampling
+
+# --- messages <-> tokens ------------------------------------------------------------------------------------------
+
+
+class Tokenizer(Protocol):
+    """Text <-> token ids, special tokens included."""
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the text; special tokens written in it become their single ids; nothing is added."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of the ids, special tokens included."""
+        ...
+
+
+class Renderer(Protocol):
+    """Messages <-> token ids for one chat template."""
+
+    tokenizer: Tokenizer
+
+    stop_token_ids: frozenset[int]
+    """Ids that end a reply."""
+
+    def render(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
+        """Ids of the whole conversation, ready for the assistant's next reply."""
+        ...
+
+    def extend(
+        self,
+        messages: Sequence[Message],
+        new: Sequence[Message],
+        tools: Sequence[dict[str, Any]] = (),
+        *,
+        stopped: bool,
+    ) -> list[int] | None:
+        """Ids that follow a recorded reply when `new` messages come after it.
+
+        Args:
+            messages: the conversation up to and including the recorded reply.
+            new: what comes after, ready for the next reply.
+            tools: JSON schemas of the tools, in OpenAI's format.
+            stopped: whether the reply's last sampled id was a stop token.
+
+        Returns:
+            The ids to insert, or None where the template does not provably extend what was recorded (the recording
+            then forks).
+        """
+        ...
+
+    def parse(self, ids: Sequence[int], finish_reason: FinishReason) -> tuple[Message, str]:
+        """The assistant message in sampled ids (stop token included or not), and why a tool call was malformed, or ""."""
+        ...
+
+    def demonstration(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()
+    ) -> tuple[list[int], list[int]]:
+        """Ids of a whole conversation and a mask that is 1 on what the assistant wrote, stop tokens included."""
+        ...
+
+
+# --- engines: tokens in, tokens out -------------------------------------------------------------------------------
+
+
+class WeightsRef(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Which weights: a name (base model, adapter, frozen opponent) and a version; None is the newest published."""
+
+    name: str = "base"
+    version: int | None = None
+
+
+class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Input tokens and how to continue them."""
+
+    tokens: list[int]
+    sampling: Sampling
+    weights: WeightsRef = WeightsRef()
+    session: str = ""
+    """Requests of one session extend each other; the engine may keep their key-value cache."""
+    stream: bool = False
+    """Chunks as they are sampled, rather than one at the end."""
+    order: tuple[int | str, ...] = ()
+    """Fixes the place in a batch where batches must be composed deterministically."""
+
+
+class SampleChunk(msgspec.Struct, frozen=True):
+    """Newly sampled tokens. The last chunk has a finish reason."""
+
+    tokens: list[int]
+    logprobs: list[float]
+    versions: list[int]
+    finish_reason: FinishReason | None = None
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Who only samples stops here: vLLM, an OpenAI completions server, the fake."""
+
+    def sample(self, request: SampleRequest) -> AsyncIterator[SampleChunk]:
+        """Continue the tokens; closing the iterator cancels. Raises ModelCallFailed."""
+        ...
+
+    async def publish(self, weights: WeightsRef, when: Literal["drain", "in_flight"] = "drain") -> None:
+        """Serve these weights from now on: after requests in flight have ended, or at once."""
+        ...
+
+    def release(self, session: str) -> None:
+        """The session is over: its key-value cache may go."""
+        ...
+
+    @property
+    def context(self) -> int:
+        """Most tokens of prompt and reply together."""
+        ...
+
+
+@runtime_checkable
+class Lockstep(Protocol):
+    """A sampler whose batches can be composed without a clock: it goes on only when everybody attached is waiting."""
+
+    def attach(self, count: int = 1) -> None:
+        """So many more rollouts take part."""
+        ...
+
+    def detach(self, count: int = 1) -> None:
+        """So many have ended."""
+        ...
+
+
+class Loss(msgspec.Struct, frozen=True):
+    """A loss by name with its floats; the per-token arrays it needs are in each Datum."""
+
+    name: str
+    params: dict[str, float] = {}
+
+
+class Datum(msgspec.Struct, kw_only=True):
+    """One sequence to train on. Arrays have shape [T], T = len(tokens_T)."""
+
+    tokens_T: list[int]
+    arrays: dict[str, list[float]]
+    """By name: `weights` (the loss's factor per token, 0 = not trained on, normaliser included), and what the loss
+    needs: `advantages`, `logprobs` (of the sampler), `ref_logprobs`, ..."""
+    temperature: float = 1.0
+    """The sampler's; the trainer divides logits by it."""
+
+
+class TrainResult(msgspec.Struct, frozen=True):
+    """Of one forward-backward: the summed loss, per-datum log-probabilities [T] each, and the loss's own metrics."""
+
+    loss: float
+    metrics: dict[str, float]
+    """Sums over trained tokens, weighted by `weights`; losses and diagnostics alike."""
+    num_tokens: int
+
+
+class AdamW(msgspec.Struct, frozen=True):
+    """Optimiser settings of one step."""
+
+    lr: float
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """A saved state: where it is and the hash of its weights."""
+
+    path: Path
+    weights_hash: str
+
+
+@runtime_checkable
+class Trainer(Protocol):
+    """One open set of weights. Calls execute in the order they were submitted, whatever order they complete in."""
+
+    async def forward(self, data: Sequence[Datum]) -> list[list[float]]:
+        """Log-probabilities of each datum's tokens, shape [T] each (entry 0 is 0.0)."""
+        ...
+
+    async def forward_backward(self, data: Sequence[Datum], loss: Loss) -> TrainResult:
+        """Add the gradient of the summed loss to what is accumulated."""
+        ...
+
+    async def optim_step(self, optimizer: AdamW) -> dict[str, float]:
+        """Apply and clear the accumulated gradient. A NaN or infinite one is dropped: `skipped` is then 1.0."""
+        ...
+
+    async def save(self, path: Path) -> Checkpoint:
+        """Everything `load` needs to go on bit for bit: weights and optimiser state."""
+        ...
+
+    async def load(self, path: Path) -> None:
+        """Go on from a saved state. Raises ModelFolderError."""
+        ...
+
+
+# --- what an agent sees -------------------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class Model(Protocol):
+    """An OpenAI-compatible model that belongs to one rollout and role; all calls through it are recorded behind it."""
+
+    @property
+    def base_url(self) -> str:
+        """Address for frameworks and programs, valid for this rollout alone."""
+        ...
+
+    @property
+    def api_key(self) -> str:
+        """Key for `base_url`, valid for this rollout alone."""
+        ...
+
+    @property
+    def openai(self) -> Any:
+        """An `openai.AsyncOpenAI` bound to this rollout, without a socket where that is possible."""
+        ...
+
+    async def chat(
+        self, messages: Sequence[Message], *, tools: Sequence[Any] = (), **sampling: Any
+    ) -> Reply:
+        """The model's reply to a conversation.
+
+        Args:
+            messages: in OpenAI's format.
+            tools: functions marked with `@ludus.tool`, or JSON schemas in OpenAI's format.
+            **sampling: fields of `Sampling` that override the rollout's.
+
+        Raises:
+            ModelCallFailed: no answer after retries.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""The seam behind the model where every call is recorded."""

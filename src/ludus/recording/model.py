@@ -1,0 +1,57 @@
+"""The model that a rollout is handed: `chat` in process, an `openai` client without a socket, an address for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ludus.authoring.tools import schema_of
+from ludus.recording.recorder import Recorder
+from ludus.types import Message, Reply, Sampling
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+    from ludus.recording.gateway import Gateway
+
+SAMPLING_FIELDS = frozenset(Sampling.__struct_fields__)
+
+
+@dataclass
+class RecordedModel:
+    """Implements `ludus.protocols.Model` for one rollout and role."""
+
+    recorder: Recorder
+    role: str
+    gateway: Gateway
+    _key: str = ""
+
+    async def chat(self, messages: Sequence[Message], *, tools: Sequence[Any] = (), **sampling: Any) -> Reply:
+        """See `ludus.protocols.Model.chat`."""
+        unknown = sampling.keys() - SAMPLING_FIELDS
+        if unknown:
+            raise TypeError(f"chat() got {', '.join(sorted(unknown))}; sampling takes {', '.join(sorted(SAMPLING_FIELDS))}")
+        return await self.recorder.call(self.role, messages, [schema_of(tool) for tool in tools], sampling)
+
+    @property
+    def api_key(self) -> str:
+        """Opens `base_url`, for this rollout and role alone."""
+        if not self._key:
+            self._key = self.gateway.admit(self.recorder, self.role)
+        return self._key
+
+    @property
+    def base_url(self) -> str:
+        """An address on the loopback interface; the server behind it starts at the first use."""
+        return self.gateway.address(self.api_key)
+
+    @property
+    def openai(self) -> AsyncOpenAI:
+        """An `openai.AsyncOpenAI` that reaches this rollout without a socket."""
+        return self.gateway.client(self.api_key)
+
+    def close(self) -> None:
+        """The address and key are good no longer."""
+        if self._key:
+            self.gateway.dismiss(self._key)

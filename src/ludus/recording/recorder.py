@@ -1,0 +1,275 @@
+"""`Recorder`: every model call of one rollout, as messages and as the exact tokens behind them.
+
+A call whose messages extend an earlier call of its role (compared canonically: clients reorder JSON keys and drop
+reasoning) reuses that call's recorded tokens, and only the new messages are rendered: N linear turns give one sequence.
+What does not provably extend forks a new sequence and is never spliced.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from ludus.errors import ModelCallFailed
+from ludus.protocols import SampleChunk, SampleRequest
+from ludus.recording.backend import Backend, OnText, TokenBackend
+from ludus.recording.wire import canonical
+from ludus.renderers.parsing import tool_calls_of
+from ludus.seeds import derive
+from ludus.types import Call, FinishReason, Message, Reply, Sampling, Usage
+from ludus.types import Sequence as TokenSequence
+
+
+@dataclass
+class _Recorded:
+    """What later calls need of a finished one."""
+
+    history: list[Message]
+    """The whole conversation, the recorded reply (with its reasoning) included."""
+    end: int = 0
+    """Length of its sequence after the reply."""
+    stopped: bool = True
+    """Whether the reply ended with a stop token."""
+
+
+@dataclass
+class Recorder:
+    """All model calls of one rollout.
+
+    Args:
+        backends: what stands behind each role.
+        sampling: of calls that don't say otherwise.
+        seed: from which each call's seed is derived.
+        session: names the rollout to the engine, which keeps its key-value caches by it.
+        order: the rollout's place where batches are composed deterministically.
+    """
+
+    backends: Mapping[str, Backend]
+    sampling: Sampling = Sampling()
+    seed: int = 0
+    session: str = ""
+    order: tuple[int | str, ...] = ()
+    calls: list[Call] = field(default_factory=list)
+    sequences: list[TokenSequence] = field(default_factory=list)
+    _recorded: list[_Recorded] = field(default_factory=list)
+    _by_history: dict[int, int] = field(default_factory=dict)
+    _claimed: set[tuple[int, int]] = field(default_factory=set)
+    _started: int = 0
+    _in_flight: int = 0
+
+    async def call(
+        self,
+        role: str,
+        messages: Sequence[Message],
+        tools: Sequence[dict[str, Any]] = (),
+        overrides: Mapping[str, Any] | None = None,
+        on_text: OnText | None = None,
+    ) -> Reply:
+        """Answer a conversation and record it.
+
+        Args:
+            role: whose model answers.
+            messages: the whole conversation.
+            tools: JSON schemas in OpenAI's format.
+            overrides: fields of `Sampling` that differ from the rollout's.
+            on_text: told the visible text as it is sampled.
+
+        Raises:
+            ModelCallFailed: no answer.
+        """
+        turn, self._started = self._started, self._started + 1
+        sampling = msgspec.structs.replace(self.sampling, **(overrides or {}))
+        if sampling.seed is None:
+            sampling = msgspec.structs.replace(sampling, seed=derive(self.seed, role, turn))
+        parent, keys = self._find_parent(role, messages, tools)
+        known = self._recorded[parent].history if parent is not None else []
+        new = list(messages[len(known) :])
+        call = Call(role=role, parent=parent, messages=new, reply={}, sampling=sampling)
+        began = time.perf_counter()
+        backend = self.backends[role]
+        self._in_flight += 1
+        try:
+            if isinstance(backend, TokenBackend):
+                reply, end, stopped = await self._sample(backend, call, known, tools, on_text)
+            else:
+                reply, end, stopped = await backend.complete(messages, tools, sampling), 0, True
+                if on_text is not None:
+                    on_text(reply.text)
+        finally:
+            self._in_flight -= 1
+        call.reply, call.finish_reason, call.usage = reply.message, reply.finish_reason, reply.usage
+        call.malformed, call.seconds = reply.malformed, time.perf_counter() - began
+        self.calls.append(call)
+        self._recorded.append(_Recorded([*known, *new, reply.message], end, stopped))
+        self._by_history[hash((keys, canonical(reply.message)))] = len(self.calls) - 1
+        return reply
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a call is under way."""
+        return self._in_flight > 0
+
+    def sampled(self, reply: Reply) -> list[tuple[str, float]]:
+        """Text and log-probability of each token of a reply; [] where tokens are not known."""
+        index = next(i for i, call in enumerate(self.calls) if call.reply is reply.message)
+        call, recorded = self.calls[index], self._recorded[index]
+        backend = self.backends[call.role]
+        if call.sequence is None or not isinstance(backend, TokenBackend):
+            return []
+        sequence = self.sequences[call.sequence]
+        span = range(recorded.end - call.usage.completion_tokens, recorded.end)
+        return [(backend.renderer.tokenizer.decode([sequence.tokens[t]]), sequence.logprobs[t]) for t in span]
+
+    def release(self) -> None:
+        """Tell the engines that this rollout's caches may go."""
+        for sequence in self.sequences:
+            backend = self.backends[sequence.role]
+            if isinstance(backend, TokenBackend):
+                backend.sampler.release(self._session_of(sequence.id))
+
+    def _session_of(self, sequence: int) -> str:
+        return f"{self.session}/{sequence}"
+
+    @property
+    def num_forks(self) -> int:
+        """Sequences beyond the first of each role."""
+        return len(self.sequences) - len({sequence.role for sequence in self.sequences})
+
+    def _find_parent(
+        self, role: str, messages: Sequence[Message], tools: Sequence[dict[str, Any]]
+    ) -> tuple[int | None, int]:
+        """The earlier call whose whole history is the longest proper prefix of `messages`, and the hash of them all."""
+        chain = hash((role, tuple(tool["function"]["name"] for tool in tools)))
+        parent = None
+        for message in messages:
+            chain = hash((chain, canonical(message)))
+            parent = self._by_history.get(chain, parent)
+        if parent is not None and len(self._recorded[parent].history) == len(messages):
+            parent = None  # the reply itself is asked to go on: nothing new to render, so nothing is spliced
+        return parent, chain
+
+    async def _sample(
+        self,
+        backend: TokenBackend,
+        call: Call,
+        known: Sequence[Message],
+        tools: Sequence[dict[str, Any]],
+        on_text: OnText | None,
+    ) -> tuple[Reply, int, bool]:
+        sequence, prompt = self._place(backend, call, known, tools)
+        claim = (sequence.id, len(sequence.tokens))
+        self._claimed.add(claim)
+        try:
+            chunk = await self._draw(backend, [*sequence.tokens, *prompt], sequence.id, call.sampling, on_text)
+        finally:
+            self._claimed.discard(claim)
+        _append(sequence, prompt, chunk, call.sampling)
+        call.sequence = sequence.id
+        finish: FinishReason = chunk.finish_reason or "cancelled"
+        message, malformed = backend.renderer.parse(chunk.tokens, finish)
+        called = tool_calls_of(message)
+        if called and finish == "stop":
+            finish = "tool_calls"
+        usage = Usage(len(sequence.tokens) - len(chunk.tokens), len(chunk.tokens))
+        stopped = bool(chunk.tokens) and chunk.tokens[-1] in backend.renderer.stop_token_ids
+        reply = Reply(message, called, finish, usage, malformed)
+        return reply, len(sequence.tokens), stopped
+
+    def _place(
+        self, backend: TokenBackend, call: Call, known: Sequence[Message], tools: Sequence[dict[str, Any]]
+    ) -> tuple[TokenSequence, list[int]]:
+        """The sequence that this call continues (or a new one that forks off), and the ids to insert before the reply."""
+        if call.parent is not None:
+            before = self._recorded[call.parent]
+            ids = backend.renderer.extend(known, call.messages, tools, stopped=before.stopped)
+            number = self.calls[call.parent].sequence
+            if ids is not None and number is not None:
+                sequence = self.sequences[number]
+                taken = len(sequence.tokens) != before.end or (number, before.end) in self._claimed
+                if not taken and sequence.temperature == call.sampling.temperature:
+                    return sequence, ids
+                return self._fork(call.role, sequence, before.end, sequence.tokens[: before.end]), ids
+        ids = backend.renderer.render([*known, *call.messages], tools)
+        siblings = [s for s in self.sequences if s.role == call.role]
+        if not siblings:
+            return self._open(TokenSequence(id=len(self.sequences), role=call.role)), ids
+        shared = _common_prefix(siblings[-1].tokens, ids)
+        return self._fork(call.role, siblings[-1], shared, ids[:shared]), ids[shared:]
+
+    def _fork(self, role: str, parent: TokenSequence, at: int, tokens: list[int]) -> TokenSequence:
+        fork = self._open(TokenSequence(id=len(self.sequences), role=role, parent=parent.id, fork_at=at))
+        _extend(fork, tokens)
+        return fork
+
+    def _open(self, sequence: TokenSequence) -> TokenSequence:
+        self.sequences.append(sequence)  # at once: calls may run side by side, and ids are positions
+        return sequence
+
+    async def _draw(
+        self, backend: TokenBackend, tokens: list[int], sequence: int, sampling: Sampling, on_text: OnText | None
+    ) -> SampleChunk:
+        """Sample to the end; the chunks are joined."""
+        sampling = msgspec.structs.replace(
+            sampling, stop_token_ids=tuple({*sampling.stop_token_ids, *backend.renderer.stop_token_ids})
+        )
+        request = SampleRequest(
+            tokens=tokens,
+            sampling=sampling,
+            weights=backend.weights,
+            session=self._session_of(sequence),
+            stream=on_text is not None,
+            order=(*self.order, sequence),
+        )
+        ids: list[int] = []
+        logprobs: list[float] = []
+        versions: list[int] = []
+        finish: FinishReason | None = None
+        shown = 0
+        async for chunk in backend.sampler.sample(request):
+            ids += chunk.tokens
+            logprobs += chunk.logprobs
+            versions += chunk.versions
+            finish = chunk.finish_reason
+            if on_text is not None:
+                shown = _show(backend, ids, finish, shown, on_text)
+        if not ids or finish is None:
+            raise ModelCallFailed(f"{backend.name} ended a reply without a token or a finish reason")
+        return SampleChunk(ids, logprobs, versions, finish)
+
+
+def _show(backend: TokenBackend, ids: list[int], finish: FinishReason | None, shown: int, on_text: OnText) -> int:
+    """Pass on visible text that can no longer change: not an open tag, not half a character."""
+    text = backend.renderer.parse(ids, finish or "length")[0].get("content") or ""
+    if finish is None:
+        opened = text.rfind("<")
+        text = text[:opened] if opened >= 0 else text
+        text = text.rstrip("\ufffd")
+    if len(text) > shown:
+        on_text(text[shown:])
+    return max(shown, len(text))
+
+
+def _append(sequence: TokenSequence, prompt: list[int], chunk: SampleChunk, sampling: Sampling) -> None:
+    _extend(sequence, prompt)
+    sequence.tokens += chunk.tokens
+    sequence.sampled_mask += [1] * len(chunk.tokens)
+    sequence.logprobs += chunk.logprobs
+    sequence.versions += chunk.versions
+    sequence.truncated_sampling |= sampling.truncated
+    sequence.temperature = sampling.temperature
+
+
+def _extend(sequence: TokenSequence, tokens: list[int]) -> None:
+    """Append tokens that nobody sampled."""
+    sequence.tokens += tokens
+    sequence.sampled_mask += [0] * len(tokens)
+    sequence.logprobs += [0.0] * len(tokens)
+    sequence.versions += [-1] * len(tokens)
+
+
+def _common_prefix(a: list[int], b: list[int]) -> int:
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

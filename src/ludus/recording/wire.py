@@ -1,0 +1,465 @@
+"""OpenAI's wire format and ours: requests read, responses written, messages compared. Pure functions of plain dicts.
+
+A request is honoured or refused, never half obeyed: whatever would change the reply and can't be done is a UsageError,
+which servers answer with status 400. Left out: several choices, media, log-probabilities of alternatives, and forced
+tool choice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from ludus.errors import UnknownName, UsageError
+from ludus.protocols import Tokenizer
+from ludus.renderers.parsing import JSON_ERRORS
+from ludus.types import FinishReason, Message, Reply, Sampling, Usage
+
+TokenLogprobs = Sequence[tuple[str, float]]
+"""Text and log-probability of each sampled token."""
+
+ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
+"""Roles on the wire, and what templates call them."""
+
+REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
+
+_encode = msgspec.json.Encoder(order="sorted").encode
+_PLAIN = {"role", "content"}
+_MESSAGE_FIELDS = ("role", "content", "name", "tool_call_id", *REASONING_FIELDS)
+_COMMON = {
+    "model",
+    "temperature",
+    "top_p",
+    "top_k",
+    "max_tokens",
+    "stop",
+    "seed",
+    "stream",
+    "stream_options",
+    "logprobs",
+}
+_CHAT = _COMMON | {"messages", "tools", "max_completion_tokens"}
+_COMPLETION = _COMMON | {"prompt"}
+
+_HARMLESS = {
+    "user", "metadata", "store", "parallel_tool_calls", "service_tier", "safety_identifier", "prompt_cache_key",
+    "prompt_cache_retention", "prediction", "verbosity", "reasoning_effort",
+}  # fmt: skip
+"""Accepted and ignored: they don't change what a reply may be."""
+
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "n": (1,),
+    "best_of": (1,),
+    "echo": (False,),
+    "suffix": ("",),
+    "tool_choice": ("auto", "none"),
+    "top_logprobs": (0,),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "logit_bias": ({},),
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "repetition_penalty": (1,),
+    "min_p": (0,),
+}
+"""The only values of these fields that can be honoured; null always can."""
+
+
+class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request to /v1/chat/completions, checked and normalised."""
+
+    model: str
+    messages: list[Message]
+    tools: list[dict[str, Any]]
+    sampling: dict[str, Any]
+    """Fields of `Sampling` that the request sets."""
+    stream: bool = False
+    include_usage: bool = False
+    """Whether a stream ends with a chunk of usage."""
+    logprobs: bool = False
+
+
+class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request to /v1/completions, checked and normalised."""
+
+    model: str
+    prompt: str | list[int]
+    sampling: dict[str, Any]
+    stream: bool = False
+    include_usage: bool = False
+    logprobs: bool = False
+
+
+# --- requests -----------------------------------------------------------------------------------------------------
+
+
+def parse_chat(body: Mapping[str, Any]) -> ChatRequest:
+    """Read the JSON body of a chat request. Raises UsageError for what is not valid or can't be honoured."""
+    _check_fields(body, _CHAT)
+    messages, tools = body.get("messages"), body.get("tools") or []
+    if not isinstance(messages, list) or not messages:
+        raise UsageError(f"expected messages to be a list with at least one message, got {_show(messages)}")
+    if not isinstance(tools, list):
+        raise UsageError(f"expected tools to be a list, got {_show(tools)}")
+    return ChatRequest(
+        messages=[_read_message(message, f"messages[{i}]") for i, message in enumerate(messages)],
+        tools=[_read_tool(tool, f"tools[{i}]") for i, tool in enumerate(tools)],
+        **_read_common(body),
+    )
+
+
+def parse_completion(body: Mapping[str, Any]) -> CompletionRequest:
+    """Read the JSON body of a completion request. Raises UsageError for what is not valid or can't be honoured."""
+    _check_fields(body, _COMPLETION)
+    prompt = body.get("prompt")
+    if isinstance(prompt, list) and len(prompt) == 1 and not isinstance(prompt[0], int):
+        prompt = prompt[0]
+    if isinstance(prompt, str) or (
+        isinstance(prompt, list) and prompt and all(type(i) is int and i >= 0 for i in prompt)
+    ):
+        return CompletionRequest(prompt=prompt, **_read_common(body))
+    raise UsageError(f"expected prompt to be one text or one list of token ids, got {_show(prompt)}")
+
+
+def _check_fields(body: Mapping[str, Any], known: set[str]) -> None:
+    for name, value in body.items():
+        if name in known or name in _HARMLESS or value is None:
+            continue
+        if name not in _NEUTRAL:
+            raise UnknownName("field in the request", name, known | _HARMLESS | set(_NEUTRAL))
+        if value not in _NEUTRAL[name]:
+            allowed = " or ".join(json.dumps(choice) for choice in _NEUTRAL[name])
+            raise UsageError(f"{name} = {_show(value)} can't be honoured here; leave it out, or send {allowed}")
+
+
+def _read_common(body: Mapping[str, Any]) -> dict[str, Any]:
+    sampling = {name: body[name] for name in ("temperature", "top_p", "top_k", "seed") if body.get(name) is not None}
+    for name in ("max_tokens", "max_completion_tokens"):
+        if body.get(name) is not None:
+            sampling["max_tokens"] = body[name]
+    stop = body.get("stop")
+    if stop:
+        sampling["stop"] = (stop,) if isinstance(stop, str) else stop
+    try:
+        checked = msgspec.convert(sampling, Sampling)  # types and ranges
+    except msgspec.ValidationError as error:
+        raise UsageError(f"the request's sampling parameters are not valid: {error}") from None
+    options, logprobs = body.get("stream_options") or {}, body.get("logprobs")
+    if logprobs is not None and type(logprobs) is not bool and logprobs not in (0, 1):
+        raise UsageError(f"logprobs = {_show(logprobs)}: only the sampled tokens' own log-probabilities are known")
+    return {
+        "model": str(body.get("model") or ""),
+        "sampling": {name: getattr(checked, name) for name in sampling},
+        "stream": bool(body.get("stream")),
+        "include_usage": isinstance(options, dict) and bool(options.get("include_usage")),
+        "logprobs": logprobs is not None and logprobs is not False,
+    }
+
+
+def _read_message(message: Any, where: str) -> Message:
+    """The message with known fields only, text content as one string, and nothing that is null."""
+    if not isinstance(message, dict):
+        raise UsageError(f"expected {where} to be an object, got {_show(message)}")
+    role, content = message.get("role"), message.get("content")
+    if role not in ROLES:
+        raise UsageError(f"expected {where}.role to be one of {', '.join(ROLES)}; got {_show(role)}")
+    if type(content) is str and message.keys() == _PLAIN:
+        return message if role == ROLES[role] else {"role": ROLES[role], "content": content}
+    if content is None and role != "assistant":
+        raise UsageError(f"{where}.content is missing")
+    read = {name: message[name] for name in _MESSAGE_FIELDS if message.get(name) is not None}
+    read |= {"role": ROLES[role], "content": _read_content(content, where)}
+    calls = message.get("tool_calls")
+    if calls and role == "assistant":
+        if not isinstance(calls, list):
+            raise UsageError(f"expected {where}.tool_calls to be a list, got {_show(calls)}")
+        read["tool_calls"] = [_read_call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(calls)]
+    return read
+
+
+def _read_content(content: Any, where: str) -> str:
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, list):
+        raise UsageError(f"expected {where}.content to be a string or a list of parts, got {_show(content)}")
+    for i, part in enumerate(content):
+        if not (isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)):
+            kind = part.get("type") if isinstance(part, dict) else part
+            raise UsageError(f"{where}.content[{i}]: only parts of type 'text' can be read, got {_show(kind)}")
+    return "".join(part["text"] for part in content)
+
+
+def _read_call(call: Any, where: str) -> dict[str, Any]:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or call.get("type", "function") != "function":
+        raise UsageError(f"expected {where} to be a call of type 'function', got {_show(call)}")
+    name, arguments = function.get("name"), function.get("arguments", "")
+    if not isinstance(name, str) or not isinstance(arguments, str):
+        raise UsageError(f"expected {where}.function to have a name and arguments as JSON text, got {_show(function)}")
+    return {
+        "id": str(call.get("id") or ""),
+        "type": "function",
+        "function": {"name": name, "arguments": arguments},
+    }
+
+
+def _read_tool(tool: Any, where: str) -> dict[str, Any]:
+    function = tool.get("function") if isinstance(tool, dict) else None
+    if not isinstance(function, dict) or tool.get("type") != "function" or not isinstance(function.get("name"), str):
+        raise UsageError(f"expected {where} to be of type 'function' and to have a name, got {_show(tool)}")
+    return {"type": "function", "function": function}
+
+
+def _show(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+# --- messages -----------------------------------------------------------------------------------------------------
+
+
+def canonical(message: Message) -> bytes:
+    """A key that is the same for a message and for what clients make of it.
+
+    Clients drop or rename reasoning, add null fields, send text as parts, and write the arguments of tool calls anew.
+    Text, role, name, the ids of tool calls and the values of their arguments all count.
+    """
+    content = message.get("content")
+    if type(content) is str and message.keys() == _PLAIN:
+        return _key([message["role"], content])
+    if isinstance(content, list) and all(isinstance(part, dict) and "text" in part for part in content):
+        content = "".join(part["text"] for part in content)
+    calls = [
+        [call.get("id"), call["function"]["name"], _value(call["function"].get("arguments"))]
+        for call in message.get("tool_calls") or ()
+    ]
+    rest = [message.get("name") or None, message.get("tool_call_id") or None, calls]
+    parts = [message["role"], "" if content is None else content]
+    return _key(parts if rest == [None, None, []] else parts + rest)
+
+
+def _value(arguments: Any) -> Any:
+    """What the arguments say; wrapped, so that the JSON text of a text is not taken for the text."""
+    try:
+        return [msgspec.json.decode(arguments)]
+    except (*JSON_ERRORS, TypeError):
+        return arguments
+
+
+def _key(parts: list[Any]) -> bytes:
+    try:
+        return _encode(parts)
+    except (UnicodeEncodeError, OverflowError):  # lone surrogates and huge integers, which the fast encoder can't write
+        return json.dumps(parts, sort_keys=True).encode()
+
+
+# --- responses ----------------------------------------------------------------------------------------------------
+
+
+def chat_response(
+    reply: Reply, *, id: str, model: str, created: int, token_logprobs: TokenLogprobs | None = None
+) -> dict[str, Any]:
+    """A `chat.completion` object. `created` is in seconds since the epoch."""
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "refusal": None, **_spoken(reply.message)},
+        "finish_reason": _chat_finish(reply),
+        "logprobs": _chat_logprobs(token_logprobs),
+    }
+    head = {"id": id, "object": "chat.completion", "created": created, "model": model}
+    return {**head, "choices": [choice], "usage": _usage(reply.usage)}
+
+
+class ChatStream:
+    """A reply as server-sent events while it is made: `start`, any number of `text`, `end`.
+
+    Args:
+        id: of the answer.
+        model: its name.
+        created: seconds since the epoch.
+        include_usage: whether to end with the usage.
+    """
+
+    def __init__(self, *, id: str, model: str, created: int, include_usage: bool = False) -> None:
+        self._head = {"id": id, "object": "chat.completion.chunk", "created": created, "model": model}
+        self._include_usage = include_usage
+        self._shown = 0
+
+    def start(self) -> bytes:
+        """The event that names the role."""
+        return self._event({"role": "assistant", "content": ""})
+
+    def text(self, piece: str) -> bytes:
+        """A piece of the visible text."""
+        self._shown += len(piece)
+        return self._event({"content": piece})
+
+    def end(self, reply: Reply, token_logprobs: TokenLogprobs | None = None) -> Iterator[bytes]:
+        """Text not yet shown, reasoning, tool calls, the finish reason, usage if asked for, and `[DONE]`."""
+        spoken = _spoken(reply.message)
+        if "reasoning_content" in spoken:
+            yield self._event({"reasoning_content": spoken["reasoning_content"]})
+        rest = (spoken["content"] or "")[self._shown :]
+        if rest or token_logprobs:
+            yield self._event({"content": rest}, logprobs=_chat_logprobs(token_logprobs))
+        for index, call in enumerate(spoken.get("tool_calls", ())):
+            yield self._event({"tool_calls": [{"index": index, **call}]})
+        yield self._event({}, finish_reason=_chat_finish(reply))
+        if self._include_usage:
+            yield _event({**self._head, "choices": [], "usage": _usage(reply.usage)})
+        yield DONE
+
+    def _event(self, delta: dict[str, Any], *, finish_reason: str | None = None, logprobs: Any = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": logprobs}
+        usage = {"usage": None} if self._include_usage else {}
+        return _event({**self._head, "choices": [choice], **usage})
+
+
+def chat_chunks(
+    reply: Reply,
+    *,
+    id: str,
+    model: str,
+    created: int,
+    include_usage: bool = False,
+    token_logprobs: TokenLogprobs | None = None,
+) -> Iterator[bytes]:
+    """A finished reply as server-sent events."""
+    stream = ChatStream(id=id, model=model, created=created, include_usage=include_usage)
+    yield stream.start()
+    yield from stream.end(reply, token_logprobs)
+
+
+def text_chunk(text: str, *, id: str, model: str, created: int, first: bool) -> bytes:
+    """A piece of a reply's text while it is being sampled, as a server-sent event."""
+    delta = {"role": "assistant", "content": text} if first else {"content": text}
+    choice = {"index": 0, "delta": delta, "finish_reason": None, "logprobs": None}
+    head = {"id": id, "object": "chat.completion.chunk", "created": created, "model": model}
+    return _event({**head, "choices": [choice]})
+
+
+def completion_response(
+    text: str,
+    finish_reason: FinishReason,
+    usage: Usage,
+    *,
+    id: str,
+    model: str,
+    created: int,
+    token_logprobs: TokenLogprobs | None = None,
+) -> dict[str, Any]:
+    """A `text_completion` object."""
+    choice = {
+        "index": 0,
+        "text": text,
+        "finish_reason": _finish(finish_reason),
+        "logprobs": _completion_logprobs(token_logprobs),
+    }
+    head = {"id": id, "object": "text_completion", "created": created, "model": model}
+    return {**head, "choices": [choice], "usage": _usage(usage)}
+
+
+def completion_chunks(
+    text: str,
+    finish_reason: FinishReason,
+    usage: Usage,
+    *,
+    id: str,
+    model: str,
+    created: int,
+    include_usage: bool = False,
+    token_logprobs: TokenLogprobs | None = None,
+) -> Iterator[bytes]:
+    """A finished completion as server-sent events: text with its finish reason, usage if asked for, `[DONE]`."""
+    whole = completion_response(
+        text, finish_reason, usage, id=id, model=model, created=created, token_logprobs=token_logprobs
+    )
+    totals = whole.pop("usage")
+    yield _event({**whole, "usage": None} if include_usage else whole)
+    if include_usage:
+        yield _event({**whole, "choices": [], "usage": totals})
+    yield DONE
+
+
+def models_response(names: Iterable[str]) -> dict[str, Any]:
+    """The list that /v1/models gives."""
+    data = [{"id": name, "object": "model", "created": 0, "owned_by": "ludus"} for name in names]
+    return {"object": "list", "data": data}
+
+
+def error_body(message: str, type: str = "invalid_request_error", code: str | None = None) -> dict[str, Any]:
+    """What a failed request is answered with."""
+    return {"error": {"message": message, "type": type, "param": None, "code": code}}
+
+
+DONE = b"data: [DONE]\n\n"
+"""The event that ends a stream."""
+
+
+def token_logprobs(tokenizer: Tokenizer, tokens: Sequence[int], logprobs: Sequence[float]) -> list[tuple[str, float]]:
+    """What the responses take: the text of each sampled token beside its log-probability."""
+    return [(tokenizer.decode([token]), logprob) for token, logprob in zip(tokens, logprobs, strict=True)]
+
+
+def error_event(message: str) -> bytes:
+    """What a stream that breaks off ends with."""
+    return _event(error_body(message, "server_error"))
+
+
+def _event(body: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(body).encode() + b"\n\n"
+
+
+def _spoken(message: Message) -> dict[str, Any]:
+    """The fields of an assistant message that say something; content is null beside tool calls, as OpenAI has it."""
+    calls, thought = message.get("tool_calls"), message.get("reasoning_content")
+    spoken: dict[str, Any] = {"content": message.get("content") or (None if calls else "")}
+    if thought:
+        spoken["reasoning_content"] = thought
+    if calls:
+        spoken["tool_calls"] = calls
+    return spoken
+
+
+def _chat_finish(reply: Reply) -> str:
+    called = reply.finish_reason == "stop" and reply.message.get("tool_calls")
+    return "tool_calls" if called else _finish(reply.finish_reason)
+
+
+def _finish(reason: FinishReason) -> str:
+    return "stop" if reason == "cancelled" else reason  # clients know no word for it
+
+
+def _usage(usage: Usage) -> dict[str, int]:
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+    }
+
+
+def _chat_logprobs(tokens: TokenLogprobs | None) -> dict[str, Any] | None:
+    if tokens is None:
+        return None
+    content = [
+        {"token": token, "logprob": value, "bytes": list(token.encode()), "top_logprobs": []} for token, value in tokens
+    ]
+    return {"content": content, "refusal": None}
+
+
+def _completion_logprobs(tokens: TokenLogprobs | None) -> dict[str, Any] | None:
+    if tokens is None:
+        return None
+    offsets, offset = [], 0
+    for token, _ in tokens:
+        offsets.append(offset)
+        offset += len(token)
+    return {
+        "tokens": [token for token, _ in tokens],
+        "token_logprobs": [value for _, value in tokens],
+        "top_logprobs": None,
+        "text_offset": offsets,
+    }

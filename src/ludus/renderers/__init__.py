@@ -1,0 +1,1 @@
+"""Messages <-> token ids: tokenizers, chat templates, and the renderer that extends a recording turn by turn."""

@@ -1,0 +1,110 @@
+"""One attempt at one task, from `setup` to the last scorer: the place where every failure gets its boundary and blame."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import platform
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from ludus.authoring.calling import call
+from ludus.authoring.context import Context
+from ludus.authoring.environment import Environment
+from ludus.errors import RolloutTimeout
+from ludus.protocols import Model
+from ludus.recording.recorder import Recorder
+from ludus.rollouts.failure import as_failure
+from ludus.rollouts.scoring import score
+from ludus.seeds import derive
+from ludus.types import MAIN_ROLE, Reward, Rollout, Seeds, Task
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Which attempt: everything its randomness and its identity depend on."""
+
+    task: Task
+    seeds: Seeds
+    split: str
+    purpose: str
+
+    @property
+    def group(self) -> str:
+        return f"{self.purpose}/{self.task.id}/{self.seeds.visit}"
+
+    @property
+    def id(self) -> str:
+        return f"{self.seed('id', self.purpose):016x}"
+
+    def seed(self, *what: str) -> int:
+        """A seed for one use. The purpose is not part of it, so that evaluations of one run can be paired."""
+        s = self.seeds
+        return derive(s.run, self.task.id, s.visit, s.sample, s.attempt, *what)
+
+
+async def play(
+    env: Environment, attempt: Attempt, recorder: Recorder, models: Mapping[str, Model], timeout_s: float | None
+) -> Rollout:
+    """Run the environment's loop and scorers once. Never raises for what goes wrong inside: that is in the record."""
+    task = attempt.task
+    rollout = Rollout(
+        id=attempt.id, group=attempt.group, environment=env.describe(), task=task, split=attempt.split,
+        seeds=attempt.seeds, purpose=attempt.purpose, model=recorder.backends[MAIN_ROLE].name,
+        calls=recorder.calls, started=time.time(), versions=library_versions(),
+    )  # fmt: skip
+    ctx = Context(
+        task=task, models=models, random=random.Random(attempt.seed("environment")), tools=env.make_tools()
+    )
+    began = time.perf_counter()
+    try:
+        async with asyncio.timeout(timeout_s) as limit:
+            try:
+                await call(env.setup, ctx)
+                await call(env.run, ctx)
+                _finish(rollout, recorder, ctx)
+                ctx.rollout = rollout
+                rollout.rewards = await score(env, ctx)
+            finally:
+                await call(env.teardown, ctx)
+    except TimeoutError as error:
+        late = RolloutTimeout(
+            f"the rollout took more than {timeout_s} s", "infrastructure" if recorder.waiting else "environment"
+        )
+        _fail(rollout, env, recorder, ctx, late if limit.expired() else error)
+    except Exception as error:  # noqa: BLE001 - recorded with its blame, which is the point
+        _fail(rollout, env, recorder, ctx, error)
+    rollout.seconds = time.perf_counter() - began
+    return rollout
+
+
+def _finish(rollout: Rollout, recorder: Recorder, ctx: Context) -> None:
+    rollout.sequences = [sequence for sequence in recorder.sequences if sequence.num_sampled]
+    rollout.stop = ctx.stop or "done"
+    seen = len(rollout.conversation(MAIN_ROLE))
+    rollout.epilogue = ctx.messages[seen:] if 0 < seen <= len(ctx.messages) else []
+
+
+def _fail(rollout: Rollout, env: Environment, recorder: Recorder, ctx: Context, error: BaseException) -> None:
+    _finish(rollout, recorder, ctx)
+    rollout.failure, rollout.stop = as_failure(error), "failed"
+    if rollout.failure.blame == "policy":
+        rollout.rewards = [Reward("failure", env.failure_reward, role=role) for role in env.roles]
+    else:
+        rollout.rewards = []
+
+
+@functools.cache
+def library_versions() -> dict[str, Any]:
+    """Versions of what can change a rollout's arithmetic."""
+    versions = {"python": platform.python_version()}
+    for name in ("ludus-rl", "torch", "tokenizers"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,193 @@
+"""`Scheduler`: groups of rollouts, many at once, with retries, exclusion and a clean way to stop.
+
+A group is all attempts at one visit to one task. Failures that are not the policy's are retried with a fresh rollout,
+then excluded; nothing is ever silently 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ludus.authoring.environment import Environment
+from ludus.errors import ScorerFailed
+from ludus.protocols import Lockstep
+from ludus.recording.backend import Backend, TokenBackend
+from ludus.recording.gateway import Gateway
+from ludus.recording.model import RecordedModel
+from ludus.recording.recorder import Recorder
+from ludus.rollouts.attempt import Attempt, play
+from ludus.rollouts.failure import FailureWatch, as_failure
+from ludus.rollouts.lag import LagMonitor
+from ludus.rollouts.scoring import score_group
+from ludus.types import MAIN_ROLE, Rollout, Sampling, Seeds, Task
+
+
+@dataclass
+class Group:
+    """The rollouts of one visit to one task."""
+
+    task: Task
+    visit: int
+    rollouts: list[Rollout]
+
+    @property
+    def scored(self) -> list[Rollout]:
+        """Those that count: failures of the policy included, excluded ones not."""
+        return [rollout for rollout in self.rollouts if not rollout.excluded]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How rollouts are run."""
+
+    seed: int = 0
+    purpose: str = "eval"
+    split: str = "test"
+    sampling: Sampling = Sampling()
+    concurrency: int = 128
+    timeout_s: float | None = 600.0
+    max_retries: int = 2
+    deterministic: bool = False
+    """Start rollouts in fixed waves, so that batches are composed the same way each time."""
+
+
+@dataclass
+class Scheduler:
+    """Runs rollouts of one environment.
+
+    Args:
+        env: the environment.
+        backends: what stands behind each role; roles not named share the main role's.
+        plan: how.
+        on_rollout: told each finished attempt, failed ones included, before it is counted.
+    """
+
+    env: Environment
+    backends: Mapping[str, Backend]
+    plan: Plan
+    on_rollout: Callable[[Rollout], None] = lambda rollout: None
+    watch: FailureWatch = field(default_factory=FailureWatch)
+    lag: LagMonitor = field(default_factory=LagMonitor)
+    stopping: bool = False
+    """Set to start nothing new; what runs is finished."""
+    _gateway: Gateway = field(default_factory=Gateway)
+
+    async def __aenter__(self) -> Scheduler:
+        self.lag.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.lag.stop()
+        await self._gateway.close()
+
+    async def groups(self, tasks: Iterable[tuple[Task, int]], size: int) -> AsyncIterator[Group]:
+        """Run a group of `size` rollouts for each (task, visit), and yield groups as they finish (in deterministic
+        mode: in order). Raises TooManyFailures."""
+        if self.plan.deterministic:
+            async for group in self._in_waves(list(tasks), size):
+                yield group
+            return
+        limit = asyncio.Semaphore(self.plan.concurrency)
+        running: set[asyncio.Task[Group]] = set()
+        waiting = iter(tasks)
+        ahead = max(1, -(-self.plan.concurrency // size)) + 1  # enough groups that a slow one doesn't idle the rest
+        try:
+            while True:
+                while len(running) < ahead and not self.stopping and (next_one := next(waiting, None)) is not None:
+                    running.add(asyncio.create_task(self._group(*next_one, size, limit)))
+                if not running:
+                    return
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    yield task.result()
+        finally:
+            await _cancel(running)
+
+    async def _in_waves(self, tasks: list[tuple[Task, int]], size: int) -> AsyncIterator[Group]:
+        """Everything in a wave starts at once and is attached to the engine before any of it samples."""
+        step = max(1, self.plan.concurrency // size)
+        for start in range(0, len(tasks), step):
+            if self.stopping:
+                return
+            wave = tasks[start : start + step]
+            for sampler in self._lockstep_samplers():
+                sampler.attach(len(wave) * size)
+            running = [asyncio.create_task(self._group(task, visit, size, None)) for task, visit in wave]
+            try:
+                for group in await asyncio.gather(*running):
+                    yield group
+            finally:
+                await _cancel(set(running))
+
+    async def _group(self, task: Task, visit: int, size: int, limit: asyncio.Semaphore | None) -> Group:
+        attempts = [self._until_scored(task, visit, sample, limit) for sample in range(size)]
+        runs = [asyncio.create_task(attempt) for attempt in attempts]
+        try:
+            group = Group(task, visit, list(await asyncio.gather(*runs)))
+        finally:
+            await _cancel(set(runs))
+        if self.env.group_scorers() and group.scored:
+            await self._score_group(group)
+        for rollout in group.rollouts:
+            self.on_rollout(rollout)
+        return group
+
+    async def _score_group(self, group: Group) -> None:
+        try:
+            await score_group(self.env, group.scored)
+        except ScorerFailed as error:
+            for rollout in group.scored:
+                rollout.failure, rollout.rewards, rollout.stop = as_failure(error), [], "failed"
+                self.watch.see(rollout)
+
+    async def _until_scored(self, task: Task, visit: int, sample: int, limit: asyncio.Semaphore | None) -> Rollout:
+        """Attempts at one sample until one counts, or retries are used up; failed ones are reported on the way."""
+        try:
+            number = 0
+            while True:
+                seeds = Seeds(self.plan.seed, visit, sample, number)
+                rollout = await self._attempt(Attempt(task, seeds, self.plan.split, self.plan.purpose), limit)
+                self.watch.see(rollout)
+                if not rollout.excluded or number == self.plan.max_retries:
+                    return rollout
+                self.watch.retried += 1
+                number += 1
+                self.on_rollout(rollout)
+        finally:
+            if limit is None:
+                for sampler in self._lockstep_samplers():
+                    sampler.detach()
+
+    async def _attempt(self, attempt: Attempt, limit: asyncio.Semaphore | None) -> Rollout:
+        if limit is None:
+            return await self._play(attempt)
+        async with limit:
+            return await self._play(attempt)
+
+    async def _play(self, attempt: Attempt) -> Rollout:
+        roles = {role: self.backends.get(role, self.backends[MAIN_ROLE]) for role in self.env.roles}
+        recorder = Recorder(
+            roles, self.plan.sampling, attempt.seed("model"), attempt.id, (attempt.task.id, attempt.seeds.visit, attempt.seeds.sample)
+        )
+        models = {role: RecordedModel(recorder, role, self._gateway) for role in roles}
+        try:
+            return await play(self.env, attempt, recorder, models, self.plan.timeout_s)
+        finally:
+            for model in models.values():
+                model.close()
+            recorder.release()
+
+    def _lockstep_samplers(self) -> list[Lockstep]:
+        """The distinct samplers behind the roles that can wait for each other."""
+        samplers = [backend.sampler for backend in self.backends.values() if isinstance(backend, TokenBackend)]
+        return list({id(sampler): sampler for sampler in samplers if isinstance(sampler, Lockstep)}.values())
+
+
+async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)

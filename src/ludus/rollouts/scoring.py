@@ -1,0 +1,70 @@
+"""Rewards: call the scorers of a finished rollout or group, and accept nothing but finite numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from ludus.authoring.calling import call, inject
+from ludus.authoring.context import Context
+from ludus.authoring.declare import ScorerMark
+from ludus.authoring.environment import Environment
+from ludus.errors import RolloutError, ScorerFailed
+from ludus.types import MAIN_ROLE, Reward, Rollout
+
+
+async def score(env: Environment, ctx: Context) -> list[Reward]:
+    """What the environment's scorers say of `ctx.rollout`. Raises ScorerFailed naming the scorer at fault."""
+    rewards: list[Reward] = []
+    for fn, mark in env.scorers():
+        value = await _ask(fn, mark, ctx.injectable())
+        rewards += _as_rewards(value, mark)
+    return rewards
+
+
+async def score_group(env: Environment, rollouts: list[Rollout]) -> None:
+    """Let the group scorers compare the rollouts of one task; adds to their rewards. Raises ScorerFailed."""
+    for fn, mark in env.group_scorers():
+        values = await _ask(fn, mark, {"group": rollouts, "task": rollouts[0].task})
+        if not isinstance(values, list | tuple) or len(values) != len(rollouts):
+            raise ScorerFailed(
+                f"the group scorer {mark.name} must return one number per rollout ({len(rollouts)}), got {values!r}"
+            )
+        for rollout, value in zip(rollouts, values, strict=True):
+            rollout.rewards += _as_rewards(value, mark)
+
+
+async def _ask(fn: Callable[..., Any], mark: ScorerMark, available: dict[str, Any]) -> Any:
+    try:
+        return await call(fn, **inject(fn, available))
+    except RolloutError:
+        raise
+    except Exception as error:
+        raise ScorerFailed(f"the scorer {mark.name} raised {type(error).__name__}: {error}") from error
+
+
+def _as_rewards(value: Any, mark: ScorerMark) -> list[Reward]:
+    if isinstance(value, list) and all(isinstance(item, Reward) for item in value):
+        return [_checked(item, mark) for item in value]
+    if isinstance(value, Reward):
+        return [_checked(value, mark)]
+    if not _is_finite_number(value):
+        raise ScorerFailed(f"the scorer {mark.name} must return a finite number, got {value!r}")
+    return [Reward(mark.name, float(value), mark.weight, MAIN_ROLE)]
+
+
+def _checked(reward: Reward, mark: ScorerMark) -> Reward:
+    if not _is_finite_number(reward.value):
+        raise ScorerFailed(f"the scorer {mark.name} must return finite numbers, got {reward.value!r}")
+    return Reward(reward.scorer or mark.name, float(reward.value), mark.weight, reward.role, reward.turn)
+
+
+def _is_finite_number(value: Any) -> bool:
+    """Python's and numpy's numbers and bools; never strings or None."""
+    if isinstance(value, str | bytes) or value is None:
+        return False
+    try:
+        return math.isfinite(value)
+    except (TypeError, OverflowError):
+        return False
