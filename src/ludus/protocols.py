@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from ludus.types import FinishReason, Message, Reply, Sampling
 
@@ -162,12 +164,16 @@ class Datum(msgspec.Struct, kw_only=True):
 
 
 class TrainResult(msgspec.Struct, frozen=True):
-    """Of one forward-backward: the summed loss, per-datum log-probabilities [T] each, and the loss's own metrics."""
+    """Of one forward-backward. Arrays have one entry per trained token (weight != 0), in the order of the data."""
 
     loss: float
+    """Summed over tokens, weights included."""
     metrics: dict[str, float]
-    """Sums over trained tokens, weighted by `weights`; losses and diagnostics alike."""
-    num_tokens: int
+    """The loss's own figures: sums over trained tokens, weighted by `weights`."""
+    logprobs: NDArray[np.float32]
+    """Under the weights before the step, at the datum's temperature."""
+    entropies: NDArray[np.float32]
+    """Of the distribution each token was drawn from, in nats."""
 
 
 class AdamW(msgspec.Struct, frozen=True):

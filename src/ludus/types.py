@@ -252,6 +252,8 @@ class Rollout(msgspec.Struct, kw_only=True, omit_defaults=True):
     purpose: str = ""
     """What it was made for: "train", or the name of an evaluation."""
     model: str = ""
+    tools: list[dict[str, Any]] = msgspec.field(default_factory=list)
+    """JSON schemas of the tools that the default loop offered."""
     calls: list[Call] = msgspec.field(default_factory=list)
     sequences: list[Sequence] = msgspec.field(default_factory=list)
     epilogue: list[Message] = msgspec.field(default_factory=list)

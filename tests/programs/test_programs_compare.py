@@ -11,13 +11,15 @@ from ludus.programs.compare import compare
 from ludus.store import RunFolder
 from ludus.types import EnvironmentRef, Failure, Reward, Rollout, Seeds, Task
 
+GUESS = EnvironmentRef("guess")
+
 
 def evaluation(
     path: Path,
     scores: dict[str, list[float]],
     *,
     purpose: str = "eval",
-    environment: EnvironmentRef = EnvironmentRef("guess"),
+    environment: EnvironmentRef = GUESS,
     excluded: tuple[str, ...] = (),
 ) -> Path:
     path.parent.mkdir(exist_ok=True)
@@ -47,24 +49,20 @@ def test_from_rollouts_to_the_paired_difference(tmp_path: Path) -> None:
     assert (comparison.paired.gained, comparison.paired.lost) == (("t1", "t2"), ())
     assert comparison.paired.mcnemar_p == 0.5
     assert (comparison.a.num_excluded, comparison.b.num_excluded) == (0, 1)
-    assert comparison.notes == ("1 tasks are in one evaluation only and were left out",)
-    assert (
-        comparison.lines()
-        == [
-            "                   a                   b                  difference",
-            "score              0.3333 ± 0.3333     1.0000 ± 0.0000    +0.6667 ± 0.3333",
-            "95 % interval      [-1.1009, 1.7676]   [1.0000, 1.0000]   [-0.7676, 2.1009]",
-            "tasks              4                   3                  3 in common",
-            "excluded rollouts  0                   1",
-            "",
-            "gained 2: t1, t2",
-            "lost 0",
-            "McNemar's exact test: p = 0.5",
-            "No difference is shown: the 95 % interval of the difference includes 0, or there are too few tasks.",
-            "note: 1 tasks are in one evaluation only and were left out",
-        ]
-        or True
-    )
+    assert comparison.notes == ("tasks in one evaluation only, left out: 1",)
+    assert comparison.lines() == [
+        "                   a                  b                 difference",
+        "score              0.3333 ± 0.3333    1.0000 ± 0.0000   +0.6667 ± 0.3333",
+        "95 % interval      [-1.1009, 1.7676]  [1.0000, 1.0000]  [-0.7676, 2.1009]",
+        "tasks              4                  3                 3 in common",
+        "excluded rollouts  0                  1",
+        "",
+        "gained 2: t1, t2",
+        "lost 0",
+        "McNemar's exact test: p = 0.5",
+        "No difference is shown: the 95 % interval of the difference includes 0, or there are too few tasks.",
+        "note: tasks in one evaluation only, left out: 1",
+    ]
 
 
 def test_a_clear_difference_has_a_winner(tmp_path: Path) -> None:
@@ -89,13 +87,13 @@ def test_of_a_training_run_the_last_evaluation_counts(tmp_path: Path) -> None:
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     a = evaluation(tmp_path / "a", {"t1": [1.0]})
-    with pytest.raises(UsageError, match="environment guess.*environment wiki"):
+    with pytest.raises(UsageError, match=r"environment guess.*environment wiki"):
         compare(a, evaluation(tmp_path / "b", {"t1": [1.0]}, environment=EnvironmentRef("wiki")))
     with pytest.raises(UsageError, match="options"):
         compare(a, evaluation(tmp_path / "c", {"t1": [1.0]}, environment=EnvironmentRef("guess", {"high": 9})))
     with pytest.raises(UsageError, match="no task in common"):
         compare(a, evaluation(tmp_path / "d", {"t2": [1.0]}))
-    with pytest.raises(UsageError, match="no finished evaluation.*train"):
+    with pytest.raises(UsageError, match=r"no finished evaluation.*train"):
         compare(a, evaluation(tmp_path / "e", {"t1": [1.0]}, purpose="train"))
     with pytest.raises(RunFolderError, match="does not exist; did you mean"):
         compare(a, tmp_path / "aa")

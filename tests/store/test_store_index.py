@@ -9,7 +9,7 @@ import pytest
 from rollouts import make_rollout
 
 from ludus.errors import RunFolderError, UnknownName
-from ludus.store import RolloutIndex, RunFolder
+from ludus.store import PurposeSummary, RolloutIndex, RunFolder
 from ludus.types import Failure
 
 
@@ -31,7 +31,10 @@ def test_rollouts_are_found_and_read_by_seeking(tmp_path: Path) -> None:
             assert [row.id for row in index.query(order_by="reward", descending=True, limit=2)] == ["r0", "r4"]
             assert [row.id for row in index.query(task="t2")] == ["r2"]
             assert [row.boundary for row in index.query(blame="environment")] == ["tool"]
-            assert index.purposes() == {"eval:end": 2, "train": 3}
+            assert index.purposes() == [
+                PurposeSummary("train", 3, 2, 1, 0, 0, -1.0),
+                PurposeSummary("eval:end", 2, 2, 0, 0, 0, -2.0),
+            ]
             (row,) = index.query(group="g3", split="train")
             assert (row.reward, row.num_turns, row.tokens, row.visit, row.stop) == (-3.0, 2, 2, 1, "done")
             assert index.get("r3") == make_rollout(3, purpose="eval:end", reward=-3.0, task="t3")

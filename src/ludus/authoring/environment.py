@@ -42,6 +42,8 @@ class Environment:
     system_prompt: str = ""
     failure_reward: float = 0.0
     """What a rollout earns that the policy itself made fail."""
+    success_reward: float = 1.0
+    """Reward from which a rollout counts as a success in pass@k."""
     sampling: dict[str, Any] = {}
     """Fields of `Sampling` that this environment prefers, such as max_tokens; programs may override them."""
 

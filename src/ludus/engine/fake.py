@@ -77,7 +77,9 @@ class FakeEngine:
         """See `protocols.Sampler`."""
         room = self._context - len(request.tokens)
         if room < 1:
-            raise ModelCallFailed(f"a prompt of {len(request.tokens)} tokens leaves no room in {self._context}", "policy")
+            raise ModelCallFailed(
+                f"a prompt of {len(request.tokens)} tokens leaves no room in {self._context}", "policy"
+            )
         await asyncio.sleep(self._delay_s)
         limit = min(room, request.sampling.max_tokens or room)
         ids, finish = self._reply(request, limit)
@@ -136,7 +138,7 @@ class FakeEngine:
         """`cross_entropy`, and `importance_sampling` without its ratio's gradient: -weight x (advantage) x log p."""
         if loss.name not in ("cross_entropy", "importance_sampling"):
             raise UnknownName("loss of the fake engine", loss.name, ["cross_entropy", "importance_sampling"])
-        total, num_tokens = 0.0, 0
+        total, logprobs = 0.0, list[float]()
         for datum in data:
             logprobs_V = self._logprobs(datum.temperature)
             for t, token in enumerate(datum.tokens_T):
@@ -149,10 +151,12 @@ class FakeEngine:
                     total -= factor
                 else:
                     total -= factor * float(logprobs_V[token])
-                num_tokens += 1
+                logprobs.append(float(logprobs_V[token]))
                 one_hot_V = np.eye(1, len(logprobs_V), token)[0]
                 self._gradient_V -= factor * (one_hot_V - np.exp(logprobs_V)) / datum.temperature
-        return TrainResult(total, {"loss": total}, num_tokens)
+        entropy = -float((np.exp(logprobs_V) * logprobs_V).sum()) if logprobs else 0.0
+        entropies = np.full(len(logprobs), entropy, dtype=np.float32)
+        return TrainResult(total, {}, np.array(logprobs, dtype=np.float32), entropies)
 
     async def optim_step(self, optimizer: AdamW) -> dict[str, float]:
         """A plain gradient step, clipped; the optimiser's other settings have no meaning here."""

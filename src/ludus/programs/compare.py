@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ludus.errors import UsageError
 from ludus.programs.statistics import Estimate, PairedDifference, paired_difference
-from ludus.store import IndexRow, RolloutIndex, RunFolder
+from ludus.store import RolloutIndex, RunFolder
 from ludus.types import EnvironmentRef
 
 _SHOWN_TASKS = 10
@@ -46,16 +46,12 @@ class Comparison:
 
     def to_table(self) -> list[tuple[str, str, str, str]]:
         """Header and rows: label, A, B, B - A."""
-        low, high = self.paired.interval
+        a, b, difference = self.paired.a, self.paired.b, self.paired.difference
         return [
             ("", self.a.name, self.b.name, "difference"),
-            ("score", _text(self.paired.a), _text(self.paired.b), _text(self.paired.difference, signed=True)),
-            (
-                "95 % interval",
-                *(_interval(*e.interval()) for e in (self.paired.a, self.paired.b)),
-                _interval(low, high),
-            ),
-            ("tasks", *(str(len(e.scores)) for e in (self.a, self.b)), f"{self.paired.difference.num_tasks} in common"),
+            ("score", _text(a), _text(b), _text(difference, signed=True)),
+            ("95 % interval", _interval(a), _interval(b), _interval(difference)),
+            ("tasks", str(len(self.a.scores)), str(len(self.b.scores)), f"{difference.num_tasks} in common"),
             ("excluded rollouts", str(self.a.num_excluded), str(self.b.num_excluded), ""),
         ]
 
@@ -97,17 +93,17 @@ def compare(a: Path, b: Path) -> Comparison:
 
 def _read(path: Path) -> Evaluation:
     with RunFolder.open(path) as run, RolloutIndex(run.path) as index:
-        purpose = _choose(path, index.purposes())
+        purpose = _choose(path, [summary.purpose for summary in index.purposes()])
         rows = index.query(purpose=purpose)
         scores: dict[str, list[float]] = {}
         for row in rows:
-            if not _excluded(row):
+            if not row.excluded:
                 scores.setdefault(row.task, []).append(row.reward)
         environment = index.get(rows[0].id).environment
-        return Evaluation(path, purpose, environment, scores, sum(map(_excluded, rows)))
+        return Evaluation(path, purpose, environment, scores, sum(row.excluded for row in rows))
 
 
-def _choose(path: Path, purposes: dict[str, int]) -> str:
+def _choose(path: Path, purposes: list[str]) -> str:
     evaluations = [purpose for purpose in purposes if purpose.startswith("eval")]
     for last in ("eval", "eval:end"):
         if last in evaluations:
@@ -118,17 +114,13 @@ def _choose(path: Path, purposes: dict[str, int]) -> str:
     raise UsageError(f"{path} holds no finished evaluation (it holds rollouts for: {found}); run ludus eval first")
 
 
-def _excluded(row: IndexRow) -> bool:
-    return row.blame not in (None, "policy")
-
-
 def _notes(a: Evaluation, b: Evaluation) -> tuple[str, ...]:
     notes = []
     if (a.environment.version, a.environment.hash) != (b.environment.version, b.environment.hash):
         notes.append("the environment's code differs between the two (another version or content hash)")
     unmatched = len(a.scores.keys() ^ b.scores.keys())
     if unmatched:
-        notes.append(f"{unmatched} tasks are in one evaluation only and were left out")
+        notes.append(f"tasks in one evaluation only, left out: {unmatched}")
     samples = {count for e in (a, b) for count in Counter(map(len, e.scores.values()))}
     if len(samples) > 1:
         notes.append(f"samples per task vary from {min(samples)} to {max(samples)}; every task weighs the same")
@@ -139,7 +131,8 @@ def _text(estimate: Estimate, *, signed: bool = False) -> str:
     return f"{estimate.mean:{'+' if signed else ''}.4f} ± {estimate.se:.4f}"
 
 
-def _interval(low: float, high: float) -> str:
+def _interval(estimate: Estimate) -> str:
+    low, high = estimate.interval()
     return f"[{low:.4f}, {high:.4f}]"
 
 

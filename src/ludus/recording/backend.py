@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from ludus.authoring.context import Context
+from ludus.authoring.environment import Environment
 from ludus.protocols import Renderer, Sampler, WeightsRef
 from ludus.types import Message, Reply, Sampling
 
@@ -32,6 +34,15 @@ class TokenBackend:
     sampler: Sampler
     renderer: Renderer
     weights: WeightsRef = WeightsRef()
+
+
+@runtime_checkable
+class Bindable(Protocol):
+    """A backend that has to know the rollout it speaks in: the expert, a script, a person."""
+
+    def bind(self, env: Environment, ctx: Context) -> MessageBackend:
+        """The backend of one rollout."""
+        ...
 
 
 Backend = MessageBackend | TokenBackend

@@ -48,7 +48,7 @@ class Recorder:
         order: the rollout's place where batches are composed deterministically.
     """
 
-    backends: Mapping[str, Backend]
+    backends: dict[str, Backend]
     sampling: Sampling = Sampling()
     seed: int = 0
     session: str = ""

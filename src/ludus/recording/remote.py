@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from ludus.errors import Blame, ModelCallFailed, UsageError
-from ludus.renderers.parsing import tool_calls_of
+from ludus.renderers.parsing import REASONING_FIELDS, tool_calls_of
 from ludus.types import FinishReason, Message, Reply, Sampling, Usage
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ OPENAI_URL = "https://api.openai.com/v1"
 MAX_WAIT_S = 60.0
 
 _FINISH: dict[str, FinishReason] = {"length": "length", "tool_calls": "tool_calls"}
-_REASONING = ("reasoning_content", "reasoning", "thinking")
 
 
 class RemoteBackend:
@@ -209,7 +208,7 @@ def _request(
 ) -> dict[str, Any]:
     """The request's fields. Reasoning is not sent back: most APIs ignore it and some refuse it."""
     request: dict[str, Any] = {
-        "messages": [{k: v for k, v in message.items() if k not in _REASONING} for message in messages],
+        "messages": [{k: v for k, v in message.items() if k not in REASONING_FIELDS} for message in messages],
         "temperature": sampling.temperature,
     }
     if is_openai and sampling.temperature == 1:

@@ -14,8 +14,7 @@ from typing import Any
 import msgspec
 
 from ludus.errors import UnknownName, UsageError
-from ludus.protocols import Tokenizer
-from ludus.renderers.parsing import JSON_ERRORS
+from ludus.renderers.parsing import JSON_ERRORS, REASONING_FIELDS
 from ludus.types import FinishReason, Message, Reply, Sampling, Usage
 
 TokenLogprobs = Sequence[tuple[str, float]]
@@ -23,8 +22,6 @@ TokenLogprobs = Sequence[tuple[str, float]]
 
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 """Roles on the wire, and what templates call them."""
-
-REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 _PLAIN = {"role", "content"}
@@ -252,7 +249,7 @@ def _value(arguments: Any) -> Any:
 def _key(parts: list[Any]) -> bytes:
     try:
         return _encode(parts)
-    except (UnicodeEncodeError, OverflowError):  # lone surrogates and huge integers, which the fast encoder can't write
+    except UnicodeEncodeError:  # lone surrogates, which UTF-8 can't hold
         return json.dumps(parts, sort_keys=True).encode()
 
 
@@ -273,51 +270,6 @@ def chat_response(
     return {**head, "choices": [choice], "usage": _usage(reply.usage)}
 
 
-class ChatStream:
-    """A reply as server-sent events while it is made: `start`, any number of `text`, `end`.
-
-    Args:
-        id: of the answer.
-        model: its name.
-        created: seconds since the epoch.
-        include_usage: whether to end with the usage.
-    """
-
-    def __init__(self, *, id: str, model: str, created: int, include_usage: bool = False) -> None:
-        self._head = {"id": id, "object": "chat.completion.chunk", "created": created, "model": model}
-        self._include_usage = include_usage
-        self._shown = 0
-
-    def start(self) -> bytes:
-        """The event that names the role."""
-        return self._event({"role": "assistant", "content": ""})
-
-    def text(self, piece: str) -> bytes:
-        """A piece of the visible text."""
-        self._shown += len(piece)
-        return self._event({"content": piece})
-
-    def end(self, reply: Reply, token_logprobs: TokenLogprobs | None = None) -> Iterator[bytes]:
-        """Text not yet shown, reasoning, tool calls, the finish reason, usage if asked for, and `[DONE]`."""
-        spoken = _spoken(reply.message)
-        if "reasoning_content" in spoken:
-            yield self._event({"reasoning_content": spoken["reasoning_content"]})
-        rest = (spoken["content"] or "")[self._shown :]
-        if rest or token_logprobs:
-            yield self._event({"content": rest}, logprobs=_chat_logprobs(token_logprobs))
-        for index, call in enumerate(spoken.get("tool_calls", ())):
-            yield self._event({"tool_calls": [{"index": index, **call}]})
-        yield self._event({}, finish_reason=_chat_finish(reply))
-        if self._include_usage:
-            yield _event({**self._head, "choices": [], "usage": _usage(reply.usage)})
-        yield DONE
-
-    def _event(self, delta: dict[str, Any], *, finish_reason: str | None = None, logprobs: Any = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": logprobs}
-        usage = {"usage": None} if self._include_usage else {}
-        return _event({**self._head, "choices": [choice], **usage})
-
-
 def chat_chunks(
     reply: Reply,
     *,
@@ -326,19 +278,45 @@ def chat_chunks(
     created: int,
     include_usage: bool = False,
     token_logprobs: TokenLogprobs | None = None,
+    sent: int | None = None,
 ) -> Iterator[bytes]:
-    """A finished reply as server-sent events."""
-    stream = ChatStream(id=id, model=model, created=created, include_usage=include_usage)
-    yield stream.start()
-    yield from stream.end(reply, token_logprobs)
+    """A finished reply as server-sent events: role, reasoning, text, tool calls, finish reason, usage, `[DONE]`.
+
+    Args:
+        reply: the whole reply.
+        id: of the answer.
+        model: its name.
+        created: seconds since the epoch.
+        include_usage: whether to end with the usage.
+        token_logprobs: of the reply's tokens, if asked for.
+        sent: characters of its text that `text_chunk` has sent already; None if not even the role has been.
+    """
+    head = _chunk_head(id, model, created)
+    spoken = _spoken(reply.message)
+    if sent is None:
+        yield _chunk(head, {"role": "assistant", "content": ""})
+    if "reasoning_content" in spoken:
+        yield _chunk(head, {"reasoning_content": spoken["reasoning_content"]})
+    rest = (spoken["content"] or "")[sent or 0 :]
+    if rest or token_logprobs:
+        yield _chunk(head, {"content": rest}, logprobs=_chat_logprobs(token_logprobs))
+    for index, call in enumerate(spoken.get("tool_calls", ())):
+        yield _chunk(head, {"tool_calls": [{"index": index, **call}]})
+    yield _chunk(head, {}, finish_reason=_chat_finish(reply))
+    if include_usage:
+        yield _event({**head, "choices": [], "usage": _usage(reply.usage)})
+    yield DONE
 
 
-def text_chunk(text: str, *, id: str, model: str, created: int, first: bool) -> bytes:
-    """A piece of a reply's text while it is being sampled, as a server-sent event."""
-    delta = {"role": "assistant", "content": text} if first else {"content": text}
-    choice = {"index": 0, "delta": delta, "finish_reason": None, "logprobs": None}
-    head = {"id": id, "object": "chat.completion.chunk", "created": created, "model": model}
-    return _event({**head, "choices": [choice]})
+def text_chunk(piece: str, *, first: bool, id: str, model: str, created: int) -> bytes:
+    """The event of a piece of visible text; the first one names the role too."""
+    delta = {"role": "assistant", "content": piece} if first else {"content": piece}
+    return _chunk(_chunk_head(id, model, created), delta)
+
+
+def error_event(message: str) -> bytes:
+    """The event of a failure in mid-stream, after which the stream ends."""
+    return _event(error_body(message, "server_error"))
 
 
 def completion_response(
@@ -399,14 +377,15 @@ DONE = b"data: [DONE]\n\n"
 """The event that ends a stream."""
 
 
-def token_logprobs(tokenizer: Tokenizer, tokens: Sequence[int], logprobs: Sequence[float]) -> list[tuple[str, float]]:
-    """What the responses take: the text of each sampled token beside its log-probability."""
-    return [(tokenizer.decode([token]), logprob) for token, logprob in zip(tokens, logprobs, strict=True)]
+def _chunk_head(id: str, model: str, created: int) -> dict[str, Any]:
+    return {"id": id, "object": "chat.completion.chunk", "created": created, "model": model}
 
 
-def error_event(message: str) -> bytes:
-    """What a stream that breaks off ends with."""
-    return _event(error_body(message, "server_error"))
+def _chunk(
+    head: dict[str, Any], delta: dict[str, Any], finish_reason: str | None = None, logprobs: Any = None
+) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": logprobs}
+    return _event({**head, "choices": [choice]})
 
 
 def _event(body: dict[str, Any]) -> bytes:

@@ -8,6 +8,7 @@ or move the system message. Recorded ids are never rendered again; where the pro
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,6 @@ from ludus.types import FinishReason, Message
 _PROBE = "Xprobe7X"  # no template contains it, trims it or rewrites it
 _EMPTY_THINKING = "<think>\n\n</think>\n\n"
 _MAX_PROMPTS = 512  # about as many as there are rollouts in flight
-_encode_key = msgspec.json.Encoder().encode
 
 
 class ChatRenderer:
@@ -135,7 +135,7 @@ class ChatRenderer:
     def _prompt(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> str:
         """The conversation as text, up to where the next reply begins."""
         # What one turn ends with, the next one begins with; recognised by content, as callers build lists anew.
-        key = hashlib.blake2b(_encode_key((messages, tools)), digest_size=16).digest()
+        key = _content_key(messages, tools)
         text = self._prompts.pop(key, None)
         if text is None:
             text = self.template.render(messages, tools, add_generation_prompt=True)
@@ -169,6 +169,14 @@ class ChatRenderer:
         if not stopped:
             return ids
         return None if self._stop_id is None else ids[ids.index(self._stop_id) + 1 :]
+
+
+def _content_key(messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> bytes:
+    try:
+        content = msgspec.json.encode((messages, tools))
+    except UnicodeEncodeError:  # lone surrogates, which UTF-8 can't hold
+        content = json.dumps((list(messages), list(tools))).encode()
+    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 def _thinking_variables(keep_thinking: bool | None) -> dict[str, bool]:

@@ -17,6 +17,9 @@ from ludus.types import FinishReason, Message, ToolCall
 
 FORM = '<tool_call>\n{"name": "the tool", "arguments": {...}}\n</tool_call>'
 
+REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
+"""Names a message's reasoning goes by, the standard one first."""
+
 JSON_ERRORS = (msgspec.MsgspecError, RecursionError, UnicodeEncodeError)
 """What decoding arbitrary text raises: no JSON, nested too deeply, lone surrogates."""
 

@@ -23,12 +23,9 @@ from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ludus.errors import ModelFolderError, UsageError
-from ludus.renderers.parsing import JSON_ERRORS
+from ludus.renderers.parsing import JSON_ERRORS, REASONING_FIELDS
 from ludus.renderers.tokenizer import read_json, token_text
 from ludus.types import Message
-
-REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
-"""Names a message's reasoning goes by, the standard one first."""
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -173,7 +170,9 @@ class _Environment(ImmutableSandboxedEnvironment):
         if kind is dict and attribute not in _DICT_ATTRIBUTES:
             return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
         if (kind is LoopContext or kind is _Namespace) and not attribute.startswith("_"):
-            return getattr(obj, attribute)
+            value = getattr(obj, attribute, None)
+            if value is not None:
+                return value
         return super().getattr(obj, attribute)
 
 

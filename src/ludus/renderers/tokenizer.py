@@ -65,7 +65,9 @@ class HFTokenizer:
         self.eos_token_ids: tuple[int, ...] = self._read_eos(folder)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of the text; nothing is added."""
+        """Ids of the text; nothing is added. Lone surrogates, which UTF-8 can't hold, become "?"."""
+        if not text.isascii():
+            text = text.encode(errors="replace").decode()
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 

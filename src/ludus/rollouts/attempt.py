@@ -17,6 +17,7 @@ from ludus.authoring.context import Context
 from ludus.authoring.environment import Environment
 from ludus.errors import RolloutTimeout
 from ludus.protocols import Model
+from ludus.recording.backend import Bindable
 from ludus.recording.recorder import Recorder
 from ludus.rollouts.failure import as_failure
 from ludus.rollouts.scoring import score
@@ -60,6 +61,9 @@ async def play(
     ctx = Context(
         task=task, models=models, random=random.Random(attempt.seed("environment")), tools=env.make_tools()
     )
+    for role, backend in recorder.backends.items():
+        if isinstance(backend, Bindable):
+            recorder.backends[role] = backend.bind(env, ctx)
     began = time.perf_counter()
     try:
         async with asyncio.timeout(timeout_s) as limit:
@@ -85,6 +89,7 @@ async def play(
 def _finish(rollout: Rollout, recorder: Recorder, ctx: Context) -> None:
     rollout.sequences = [sequence for sequence in recorder.sequences if sequence.num_sampled]
     rollout.stop = ctx.stop or "done"
+    rollout.tools = [tool.schema for tool in ctx.tools.values()]
     seen = len(rollout.conversation(MAIN_ROLE))
     rollout.epilogue = ctx.messages[seen:] if 0 < seen <= len(ctx.messages) else []
 

@@ -26,25 +26,28 @@ def as_failure(error: BaseException) -> Failure:
 
 
 class FailureWatch:
-    """Counts rollouts and exclusions; raises once nearly all fail."""
+    """Counts attempts and exclusions; says when nearly all fail."""
 
     def __init__(self) -> None:
         self.finished = 0
         self.excluded = 0
         self.retried = 0
         self._errors: Counter[str] = Counter()
+        self._last_trace = ""
 
     def see(self, rollout: Rollout) -> None:
-        """Count a finished attempt. Raises TooManyFailures."""
+        """Count a finished attempt."""
         self.finished += 1
-        if not rollout.excluded:
-            return
-        self.excluded += 1
-        assert rollout.failure is not None  # excluded says so
-        self._errors[f"{rollout.failure.boundary}: {rollout.failure.error}"] += 1
+        if rollout.failure is not None and rollout.excluded:
+            self.excluded += 1
+            self._errors[f"{rollout.failure.boundary}: {rollout.failure.error}"] += 1
+            self._last_trace = rollout.failure.trace
+
+    def check(self) -> None:
+        """Raises TooManyFailures, quoting the commonest failure."""
         if self.finished >= ENOUGH and self.excluded >= HOPELESS * self.finished:
             worst, count = self._errors.most_common(1)[0]
             raise TooManyFailures(
                 f"{self.excluded} of {self.finished} rollouts failed; the commonest failure ({count} times): {worst}\n"
-                f"{rollout.failure.trace}".rstrip()
+                f"{self._last_trace}".rstrip()
             )

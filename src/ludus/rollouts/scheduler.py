@@ -50,6 +50,8 @@ class Plan:
     concurrency: int = 128
     timeout_s: float | None = 600.0
     max_retries: int = 2
+    workers: int = 0
+    """Processes that run the environment; 0 runs it in this one."""
     deterministic: bool = False
     """Start rollouts in fixed waves, so that batches are composed the same way each time."""
 
@@ -102,7 +104,9 @@ class Scheduler:
                     return
                 done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
-                    yield task.result()
+                    group = task.result()
+                    self.watch.check()
+                    yield group
         finally:
             await _cancel(running)
 
@@ -117,7 +121,9 @@ class Scheduler:
                 sampler.attach(len(wave) * size)
             running = [asyncio.create_task(self._group(task, visit, size, None)) for task, visit in wave]
             try:
-                for group in await asyncio.gather(*running):
+                groups = await asyncio.gather(*running)
+                self.watch.check()
+                for group in groups:
                     yield group
             finally:
                 await _cancel(set(running))
@@ -187,7 +193,7 @@ class Scheduler:
 
 
 async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
+    """Cancel what still runs and wait for it; whatever it raises now is of no interest any more."""
     for task in tasks:
         task.cancel()
-    if tasks:
-        await asyncio.wait(tasks)
+    await asyncio.gather(*tasks, return_exceptions=True)

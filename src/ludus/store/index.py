@@ -51,6 +51,25 @@ class IndexRow(msgspec.Struct, frozen=True):
     offset: int
     length: int
 
+    @property
+    def excluded(self) -> bool:
+        """Failed through no fault of the policy."""
+        return self.blame not in (None, "policy")
+
+
+class PurposeSummary(msgspec.Struct, frozen=True):
+    """The rollouts of one purpose, counted."""
+
+    purpose: str
+    num_rollouts: int
+    num_tasks: int
+    num_excluded: int
+    num_policy_failures: int
+    num_truncated: int
+    """Ended because a reply hit its token limit."""
+    mean_reward: float | None
+    """Of those not excluded; None without any."""
+
 
 COLUMNS = IndexRow.__struct_fields__
 _TEXT = {"id", "group", "purpose", "split", "task", "stop", "boundary", "blame", "segment"}
@@ -148,9 +167,15 @@ class RolloutIndex:
         rows = self._db.execute(statement, (*given.values(), -1 if limit is None else limit))
         return [IndexRow(*row) for row in rows]
 
-    def purposes(self) -> dict[str, int]:
-        """Number of rollouts by purpose."""
-        return dict(self._db.execute("SELECT purpose, count(*) FROM rollouts GROUP BY purpose ORDER BY purpose"))
+    def purposes(self) -> list[PurposeSummary]:
+        """What was recorded for each purpose, in the order in which their first rollouts were recorded."""
+        excluded = "(blame IS NOT NULL AND blame != 'policy')"
+        statement = f"""
+            SELECT purpose, count(*), count(DISTINCT task), sum({excluded}), sum(blame IS 'policy'),
+                   sum(stop = 'length'), avg(CASE WHEN NOT {excluded} THEN reward END)
+            FROM rollouts GROUP BY purpose ORDER BY min(segment || printf('%012d', offset))
+        """
+        return [PurposeSummary(*row) for row in self._db.execute(statement)]
 
     def close(self) -> None:
         self._db.close()

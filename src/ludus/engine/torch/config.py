@@ -1,7 +1,7 @@
 """DecoderConfig: the part of a Hugging Face config.json that defines a Llama, Qwen2 or Qwen3 decoder.
 
-Whatever in config.json would change the arithmetic and is not built here is refused at load, by name: a model that loads
-computes what transformers computes. Left out: mixtures of experts, sliding windows, scaled RoPE, quantised weights.
+Whatever in config.json would change the arithmetic and is not built here is refused at load, by name: a model that
+loads computes what transformers computes. Left out: mixtures of experts, sliding windows, scaled RoPE, quantisation.
 """
 
 from __future__ import annotations

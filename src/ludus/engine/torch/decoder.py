@@ -1,8 +1,9 @@
 """Decoder: a Llama, Qwen2 or Qwen3 language model on packed tokens.
 
-Tokens of all sequences lie end to end in one dimension T, so linear layers never compute padding; which tokens see which
-is decided by an attention strategy (`attention.py`), the only difference between training and sampling. Parameters carry
-Hugging Face's names and are views into one buffer (`flat.py`). Left out: LoRA, mixtures of experts, encoder models.
+Tokens of all sequences lie end to end in one dimension T, so linear layers never compute padding. Which tokens see
+which is decided by an attention strategy, the only difference between training (`attention.py`) and sampling
+(`cached.py`). Parameters carry Hugging Face's names and are views into one buffer (`flat.py`). Left out: LoRA, mixtures
+of experts, encoders.
 """
 
 from __future__ import annotations
@@ -45,9 +46,11 @@ class Decoder(nn.Module):
             self.model = _Backbone(config)
             if not config.tie_word_embeddings:
                 self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        fused = [group for module in self._fused() for group in module.groups()]
+        layers = [layer for layer in self.model.layers if isinstance(layer, _Layer)]
+        self._fused = [fused for layer in layers for fused in (layer.self_attn.qkv, layer.mlp.gate_up)]
+        fused = [group for module in self._fused for group in module.groups()]
         self.flat = FlatParameters(self, fused, torch.device(device), dtype)
-        for module in self._fused():
+        for module in self._fused:
             module.bind(self.flat)
         half = torch.arange(0, config.head_dim, 2, dtype=torch.int64).to(device=device, dtype=torch.float32)
         self.frequencies_D2 = 1.0 / (config.rope_theta ** (half / config.head_dim))
@@ -82,9 +85,6 @@ class Decoder(nn.Module):
             torch.cat((cos, cos), dim=-1)[:, None].to(dtype),
             torch.cat((-sin, sin), dim=-1)[:, None].to(dtype),
         )
-
-    def _fused(self) -> list[_Fused]:
-        return [fused for layer in self.model.layers for fused in (layer.self_attn.qkv, layer.mlp.gate_up)]
 
 
 class _Fused:
@@ -146,15 +146,13 @@ class _SelfAttention(nn.Module):
         config = self.config
         num_queries, num_keys = config.num_attention_heads, config.num_key_value_heads
         qkv = self.qkv(x_TD).view(-1, num_queries + 2 * num_keys, config.head_dim)
-        qk, v = qkv.split((num_queries + num_keys, num_keys), dim=1)
+        qk, v = qkv[:, :-num_keys], qkv[:, -num_keys:]
         if config.qk_norm:
-            scale = torch.cat(
-                (self.q_norm.weight.expand(num_queries, -1), self.k_norm.weight.expand(num_keys, -1))
-            )
+            scale = torch.cat((self.q_norm.weight.expand(num_queries, -1), self.k_norm.weight.expand(num_keys, -1)))
             qk = F.rms_norm(qk, (config.head_dim,), None, config.rms_norm_eps) * scale
         qk = _rotate(qk, *rope)
-        q, k = qk.split((num_queries, num_keys), dim=1)
-        return self.o_proj(attention.attend(index, q, k, v).flatten(1))  # type: ignore[no-any-return]
+        out_THD = attention.attend(index, qk[:, :num_queries], qk[:, num_queries:], v)
+        return self.o_proj(out_THD.flatten(1))  # type: ignore[no-any-return]
 
 
 class _MLP(nn.Module):

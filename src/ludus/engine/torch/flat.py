@@ -1,7 +1,7 @@
 """FlatParameters: all parameters of a module as views into one buffer, and their gradients into another.
 
-Why: projections that read the same input (q, k, v; gate, up) lie side by side, so one matrix product serves them without
-a copy that could go stale; the optimiser is one kernel over one tensor; the gradient norm is one reduction.
+Why: projections that read the same input (q, k, v; gate, up) lie side by side, so one matrix product serves them
+without a copy that could go stale; the optimiser is one kernel over one tensor; the gradient norm is one reduction.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class FlatParameters:
             setattr(module.get_submodule(path), leaf, self._leaf(offset, shape))
 
     def fuse(self, group: Sequence[str]) -> nn.Parameter:
-        """One leaf over a group of parameters, joined along dimension 0: it reads their values and fills their gradients."""
+        """One leaf over a group of parameters, joined along dimension 0; it shares their values and gradients."""
         offset, first = self._spans[group[0]]
         rows = sum(self._spans[name][1][0] for name in group)
         return self._leaf(offset, torch.Size([rows, *first[1:]]))

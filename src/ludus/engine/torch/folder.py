@@ -34,9 +34,7 @@ TOKENIZER_FILES = (
 SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
-def load_decoder(
-    folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-) -> Decoder:
+def load_decoder(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Decoder:
     """The decoder in a model folder.
 
     Raises:
@@ -105,16 +103,14 @@ def weights_hash(decoder: Decoder) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for name, parameter in sorted(decoder.named_parameters()):
         digest.update(name.encode())
-        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy())
+        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a model folder. Raises ModelFolderError."""
     if not folder.is_dir():
-        raise ModelFolderError(
-            f"no such model folder: {folder} (expected a folder with config.json and {WEIGHTS})"
-        )
+        raise ModelFolderError(f"no such model folder: {folder} (expected a folder with config.json and {WEIGHTS})")
     return read_json(folder / "config.json")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,7 +19,7 @@ from ludus.engine.torch.folder import WEIGHTS, save_config, save_tensors
 from ludus.engine.torch.tokenizer import CHAT_TEMPLATE, END, PAD, build_tokenizer
 from ludus.errors import UnknownName
 
-PRESETS = {
+PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
         "hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
         "head_dim": 32, "intermediate_size": 384, "max_position_embeddings": 1024,

@@ -1,8 +1,8 @@
 """The presets' tokenizer and chat template.
 
-Byte-level, so that any text has ids; its only merges are the two-digit numbers 00 to 99, so that arithmetic tasks need few
-tokens. Special tokens delimit turns. The template extends without end: what a conversation renders to is a prefix of what
-it renders to after more messages, as long as old thinking is kept.
+Byte-level, so that any text has ids; its only merges are the two-digit numbers 00 to 99, so that arithmetic tasks need
+few tokens. Special tokens delimit turns. What a conversation renders to is a prefix of what it renders to after more
+messages, as long as old thinking is kept.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CHAT_TEMPLATE = """\
 {%- for message in messages -%}
 {%- if message.role == 'user' -%}{%- set last.user = loop.index0 -%}{%- endif -%}
 {%- endfor -%}
-{%- set has_system = messages and messages[0].role == 'system' -%}
+{%- set has_system = messages and messages[0].role in ('system', 'developer') -%}
 {%- if has_system or tools -%}
 {{- '<|system|>' -}}
 {%- if has_system -%}{{- text(messages[0].content) -}}{%- endif -%}
@@ -38,7 +38,7 @@ CHAT_TEMPLATE = """\
 {{- '<|end|>' -}}
 {%- endif -%}
 {%- for message in messages -%}
-{%- if message.role == 'system' and loop.first -%}
+{%- if has_system and loop.first -%}
 {%- elif message.role == 'assistant' -%}
 {{- '<|assistant|>' -}}
 {%- if message.reasoning_content and (keep_thinking or loop.index0 > last.user) -%}
@@ -53,7 +53,8 @@ CHAT_TEMPLATE = """\
 {%- endfor -%}
 {{- '<|end|>' -}}
 {%- else -%}
-{{- '<|' + message.role + '|>' + text(message.content) + '<|end|>' -}}
+{%- set role = 'system' if message.role == 'developer' else message.role -%}
+{{- '<|' + role + '|>' + text(message.content) + '<|end|>' -}}
 {%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}

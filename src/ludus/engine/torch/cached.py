@@ -1,0 +1,127 @@
+"""CachedAttention: attention of new tokens against their requests' cache slots.
+
+The new tokens of all requests, one for those that decode and many for arrivals, run in one forward. For attention alone
+they are grouped into boxes of similar shape; where a box's slots lie close together the cache is read in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ludus.engine.torch.cache import KVCache
+
+MIN_OCCUPANCY = 0.5
+"""Share of used slots in a range of the cache above which reading the whole range beats gathering."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """New tokens of one request: `count` tokens from position `start` on, in cache slot `slot`."""
+
+    slot: int
+    start: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Box:
+    """Spans as a rectangle: `num_rows` slots x `num_columns` new tokens, against `length` cached positions."""
+
+    first: int
+    last: int
+    num_rows: int
+    num_columns: int
+    length: int
+    slots: slice | Tensor
+    places: Tensor | None
+    """Of the packed tokens in the rectangle; None where they fill it in order."""
+    mask: Tensor
+    """Added to the scores: 0 or -inf, [rows, 1, columns, length]."""
+
+
+def arrange(spans: Sequence[Span]) -> list[list[int]]:
+    """Group spans of similar shape: indices into `spans`, by slot within a group. Packed order is the groups' order."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index, span in enumerate(spans):
+        shape = ((span.count - 1).bit_length(), max(7, (span.start + span.count - 1).bit_length()))
+        groups.setdefault(shape, []).append(index)
+    return [sorted(groups[shape], key=lambda i: spans[i].slot) for shape in sorted(groups)]
+
+
+class CachedAttention:
+    """One iteration's attention strategy.
+
+    Args:
+        cache: where keys and values are kept; its length covers every span.
+        groups: of spans, in packed order (see `arrange`).
+        slots_T: cache slot of each packed token.
+        positions_T: its position in its sequence.
+    """
+
+    def __init__(self, cache: KVCache, groups: Sequence[Sequence[Span]], slots_T: Tensor, positions_T: Tensor) -> None:
+        self._cache = cache
+        self._places_N = cache.places(slots_T, positions_T)
+        self._boxes: list[_Box] = []
+        first = 0
+        for group in groups:
+            self._boxes.append(_box(group, first, slots_T.device, cache.keys[0].dtype))
+            first = self._boxes[-1].last
+
+    def attend(self, layer_index: int, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor) -> Tensor:
+        self._cache.write(layer_index, self._places_N, k_TKD, v_TKD)
+        keys, values = self._cache.keys[layer_index], self._cache.values[layer_index]
+        outputs = [_attend(box, q_THD[box.first : box.last], keys, values) for box in self._boxes]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def _box(group: Sequence[Span], first: int, device: torch.device, dtype: torch.dtype) -> _Box:
+    slots_B, starts_B, counts_B = np.array([(s.slot, s.start, s.count) for s in group]).T
+    low, high = int(slots_B[0]), int(slots_B[-1]) + 1
+    columns, length = int(counts_B.max()), int((starts_B + counts_B).max())
+    slots: slice | Tensor
+    if len(group) >= MIN_OCCUPANCY * (high - low):
+        num_rows, rows_B, slots = high - low, slots_B - low, slice(low, high)
+    else:
+        num_rows, rows_B, slots = len(group), np.arange(len(group)), torch.from_numpy(slots_B).to(device)
+    total = int(counts_B.sum())
+    places = None
+    if total != num_rows * columns:
+        offsets_B = rows_B * columns - (np.cumsum(counts_B) - counts_B)
+        places = torch.from_numpy(np.arange(total) + np.repeat(offsets_B, counts_B)).to(device)
+    # rows and columns without a token still see one position, or their softmax would be NaN
+    visible_RC = np.zeros((num_rows, columns), dtype=np.int64)
+    visible_RC[rows_B] = starts_B[:, None] + np.minimum(np.arange(columns), counts_B[:, None] - 1)
+    hidden_RCL = torch.arange(length, device=device) > torch.from_numpy(visible_RC).to(device)[..., None]
+    mask = torch.zeros(hidden_RCL.shape, device=device, dtype=dtype).masked_fill_(hidden_RCL, float("-inf"))
+    return _Box(first, first + total, num_rows, columns, length, slots, places, mask[:, None])
+
+
+def _attend(box: _Box, q_THD: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    k, v = (cached[box.slots, :, : box.length] for cached in (keys, values))
+    num_queries, size = q_THD.shape[1:]
+    if box.places is not None:
+        padded = q_THD.new_zeros(box.num_rows * box.num_columns, num_queries, size)
+        q_THD = padded.index_copy_(0, box.places, q_THD)
+    if box.num_columns == 1:
+        out = _decode(q_THD, k, v, box.mask)
+    else:
+        q = q_THD.view(box.num_rows, box.num_columns, num_queries, size).transpose(1, 2)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=box.mask, enable_gqa=True).transpose(1, 2)
+        out = out.reshape(-1, num_queries, size)
+    return out if box.places is None else out[box.places]
+
+
+def _decode(q_RHD: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """One new token per row, query heads of a group side by side: 25 % faster on CPU than the fused kernel."""
+    rows, num_queries, size = q_RHD.shape
+    num_keys, length = k.shape[1:3]
+    bias = mask.expand(rows, num_keys, 1, length).reshape(rows * num_keys, 1, length)
+    q = q_RHD.reshape(rows * num_keys, num_queries // num_keys, size)
+    scores = torch.baddbmm(bias, q, k.flatten(0, 1).transpose(1, 2), alpha=size**-0.5)
+    return torch.bmm(scores.softmax(-1), v.flatten(0, 1)).view(rows, num_queries, size)

@@ -1,0 +1,115 @@
+"""TorchEngine: one decoder in this process, sampled from and trained on one thread.
+
+engine = TorchEngine(Path("models/tiny"))
+engine.sampler, engine.trainer      # the two protocols, over the same weights
+await engine.publish(WeightsRef())  # after an optimiser step
+engine.close()
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from ludus.engine.torch.cache import KVCache
+from ludus.engine.torch.folder import load_decoder, save_decoder
+from ludus.engine.torch.sampler import TorchSampler
+from ludus.engine.torch.trainer import MICRO_BATCH_TOKENS, TorchTrainer
+from ludus.engine.torch.weights import LiveWeights
+from ludus.engine.torch.worker import Worker
+from ludus.errors import ModelCallFailed, UsageError
+from ludus.protocols import WeightsRef
+
+SMALL_MODEL = 50_000_000
+"""Parameters up to which one thread is the default: an operator then takes microseconds, and a second spinning OpenMP
+thread costs milliseconds as soon as another process wants its core (measured: 5 us became 7 ms)."""
+CACHE_BYTES = 1 << 30
+
+
+class TorchEngine:
+    """Loads a model folder once; `sampler` and `trainer` share its weights.
+
+    Args:
+        folder: in Hugging Face's format.
+        device: "auto" is CUDA where there is one, else the CPU.
+        threads: of PyTorch's operators on the CPU, process-wide; None is 1 for small models, else PyTorch's default.
+        deterministic: batches are composed by `request.order` alone and step only when every attached rollout waits
+            (`sampler.attach`), so that equal requests give equal bits, on one machine with one number of threads.
+        max_batch: most requests sampled at once.
+        cache_bytes: memory budget of the key-value cache.
+        micro_batch_tokens: most tokens of one training forward.
+        decode: text of token ids, for stop strings.
+
+    Raises:
+        ModelFolderError: the folder can't be loaded.
+        UsageError: the device does not exist.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        deterministic: bool = False,
+        max_batch: int = 256,
+        cache_bytes: int = CACHE_BYTES,
+        micro_batch_tokens: int = MICRO_BATCH_TOKENS,
+        decode: Callable[[list[int]], str] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.device = _device(device)
+        self.decoder = load_decoder(folder, self.device)
+        weights_N = self.decoder.flat.values_N
+        self._weights = LiveWeights(self.decoder)
+        cache = KVCache(self.decoder.config, self.device, weights_N.dtype, cache_bytes)
+        self.sampler = TorchSampler(
+            self._weights, cache, max_batch=max_batch, deterministic=deterministic, decode=decode
+        )
+        if threads is None and weights_N.numel() <= SMALL_MODEL:
+            threads = 1
+
+        def start() -> None:
+            # on the worker's thread: OpenMP keeps the number of threads per calling thread
+            if threads is not None:
+                torch.set_num_threads(threads)
+            if deterministic and self.device.type == "cuda":
+                os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+                torch.use_deterministic_algorithms(True)
+
+        self._worker = Worker(start, self.sampler.step, self.sampler.batch.ready, self.sampler.fail)
+        self.sampler.bind(self._worker)
+        self.trainer = TorchTrainer(self._weights, self._worker, micro_batch_tokens=micro_batch_tokens)
+
+    @property
+    def version(self) -> int:
+        """Of the published weights."""
+        return self._weights.version
+
+    async def publish(self, weights: WeightsRef, when: Literal["drain", "in_flight"] = "drain") -> None:
+        """See `TorchSampler.publish`."""
+        await self.sampler.publish(weights, when)
+
+    async def export(self, folder: Path) -> None:
+        """Write the weights as they are now as a model folder, with this model's tokenizer and chat template."""
+        await self._worker.run(lambda: save_decoder(self.decoder, folder, tokenizer_from=self.folder))
+
+    def close(self) -> None:
+        """End the thread; requests that still wait fail with ModelCallFailed."""
+        self._worker.close(lambda: self.sampler.fail(ModelCallFailed("the engine was closed")))
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"unknown device {name!r}; expected auto, cpu or cuda") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"device {name!r} was asked for, but PyTorch finds no CUDA device; use device='cpu'")
+    return device

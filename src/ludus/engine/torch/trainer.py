@@ -1,0 +1,190 @@
+"""TorchTrainer: the Trainer protocol on the decoder that the sampler uses.
+
+Data are packed into micro-batches; the head runs only where a log-probability is asked for. Everything sums, so how the
+batch is split changes results by rounding only. All work happens on the engine's thread, in order of submission.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from ludus.engine.torch.attention import PackedAttention
+from ludus.engine.torch.folder import WEIGHTS, load_weights, save_tensors, weights_hash
+from ludus.engine.torch.losses import LossFn, find_loss
+from ludus.engine.torch.optimizer import FlatAdamW
+from ludus.engine.torch.packing import MicroBatch, check, micro_batches, predictions
+from ludus.engine.torch.weights import LiveWeights
+from ludus.engine.torch.worker import Worker
+from ludus.errors import UsageError
+from ludus.protocols import AdamW, Checkpoint, Datum, Loss, TrainResult
+
+MICRO_BATCH_TOKENS = 16384
+HEAD_ELEMENTS = 1 << 26
+"""Logits kept at once (256 MiB in float32); beyond that the head runs in chunks that are recomputed in the backward."""
+EMPTY: NDArray[np.float32] = np.empty(0, dtype=np.float32)
+
+
+class TorchTrainer:
+    """Trains the engine's decoder, all weights, in place.
+
+    Args:
+        weights: shared with the sampler.
+        worker: the engine's thread.
+        micro_batch_tokens: most packed tokens of one forward.
+    """
+
+    def __init__(self, weights: LiveWeights, worker: Worker, *, micro_batch_tokens: int = MICRO_BATCH_TOKENS) -> None:
+        self._weights, self._worker = weights, worker
+        self._micro_batch_tokens = micro_batch_tokens
+        self._optimizer: FlatAdamW | None = None
+        self._finite = True
+
+    async def forward(self, data: Sequence[Datum]) -> list[list[float]]:
+        """Log-probabilities of each datum's tokens, shape [T] each (entry 0 is 0.0). Raises UsageError."""
+        self._check(data)
+        return await self._worker.run(lambda: self._forward(data))
+
+    async def forward_backward(self, data: Sequence[Datum], loss: Loss) -> TrainResult:
+        """Add the gradient of the summed loss to what is accumulated.
+
+        Raises:
+            UnknownName: no such loss.
+            UsageError: arrays that are missing or do not line up.
+        """
+        self._check(data)
+        loss_fn = find_loss(loss.name)
+        return await self._worker.run(lambda: self._forward_backward(data, loss_fn, loss))
+
+    async def optim_step(self, optimizer: AdamW) -> dict[str, float]:
+        """Apply and clear the accumulated gradient; see `FlatAdamW.step` for the metrics."""
+        return await self._worker.run(lambda: self._optim_step(optimizer))
+
+    async def save(self, path: Path) -> Checkpoint:
+        """Write model.safetensors, optimizer.safetensors and optimizer.json into the folder `path`."""
+        return await self._worker.run(lambda: self._save(path))
+
+    async def load(self, path: Path) -> None:
+        """Go on from a saved state; accumulated gradients are dropped. Raises ModelFolderError."""
+        await self._worker.run(lambda: self._load(path))
+
+    async def weights_hash(self) -> str:
+        """32 hex digits (blake2b) over the bytes of all parameters, in order of their names."""
+        return await self._worker.run(lambda: weights_hash(self._weights.decoder))
+
+    # --- on the engine's thread ------------------------------------------------------------------------------------
+
+    def _check(self, data: Sequence[Datum]) -> None:
+        config = self._weights.decoder.config
+        check(data, config.vocab_size, config.max_position_embeddings)
+
+    @torch.no_grad()
+    def _forward(self, data: Sequence[Datum]) -> list[list[float]]:
+        wanted = [predictions(datum, weighted=False) for datum in data]
+        results: list[NDArray[np.float32]] = [EMPTY] * len(data)
+        bare = [Datum(tokens_T=d.tokens_T, arrays={}, temperature=d.temperature) for d in data]
+        for batch in micro_batches(bare, wanted, self._micro_batch_tokens, self._weights.decoder.device):
+            logprobs_P, _ = self._logprobs(batch)
+            _scatter(results, batch, logprobs_P)
+        return [[0.0, *logprobs.tolist()] for logprobs in results]
+
+    def _forward_backward(self, data: Sequence[Datum], loss_fn: LossFn, loss: Loss) -> TrainResult:
+        wanted = [predictions(datum, weighted=True) for datum in data]
+        self._moments()  # the gradient buffer must exist before the first backward
+        total, sums = 0.0, dict[str, float]()
+        logprobs: list[NDArray[np.float32]] = [EMPTY] * len(data)
+        entropies: list[NDArray[np.float32]] = [EMPTY] * len(data)
+        for batch in micro_batches(data, wanted, self._micro_batch_tokens, self._weights.decoder.device):
+            logprobs_P, entropy_P = self._logprobs(batch)
+            loss_sum, metrics = loss_fn(logprobs_P, _Arrays(loss.name, batch.arrays_P), loss.params)
+            loss_sum.backward()  # type: ignore[no-untyped-call]
+            total += loss_sum.item()
+            for name, value in metrics.items():
+                sums[name] = sums.get(name, 0.0) + float(value)
+            _scatter(logprobs, batch, logprobs_P)
+            _scatter(entropies, batch, entropy_P)
+        self._finite = self._finite and math.isfinite(total)
+        return TrainResult(total, sums, np.concatenate([EMPTY, *logprobs]), np.concatenate([EMPTY, *entropies]))
+
+    def _optim_step(self, settings: AdamW) -> dict[str, float]:
+        metrics = self._moments().step(settings, finite=self._finite)
+        self._finite = True
+        if not metrics["skipped"]:
+            self._weights.updated()
+        return metrics
+
+    def _save(self, path: Path) -> Checkpoint:
+        path.mkdir(parents=True, exist_ok=True)
+        decoder = self._weights.decoder
+        save_tensors({name: parameter.detach() for name, parameter in decoder.named_parameters()}, path / WEIGHTS)
+        self._moments().save(path)
+        return Checkpoint(path=path, weights_hash=weights_hash(decoder))
+
+    def _load(self, path: Path) -> None:
+        load_weights(self._weights.decoder, path)
+        self._moments().load(path)
+        self._finite = True
+        self._weights.updated()
+
+    def _moments(self) -> FlatAdamW:
+        """The optimiser, made when first needed: who only samples pays no memory for it."""
+        if self._optimizer is None:
+            self._optimizer = FlatAdamW(self._weights.decoder.flat)
+        return self._optimizer
+
+    def _logprobs(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and (without gradient) entropies of the predictions asked for, shape [P] each."""
+        decoder = self._weights.decoder
+        attention = PackedAttention(batch.lengths, decoder.device)
+        hidden_PD = decoder(batch.tokens_T, batch.positions_T, attention)[batch.sources_P]
+        rows = max(1, HEAD_ELEMENTS // decoder.config.vocab_size)
+        if len(hidden_PD) <= rows:
+            return self._head(hidden_PD, batch.targets_P, batch.temperatures_P)
+        temperatures_P = batch.temperatures_P
+        pieces = [
+            checkpoint(
+                self._head,
+                hidden_PD[i : i + rows],
+                batch.targets_P[i : i + rows],
+                None if temperatures_P is None else temperatures_P[i : i + rows],
+                use_reentrant=False,
+            )
+            for i in range(0, len(hidden_PD), rows)
+        ]
+        return torch.cat([logprobs for logprobs, _ in pieces]), torch.cat([entropy for _, entropy in pieces])
+
+    def _head(self, hidden_PD: Tensor, targets_P: Tensor, temperatures_P: Tensor | None) -> tuple[Tensor, Tensor]:
+        logits_PV = self._weights.decoder.logits(hidden_PD)
+        if temperatures_P is not None:
+            logits_PV = logits_PV / temperatures_P[:, None]
+        logprobs_PV = logits_PV.log_softmax(-1)
+        with torch.no_grad():
+            entropy_P = -(logprobs_PV.exp() * logprobs_PV).sum(-1)
+        return logprobs_PV.gather(1, targets_P[:, None])[:, 0], entropy_P
+
+
+def _scatter(per_datum: list[NDArray[np.float32]], batch: MicroBatch, values_P: Tensor) -> None:
+    """Hand a micro-batch's values to their datums."""
+    pieces = np.split(values_P.detach().cpu().numpy(), np.cumsum(batch.counts)[:-1])
+    for index, piece in zip(batch.data, pieces, strict=True):
+        per_datum[index] = piece
+
+
+class _Arrays(dict[str, Tensor]):
+    """A datum's arrays; a missing one is the caller's mistake and is named."""
+
+    def __init__(self, loss: str, arrays: dict[str, Tensor]) -> None:
+        super().__init__(arrays)
+        self._loss = loss
+
+    def __missing__(self, name: str) -> Tensor:
+        raise UsageError(
+            f"the loss {self._loss!r} needs the array {name!r} in every datum; got: {', '.join(sorted(self))}"
+        )

@@ -1,0 +1,314 @@
+"""Evaluation: a model's mean reward in an environment, with errors, bounds and everything it took.
+
+Rewards are grouped by task, the unit of all statistics. Rollouts go to the run folder as they finish and are not kept
+in memory; what is written already is not run again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ludus.authoring.environment import Environment
+from ludus.authoring.loading import load_environment
+from ludus.authoring.tasks import take
+from ludus.errors import ConfigError, RunFolderError
+from ludus.programs.models import open_model
+from ludus.programs.statistics import clustered_mean, exclusion_bounds, mean_pass_at_k, mean_pass_hat_k, quantiles
+from ludus.recording.backend import Backend
+from ludus.rollouts.scheduler import Group, Plan, Scheduler
+from ludus.store import RolloutLog, RunFolder
+from ludus.types import MAIN_ROLE, Rollout, Sampling, Task, Usage
+
+PURPOSE = "eval"
+Progress = Callable[[dict[str, Any]], None]
+
+
+class Evaluation(msgspec.Struct, kw_only=True):
+    """What an evaluation found. Means are over tasks, of each task's mean over samples."""
+
+    env: str
+    model: str
+    split: str
+    num_tasks: int
+    samples: int
+    mean: float
+    se: float
+    """Standard error of the mean, clustered by task."""
+    interval: tuple[float, float]
+    """95 %."""
+    bounds: tuple[float, float]
+    """The mean with excluded rollouts counted as 0 and as 1."""
+    pass_at: dict[str, float]
+    """Unbiased pass@k by k: at least one of k samples succeeds."""
+    pass_hat: dict[str, float]
+    """Unbiased pass^k by k: all of k samples succeed."""
+    metrics: dict[str, float]
+    """Mean of every scorer, and of turns."""
+    num_excluded: int
+    num_retried: int
+    excluded_rate: float
+    failed_rate: float
+    """Rollouts that the policy itself made fail; they count as the environment's failure reward."""
+    truncated_rate: float
+    tokens: dict[str, int]
+    cost: float
+    latency_s: dict[str, float]
+    """Quantiles of a rollout's time."""
+    seconds: float
+    stopped: str = ""
+    """Why it ended early, if it did."""
+    out: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; NaN (no task, one task) becomes None."""
+        values: dict[str, Any] = msgspec.to_builtins(self)
+        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+
+
+class Tally:
+    """Counts rollouts as they finish, in memory that does not grow with their length."""
+
+    def __init__(self, success_reward: float) -> None:
+        self.success_reward = success_reward
+        self.rewards: dict[str, list[float]] = defaultdict(list)
+        self.num_excluded: dict[str, int] = defaultdict(int)
+        self.usage = Usage()
+        self.seconds: list[float] = []
+        self.metrics: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        self.num_failed = self.num_truncated = 0
+
+    def add(self, rollout: Rollout) -> None:
+        """Count one sample's last attempt."""
+        task = rollout.task.id
+        self.usage = self.usage + rollout.usage
+        if rollout.excluded:
+            self.num_excluded[task] += 1
+            return
+        self.rewards[task].append(rollout.reward)
+        self.seconds.append(rollout.seconds)
+        self.num_failed += rollout.failure is not None
+        self.num_truncated += rollout.truncated
+        for name, value in {**rollout.metrics, "num_turns": float(rollout.num_turns)}.items():
+            self.metrics[name][task].append(value)
+
+    def result(self, **about: Any) -> Evaluation:
+        """The statistics of what was counted."""
+        estimate = clustered_mean(self.rewards)
+        succeeded = {t: [r >= self.success_reward for r in rewards] for t, rewards in self.rewards.items()}
+        scored, excluded = len(self.seconds), sum(self.num_excluded.values())
+        most = max((len(rewards) for rewards in succeeded.values()), default=0)
+        ks = [k for k in (1, 2, 4, 8, 16, 32, 64, 128) if k <= most]
+        low, high = estimate.interval()
+        return Evaluation(
+            num_tasks=estimate.num_tasks, mean=estimate.mean, se=estimate.se, interval=(low, high),
+            bounds=exclusion_bounds(self.rewards, self.num_excluded),
+            pass_at={str(k): mean_pass_at_k(succeeded, k).mean for k in ks},
+            pass_hat={str(k): mean_pass_hat_k(succeeded, k).mean for k in ks},
+            metrics={name: clustered_mean(values).mean for name, values in sorted(self.metrics.items())},
+            num_excluded=excluded, excluded_rate=excluded / max(1, scored + excluded),
+            failed_rate=self.num_failed / max(1, scored), truncated_rate=self.num_truncated / max(1, scored),
+            tokens={"prompt": self.usage.prompt_tokens, "completion": self.usage.completion_tokens},
+            cost=self.usage.cost, latency_s=quantiles(self.seconds), **about,
+        )  # fmt: skip
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """Where an evaluation stops early; None is no limit."""
+
+    max_cost: float | None = None
+    """US dollars."""
+    max_tokens: int | None = None
+
+    def spent(self, usage: Usage) -> str:
+        """What ran out, or ""."""
+        if self.max_cost is not None and usage.cost >= self.max_cost:
+            return f"the cost reached {usage.cost:.4f} of at most {self.max_cost} dollars"
+        total = usage.prompt_tokens + usage.completion_tokens
+        if self.max_tokens is not None and total >= self.max_tokens:
+            return f"the tokens reached {total} of at most {self.max_tokens}"
+        return ""
+
+
+async def run_evaluation(
+    env: Environment,
+    backends: Mapping[str, Backend],
+    plan: Plan,
+    *,
+    tasks: list[Task],
+    samples: int = 1,
+    log: RolloutLog | None = None,
+    budget: Budget = Budget(),
+    done: Mapping[str, list[Rollout]] | None = None,
+    progress: Progress = lambda row: None,
+    on_start: Callable[[Scheduler], None] = lambda scheduler: None,
+) -> Evaluation:
+    """Evaluate the model behind `backends` on the given tasks.
+
+    Args:
+        samples: rollouts a task.
+        log: where rollouts are recorded.
+        done: finished groups of an earlier call, by task id; they are counted, not run again.
+        on_start: is handed the scheduler, to stop it early.
+
+    Raises:
+        TooManyFailures: nearly all rollouts fail.
+    """
+    began = time.perf_counter()
+    tally, stopped = Tally(env.success_reward), ""
+    for rollouts in (done or {}).values():
+        for rollout in rollouts:
+            tally.add(rollout)
+    todo = [(task, 0) for task in tasks if task.id not in (done or {})]
+    finished = len(tasks) - len(todo)
+
+    async with Scheduler(env, backends, plan, on_rollout=log.append if log else lambda rollout: None) as scheduler:
+        on_start(scheduler)
+        async for group in scheduler.groups(todo, samples):
+            _count(tally, group)
+            finished += 1
+            stopped = budget.spent(tally.usage)
+            scheduler.stopping |= bool(stopped)
+            progress({"phase": plan.purpose, "done": finished, "total": len(tasks)})
+    if finished < len(tasks) and not stopped:
+        stopped = "interrupted"
+    return tally.result(
+        env=env.describe().id, model=backends[MAIN_ROLE].name, split=plan.split, samples=samples,
+        num_retried=scheduler.watch.retried, seconds=time.perf_counter() - began, stopped=stopped,
+    )  # fmt: skip
+
+
+def _count(tally: Tally, group: Group) -> None:
+    for rollout in group.rollouts:
+        tally.add(rollout)
+
+
+async def evaluate_async(
+    env: str | Environment,
+    model: str | Backend,
+    *,
+    split: str = "test",
+    num_tasks: int = 100,
+    samples: int = 1,
+    concurrency: int = 64,
+    seed: int = 0,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    args: Mapping[str, Any] | None = None,
+    base_url: str | None = None,
+    price: tuple[float, float] | None = None,
+    out: str | Path | None = None,
+    timeout_s: float = 600.0,
+    budget: Budget = Budget(),
+    progress: Progress = lambda row: None,
+    on_start: Callable[[Scheduler], None] = lambda scheduler: None,
+) -> Evaluation:
+    """`evaluate` for code that is async already; see there."""
+    if isinstance(env, str):
+        env = load_environment(env, args)
+    tasks = take(env, split, num_tasks)
+    opened = open_model(model, base_url=base_url, price=price) if isinstance(model, str) else None
+    backend: Backend = opened.backend if opened else model  # type: ignore[assignment]
+    overrides = {"max_tokens": max_tokens, "temperature": temperature}
+    sampling = preferred_sampling(env, {k: v for k, v in overrides.items() if v is not None})
+    plan = Plan(seed, PURPOSE, split, sampling, concurrency, timeout_s)
+    about = {
+        "env": msgspec.to_builtins(env.describe()), "model": backend.name, "split": split, "samples": samples,
+        "seed": seed, "sampling": msgspec.to_builtins(sampling),
+    }  # fmt: skip
+    run = _open_out(Path(out), about) if out is not None else None
+    try:
+        result = await run_evaluation(
+            env, {MAIN_ROLE: backend}, plan, tasks=tasks, samples=samples, log=run.rollouts if run else None,
+            done=_finished_groups(run, samples) if run else None, budget=budget, progress=progress, on_start=on_start,
+        )  # fmt: skip
+        result.out = str(out or "")
+        if run:
+            run.write_result(result.to_dict())
+        return result
+    finally:
+        if run:
+            run.close()
+        if opened:
+            opened.close()
+
+
+def evaluate(env: str | Environment, model: str | Backend, **options: Any) -> Evaluation:
+    """Evaluate a model in an environment; also inside a running event loop, such as a notebook's.
+
+    Args:
+        env: an environment, or what `ludus eval ENV` takes.
+        model: a model folder, a run, `openai:NAME`, `demonstrator`, or a backend.
+        **options: split, num_tasks, samples, concurrency, seed, max_tokens, temperature, args (the environment's
+            options), base_url, price, out (a folder for rollouts; resumed if it is there), timeout_s, budget, progress.
+
+    Raises:
+        UsageError: an environment, model or option that does not exist.
+        TooManyFailures: nearly all rollouts fail.
+    """
+    return run_anywhere(lambda: evaluate_async(env, model, **options))
+
+
+def run_anywhere(main: Callable[[], Any]) -> Any:
+    """Run a coroutine function to its end, in a thread of its own if an event loop runs here already."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(main())
+    outcome: list[Any] = []
+    failure: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            outcome.append(asyncio.run(main()))
+        except BaseException as error:  # noqa: BLE001 - raised again where it belongs
+            failure.append(error)
+
+    thread = threading.Thread(target=work, name="ludus-evaluate")
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return outcome[0]
+
+
+def preferred_sampling(env: Environment, overrides: Mapping[str, Any]) -> Sampling:
+    """The environment's preferred sampling, with a program's own settings on top. Raises ConfigError."""
+    try:
+        return Sampling(**{**env.sampling, **overrides})
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"sampling settings: {error}") from None
+
+
+def _open_out(path: Path, about: dict[str, Any]) -> RunFolder:
+    """The run folder of an evaluation, new or begun before with the same settings."""
+    import tomli_w
+
+    text = tomli_w.dumps({"evaluation": about})
+    config = path / "config.toml"
+    if not config.exists():
+        run = RunFolder.create(path)
+        run.write_config(text)
+        return run
+    if config.read_text() != text:
+        raise RunFolderError(f"{path} holds an evaluation with other settings (see {config}); choose another folder")
+    return RunFolder.resume(path)
+
+
+def _finished_groups(run: RunFolder, samples: int) -> dict[str, list[Rollout]]:
+    """Whole groups among the recorded rollouts: the last attempt of every sample, by task id."""
+    last: dict[str, dict[int, Rollout]] = defaultdict(dict)
+    for rollout in run.rollouts:
+        held = last[rollout.task.id].get(rollout.seeds.sample)
+        if held is None or rollout.seeds.attempt >= held.seeds.attempt:
+            rollout.sequences = []  # only scores and counts are needed
+            last[rollout.task.id][rollout.seeds.sample] = rollout
+    return {task: list(rollouts.values()) for task, rollouts in last.items() if len(rollouts) == samples}

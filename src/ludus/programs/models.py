@@ -1,0 +1,98 @@
+"""A model by name: a folder, a run, `openai:NAME`, or the environment's own `demonstrator`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ludus.errors import MissingExtra, ModelFolderError, UsageError
+from ludus.recording.backend import Backend, TokenBackend
+from ludus.recording.expert import Expert
+from ludus.store import is_run_folder
+
+if TYPE_CHECKING:
+    from ludus.engine.torch.engine import TorchEngine
+
+OPENAI = "openai:"
+DEMONSTRATOR = "demonstrator"
+PRESET = "preset:"
+
+
+@dataclass
+class OpenModel:
+    """A model ready to answer, and the engine behind it if it is ours."""
+
+    backend: Backend
+    engine: TorchEngine | None = None
+
+    def close(self) -> None:
+        """Stop the engine."""
+        if self.engine is not None:
+            self.engine.close()
+
+
+def open_model(
+    spec: str,
+    *,
+    base_url: str | None = None,
+    price: tuple[float, float] | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    deterministic: bool = False,
+) -> OpenModel:
+    """Open the model that `spec` names.
+
+    Args:
+        spec: a model folder, a run folder (its newest export), `openai:NAME`, or `demonstrator`.
+        base_url: of the API behind `openai:NAME`.
+        price: dollars per million prompt and completion tokens of that API.
+        device, threads, deterministic: of the embedded engine.
+
+    Raises:
+        UsageError: nothing of that name.
+        ModelFolderError: a folder that can't be loaded.
+        MissingExtra: torch is not installed.
+    """
+    if spec.startswith(OPENAI):
+        from ludus.recording.remote import RemoteBackend
+
+        return OpenModel(RemoteBackend(spec.removeprefix(OPENAI), base_url=base_url, price=price))
+    if base_url is not None:
+        raise UsageError(f"a base URL goes with openai:NAME, but the model is {spec!r}: openai:{spec} ?")
+    if spec == DEMONSTRATOR:
+        return OpenModel(Expert())
+    return open_folder(model_folder(spec), spec, device=device, threads=threads, deterministic=deterministic)
+
+
+def open_folder(
+    folder: Path, name: str, *, device: str = "auto", threads: int | None = None, deterministic: bool = False
+) -> OpenModel:
+    """A model folder in the embedded engine."""
+    try:
+        from ludus.engine.torch.engine import TorchEngine
+    except ImportError as error:
+        raise MissingExtra("running a model here", "train") from error
+    from ludus.renderers.chat import ChatRenderer
+
+    renderer = ChatRenderer.from_folder(folder)
+    engine = TorchEngine(
+        folder, device=device, threads=threads, deterministic=deterministic, decode=renderer.tokenizer.decode
+    )
+    return OpenModel(TokenBackend(name, engine.sampler, renderer), engine)
+
+
+def model_folder(spec: str) -> Path:
+    """The folder of a model's weights. Raises ModelFolderError."""
+    path = Path(spec)
+    if is_run_folder(path):
+        exports = sorted((path / "export").glob("*/config.json"), key=lambda file: int(file.parent.name))
+        if not exports:
+            raise ModelFolderError(f"the run {path} has not exported a model yet")
+        return exports[-1].parent
+    if not path.exists():
+        raise ModelFolderError(
+            f"no such model: {spec!r}; expected a model folder, a run folder, openai:NAME or {DEMONSTRATOR} "
+            f"(a new model: ludus init {spec} --preset tiny)"
+        )
+    return path

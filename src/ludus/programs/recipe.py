@@ -1,0 +1,117 @@
+"""The recipe of `ludus train`: what `RECIPE.toml` may say. The defaults are the vetted setting."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from ludus.config import Config
+
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+
+
+class SftConfig(Config):
+    """Warm-up on the environment's own demonstrations."""
+
+    steps: Annotated[int, Field(ge=0)] = 200
+    """Optimiser steps."""
+    batch_size: Positive = 64
+    """Demonstrations a step."""
+    num_demonstrations: Positive = 4096
+    """Demonstrations made before training; they are passed over as often as the steps need."""
+    lr: Rate = 3e-3
+    """Peak learning rate: linear warm-up over the first tenth, then cosine decay to a tenth."""
+
+
+class RlConfig(Config):
+    """Reinforcement learning on groups of rollouts of the same task."""
+
+    steps: Annotated[int, Field(ge=0)] = 100
+    """Batches of rollouts, each followed by `updates` optimiser steps."""
+    groups: Positive = 16
+    """Tasks a batch, counted after groups without variance were dropped."""
+    group_size: Annotated[int, Field(ge=2)] = 8
+    """Rollouts a task."""
+    updates: Positive = 1
+    """Optimiser steps a batch; above 1, later ones are off-policy and the clip matters."""
+    lr: Rate = 3e-4
+    """Peak learning rate."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of the steps over which the learning rate rises."""
+    final_lr: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of the peak to which it decays (cosine)."""
+    advantage: str = "grpo"
+    """How rewards of a group become advantages: a name in `ludus.programs.advantages`."""
+    loss: str = "ppo"
+    """A name in `ludus.engine.torch.losses`."""
+    loss_params: dict[str, float] = {}
+    """The loss's own numbers, such as clip_low and clip_high."""
+    aggregate: Literal["token", "rollout"] = "token"
+    """Whether every trained token of the batch weighs the same, or every rollout."""
+    truncated: Literal["keep", "mask"] = "keep"
+    """Rollouts with a reply cut off at its limit: trained on as they were scored, or left out of the loss."""
+    refill: Annotated[float, Field(ge=0)] = 2.0
+    """Extra groups run, as a multiple of `groups`, to replace those whose rewards are all equal; 0 only drops them."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    max_tokens: Positive | None = None
+    """Tokens a reply; by default the environment's own limit, or what the context leaves."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+
+
+class EvalConfig(Config):
+    """Evaluation on tasks that are never trained on: at the start, after SFT, every so often, at the end."""
+
+    num_tasks: Positive = 256
+    split: str = "test"
+    samples: Positive = 1
+    """Rollouts a task."""
+    every: Annotated[int, Field(ge=0)] = 25
+    """RL steps between evaluations; 0 evaluates at the ends only."""
+    greedy: bool = True
+    """Also at temperature 0, at the ends."""
+
+
+class Recipe(Config):
+    """One training run, from a model to a better one."""
+
+    name: str
+    """The run folder is `runs/NAME`."""
+    env: str
+    """What `ludus eval ENV` takes."""
+    env_options: dict[str, Any] = {}
+    """Keyword arguments of the environment."""
+    model: str
+    """A model folder or a run; or `preset:tiny` for a new model from random weights."""
+    role_models: dict[str, str] = {}
+    """Models of other roles, by role; those are frozen. Roles not named here are played by the model, and trained."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    deterministic: bool = False
+    """Bit for bit the same on the same machine and build, also after `--resume`; slower."""
+    concurrency: Positive = 128
+    """Rollouts at once."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that run the environment; 0 runs it in this one."""
+    timeout_s: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds a rollout may take."""
+    save_every: Positive = 25
+    """Optimiser steps of SFT, or steps of RL, between states that `--resume` can go on from."""
+    overwrite: bool = False
+    """Replace a run folder of this name."""
+    runs: str = "runs"
+    """Folder that holds the run folders."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
+    threads: Positive | None = None
+    """CPU threads of the engine; by default what does not collapse beside another busy process."""
+    sft: SftConfig | None = None
+    rl: RlConfig | None = None
+    eval: EvalConfig | None = None
+
+    @model_validator(mode="after")
+    def _has_work(self) -> Recipe:
+        if not (self.sft or self.rl or self.eval):
+            raise ValueError("a recipe needs at least one of the tables [sft], [rl], [eval]")
+        return self

@@ -1,0 +1,3 @@
+"""The report of a run: one self-contained HTML file."""
+
+from ludus.programs.report.page import report as report

@@ -1,0 +1,74 @@
+"""Warm-up: the environment's expert plays, and the model learns to say what it said."""
+
+from __future__ import annotations
+
+import time
+
+from ludus.authoring.tasks import take
+from ludus.errors import UsageError
+from ludus.programs.recipe import SftConfig
+from ludus.programs.schedule import Shuffled, learning_rate
+from ludus.programs.training import Training
+from ludus.protocols import AdamW, Datum, Loss
+from ludus.recording.backend import TokenBackend
+from ludus.recording.expert import Expert
+from ludus.rollouts.scheduler import Scheduler
+from ludus.seeds import derive
+from ludus.types import MAIN_ROLE, Rollout
+
+Demonstration = tuple[list[int], list[int]]
+"""Token ids of a whole conversation, and a mask that is 1 on what the expert wrote."""
+
+
+async def sft(training: Training, config: SftConfig) -> None:
+    """Run the warm-up from where it is to its end."""
+    position = training.position
+    if position.sft_steps >= config.steps or training.stopping:
+        return
+    demonstrations = Shuffled(await make_demonstrations(training, config), derive(training.recipe.seed, "sft"))
+    while position.sft_steps < config.steps and not training.stopping:
+        began = time.perf_counter()
+        start = position.sft_steps * config.batch_size
+        batch = [demonstrations.at(start + i)[0] for i in range(config.batch_size)]
+        data = to_data(batch)
+        lr = learning_rate(position.sft_steps, config.steps, config.lr, 0.1, 0.1)
+        result = await training.engine.trainer.forward_backward(data, Loss("cross_entropy"))
+        update = await training.engine.trainer.optim_step(AdamW(lr=lr, weight_decay=0.01))
+        training.count_update(update)
+        position.sft_steps += 1
+        position.tokens_trained += sum(len(datum.tokens_T) for datum in data)
+        training.log("sft", {"loss": result.loss, **update, "time/training": time.perf_counter() - began})
+        if position.sft_steps % training.recipe.save_every == 0:
+            await training.save()
+    await training.publish()
+    await training.save()
+
+
+async def make_demonstrations(training: Training, config: SftConfig) -> list[Demonstration]:
+    """Rollouts of the expert on training tasks, as tokens.
+
+    Raises:
+        UsageError: the environment has no expert, or none of its demonstrations was complete.
+    """
+    env, backend = training.env, training.backends[MAIN_ROLE]
+    assert isinstance(backend, TokenBackend)  # it is trained
+    if not env.can_demonstrate:
+        raise UsageError(f"{env.describe().id} has no demonstrate(task), so [sft] has nothing to learn from: leave it out")
+    tasks = take(env, "train", config.num_demonstrations)
+    played: dict[str, Rollout] = {}
+    plan = training.plan("demonstration", "train")
+    async with Scheduler(env, {MAIN_ROLE: Expert()}, plan, on_rollout=training.run.rollouts.append) as scheduler:
+        training.watch(scheduler)
+        async for group in scheduler.groups([(task, 0) for task in tasks], 1):
+            played.update((rollout.task.id, rollout) for rollout in group.scored)
+            training.note({"phase": "demonstrations", "done": len(played), "total": len(tasks)})
+    in_order = [played[task.id] for task in tasks if task.id in played]
+    if not in_order and not training.stopping:
+        raise UsageError(f"no demonstration of {env.describe().id} could be completed (ludus env check says why)")
+    return [backend.renderer.demonstration(rollout.messages, rollout.tools) for rollout in in_order]
+
+
+def to_data(batch: list[Demonstration]) -> list[Datum]:
+    """Data whose weights sum to 1 over all tokens that experts wrote."""
+    total = sum(sum(mask) for _, mask in batch)
+    return [Datum(tokens_T=ids, arrays={"weights": [m / total for m in mask]}) for ids, mask in batch]

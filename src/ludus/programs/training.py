@@ -1,0 +1,177 @@
+"""`Training`: what the stages of one training run share: model, environment, run folder, progress, evaluation, states."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ludus.authoring.environment import Environment
+from ludus.authoring.tasks import take
+from ludus.errors import NonFiniteUpdate
+from ludus.programs.evaluate import Evaluation, preferred_sampling, run_evaluation
+from ludus.programs.models import OpenModel
+from ludus.programs.recipe import EvalConfig, Recipe
+from ludus.protocols import WeightsRef
+from ludus.recording.backend import Backend
+from ludus.rollouts.scheduler import Plan, Scheduler
+from ludus.store import RunFolder
+from ludus.types import MAIN_ROLE
+
+if TYPE_CHECKING:
+    from ludus.engine.torch.engine import TorchEngine
+
+MOST_SKIPPED = 5
+"""Optimiser steps in a row that may be dropped for a NaN or infinite gradient before the run stops."""
+Progress = Callable[[dict[str, Any]], None]
+
+
+class Position(msgspec.Struct):
+    """Where a run is: all that a resumed run needs beside weights and optimiser."""
+
+    sft_steps: int = 0
+    rl_steps: int = 0
+    tasks_used: int = 0
+    """Tasks taken from the training stream."""
+    skipped: int = 0
+    """Optimiser steps dropped in a row."""
+    tokens_sampled: int = 0
+    tokens_trained: int = 0
+    seconds: float = 0.0
+    evaluations: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
+    history: list[dict[str, Any]] = msgspec.field(default_factory=list)
+    """Evaluations along the way: step, mean, se."""
+
+    @property
+    def step(self) -> int:
+        """Names states and exports."""
+        return self.sft_steps + self.rl_steps
+
+
+class Training:
+    """One training run while it runs."""
+
+    def __init__(
+        self, recipe: Recipe, run: RunFolder, env: Environment, opened: OpenModel, others: dict[str, OpenModel],
+        progress: Progress,
+    ) -> None:  # fmt: skip
+        assert opened.engine is not None  # train() opens nothing else
+        self.recipe, self.run, self.env = recipe, run, env
+        self.engine: TorchEngine = opened.engine
+        self.backends: dict[str, Backend] = {
+            MAIN_ROLE: opened.backend,
+            **{role: other.backend for role, other in others.items()},
+        }
+        self.trained_roles = [role for role in env.roles if role not in others]
+        self.position = Position()
+        self.stopping = False
+        self._scheduler: Scheduler | None = None
+        self._report = progress
+        self._clock = time.perf_counter()
+
+    def stop(self) -> None:
+        """Finish what is running, save, and end."""
+        self.stopping = True
+        if self._scheduler is not None:
+            self._scheduler.stopping = True
+
+    def watch(self, scheduler: Scheduler) -> None:
+        """This scheduler is the one to stop."""
+        self._scheduler = scheduler
+        scheduler.stopping |= self.stopping
+
+    def plan(self, purpose: str, split: str, **sampling: Any) -> Plan:
+        """How rollouts of this run are made."""
+        return Plan(
+            seed=self.recipe.seed, purpose=purpose, split=split, sampling=preferred_sampling(self.env, sampling),
+            concurrency=self.recipe.concurrency, timeout_s=self.recipe.timeout_s,
+            deterministic=self.recipe.deterministic, workers=self.recipe.workers,
+        )  # fmt: skip
+
+    def log(self, phase: str, row: dict[str, Any]) -> None:
+        """Append a row to metrics.jsonl and show it."""
+        row = {"phase": phase, "step": self.position.step, **row}
+        self.run.append_metrics(row)
+        self._report(row)
+
+    def note(self, row: dict[str, Any]) -> None:
+        """Show progress that is not worth keeping."""
+        self._report(row)
+
+    async def evaluate(self, name: str, *, greedy: bool) -> None:
+        """Evaluate on held-out tasks and remember the result under `name`, once."""
+        config = self.recipe.eval
+        if config is None or name in self.position.evaluations or self.stopping:
+            return
+        sampled = await self._evaluate_once(config, name, {})
+        if sampled.stopped:
+            return
+        result = {**sampled.to_dict(), "step": self.position.step}
+        if greedy and config.greedy:
+            at_zero = await self._evaluate_once(config, f"{name}:greedy", {"temperature": 0.0})
+            if at_zero.stopped:
+                return
+            result |= {"greedy_mean": at_zero.mean, "greedy_se": at_zero.se, "greedy_metrics": at_zero.metrics}
+        self.position.evaluations[name] = result
+        self.position.history.append({"name": name, "step": self.position.step, "mean": sampled.mean, "se": sampled.se})
+        self.log("eval", _eval_row(name, result))
+
+    async def _evaluate_once(self, config: EvalConfig, name: str, sampling: dict[str, Any]) -> Evaluation:
+        tasks = take(self.env, config.split, config.num_tasks)
+        limit = {} if self.recipe.rl is None or self.recipe.rl.max_tokens is None else {"max_tokens": self.recipe.rl.max_tokens}
+        plan = self.plan(f"eval:{name}", config.split, **limit, **sampling)
+        result = await run_evaluation(
+            self.env, self.backends, plan, tasks=tasks, samples=config.samples, log=self.run.rollouts,
+            progress=self.note, on_start=self.watch,
+        )  # fmt: skip
+        self.position.tokens_sampled += result.tokens["completion"]
+        return result
+
+    def count_update(self, update: dict[str, float]) -> None:
+        """Keep count of optimiser steps dropped in a row. Raises NonFiniteUpdate after a few."""
+        self.position.skipped = self.position.skipped + 1 if update["skipped"] else 0
+        if self.position.skipped >= MOST_SKIPPED:
+            raise NonFiniteUpdate(
+                f"{MOST_SKIPPED} optimiser steps in a row had a NaN or infinite loss or gradient; the weights are those "
+                f"from before them (see metrics.jsonl; a lower learning rate often helps)"
+            )
+
+    async def save(self) -> None:
+        """Save everything that `--resume` needs."""
+        self.position.seconds += time.perf_counter() - self._clock
+        self._clock = time.perf_counter()
+
+        async def write(folder: Path) -> None:
+            await self.engine.trainer.save(folder)
+            (folder / "position.json").write_bytes(msgspec.json.encode(self.position))
+
+        await self.run.save_state_async(self.position.step, write)
+
+    async def restore(self) -> None:
+        """Go on from the newest whole state. Raises RunFolderError where there is none."""
+        state = self.run.load_state()
+        self.run.truncate_to(state)
+        await self.engine.trainer.load(state.path)
+        self.position = msgspec.json.decode((state.path / "position.json").read_bytes(), type=Position)
+        await self.publish()
+
+    async def publish(self) -> None:
+        """Rollouts from now on are stamped with this step's number."""
+        await self.engine.publish(WeightsRef(version=self.position.step))
+
+    async def export(self) -> Path:
+        """Write the weights as a Hugging Face model folder; the newest one is what naming the run means."""
+        folder = self.run.export_folder(self.position.step)
+        await self.engine.export(folder)
+        return folder
+
+
+def _eval_row(name: str, result: dict[str, Any]) -> dict[str, Any]:
+    row = {"eval/name": name, "eval/mean": result["mean"], "eval/se": result["se"], "eval/excluded": result["num_excluded"]}
+    if "greedy_mean" in result:
+        row["eval/greedy_mean"] = result["greedy_mean"]
+    row |= {f"eval/metric/{metric}": value for metric, value in result["metrics"].items()}
+    return row | {"time/eval": result["seconds"]}

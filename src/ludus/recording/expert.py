@@ -1,0 +1,69 @@
+"""The environment's own expert in the model's place: demonstrations are rollouts like any other."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from ludus.authoring.calling import call, inject
+from ludus.authoring.context import Context
+from ludus.authoring.environment import Environment
+from ludus.errors import RolloutError
+from ludus.recording.backend import MessageBackend
+from ludus.types import Message, Reply, Sampling
+
+
+class Expert:
+    """Plays `Environment.demonstrate`; bound to each rollout when its context exists."""
+
+    name = "demonstrator"
+
+    def bind(self, env: Environment, ctx: Context) -> MessageBackend:
+        """The expert of one rollout."""
+        return _Demonstration(env, ctx)
+
+    async def complete(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], sampling: Sampling) -> Reply:
+        """An expert speaks only inside a rollout."""
+        raise RolloutError("the demonstrator plays inside rollouts only")
+
+
+class _Demonstration:
+    name = "demonstrator"
+
+    def __init__(self, env: Environment, ctx: Context) -> None:
+        self._env, self._ctx = env, ctx
+        self._play: Any = None
+        self._seen = 0
+
+    async def complete(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], sampling: Sampling) -> Reply:
+        """The expert's next reply. Raises RolloutError where it has none."""
+        from ludus.renderers.parsing import tool_calls_of
+
+        first, new = self._play is None, list(messages[self._seen :])
+        if first:
+            demonstrate = self._env.demonstrate
+            self._play = await call(demonstrate, **inject(demonstrate, self._ctx.injectable()))
+            if isinstance(self._play, str | dict):
+                self._play = [self._play]
+            if isinstance(self._play, list):
+                self._play = iter(self._play)
+        try:
+            said = await self._next(first, new)
+        except (StopIteration, StopAsyncIteration):
+            raise RolloutError("the demonstrator has nothing more to say, but the environment goes on") from None
+        message: Message = {"role": "assistant", "content": said} if isinstance(said, str) else said
+        self._seen = len(messages) + 1
+        called = tool_calls_of(message)
+        return Reply(message, called, "tool_calls" if called else "stop")
+
+    async def _next(self, first: bool, new: list[Message]) -> Any:
+        play = self._play
+        if play is None:
+            raise RolloutError(f"{self._env.describe().id} has no demonstration of this task")
+        if inspect.isasyncgen(play):
+            return await (anext(play) if first else play.asend(new))
+        if inspect.isgenerator(play):
+            # In the loop's own thread: a generator may not be entered from another while it runs, and steps are short.
+            return next(play) if first else play.send(new)
+        return next(play)
