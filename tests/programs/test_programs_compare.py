@@ -77,7 +77,7 @@ def test_a_clear_difference_has_a_winner(tmp_path: Path) -> None:
 
 def test_of_a_training_run_the_last_evaluation_counts(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    for purpose, value in (("train", 0.5), ("eval:start", 0.0), ("eval:end", 1.0)):
+    for purpose, value in (("train", 0.5), ("eval:start", 0.0), ("eval:end", 1.0), ("eval:end:greedy", 0.25)):
         evaluation(run, {"t1": [value], "t2": [value]}, purpose=purpose)
     other = evaluation(tmp_path / "other", {"t1": [0.0], "t2": [0.0]})
     comparison = compare(other, run)
@@ -93,7 +93,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
         compare(a, evaluation(tmp_path / "c", {"t1": [1.0]}, environment=EnvironmentRef("guess", {"high": 9})))
     with pytest.raises(UsageError, match="no task in common"):
         compare(a, evaluation(tmp_path / "d", {"t2": [1.0]}))
-    with pytest.raises(UsageError, match=r"no finished evaluation.*train"):
+    with pytest.raises(UsageError, match=r"no evaluation.*train"):
         compare(a, evaluation(tmp_path / "e", {"t1": [1.0]}, purpose="train"))
     with pytest.raises(RunFolderError, match="does not exist; did you mean"):
         compare(a, tmp_path / "aa")

@@ -122,7 +122,7 @@ def training_run(path: Path) -> Path:
             "after_sft": {"mean": 0.5, "se": 0.02, "greedy_mean": None, "num_tasks": 4},
             "end": {"mean": 0.9, "se": 0.01, "greedy_mean": 1.0, "num_tasks": 4, "metrics": {ATTACK: 3.25}},
         }
-        run.write_result({"eval": evaluations, "seconds": 4000.0, "tokens": 123456})
+        run.write_result({"eval": evaluations, "seconds": 4000.0, "tokens": {"sampled": 123456}})
     return path
 
 
@@ -132,9 +132,9 @@ def test_a_training_run(tmp_path: Path) -> None:
     page = Page(path.read_text())
     for text in (
         "demo", "0.100 → 0.900", "1 h 06 min", "123,456", "Before training", "After fine-tuning", "After training",
-        "Task by task", "3 tasks gained", "0 lost", "Evaluation score", "Reward", "Turns", "Completion length, tokens",
-        "Entropy", "KL divergence", "Gradient norm", "Where the time goes", "Excluded and truncated",
-        "Fine-tuning loss", "Task t1", '→ guess({"n": 7})', "higher", "hmm 7", "rl.lr", "100.0 %",
+        "Task by task", "3 tasks gained", "0 lost", "Evaluation score", "Reward in training", "Turns",
+        "Completion length, tokens", "Entropy", "KL divergence", "Gradient norm", "Where the time goes", "100.0 %",
+        "Excluded and truncated", "Fine-tuning loss", "Task t1", '→ guess({"n": 7})', "higher", "hmm 7", "rl.lr",
     ):  # fmt: skip
         assert text in page.text, text
     assert page.tags.count("svg") == 10
@@ -175,11 +175,25 @@ def test_an_evaluation(tmp_path: Path) -> None:
                 "se": 0.29,
                 "pass_at": {"1": 0.5, "4": {"mean": 0.875, "se": 0.1}},
                 "metrics": {"turns": 3.5},
+                "pass_hat": {"4": 0.125},
+                "interval": [0.2, 0.8],
+                "bounds": [0.4, 0.6],
                 "num_excluded": 2,
             }
         )
     text = Page(report(tmp_path / "e").read_text()).text
-    for found in ("0.500 ± 0.290", "pass@4", "0.875", "excluded rollouts", "turns", "3.5", "scored best"):
+    for found in (
+        "0.500 ± 0.290",
+        "pass@4",
+        "0.875",
+        "pass^4",
+        "0.200 to 0.800",
+        "0.400 to 0.600",
+        "excluded rollouts",
+        "turns",
+        "3.5",
+        "scored best",
+    ):
         assert found in text
     assert text.index("Task best") < text.index("Task middle") < text.index("Task worst")
 
@@ -252,6 +266,10 @@ def test_long_curves_are_thinned() -> None:
         (["eval:start", "train", "eval:end"], ["eval:start", "eval:end"]),
         (["eval:start", "eval:start:greedy", "eval:end", "eval:end:greedy"], ["eval:start", "eval:end"]),
         (["eval:0", "eval:1", "eval:2", "eval:3", "eval:4"], ["eval:0", "eval:2", "eval:4"]),
+        (
+            ["eval:start", "eval:after_sft", "eval:5", "eval:9", "eval:end"],
+            ["eval:start", "eval:after_sft", "eval:end"],
+        ),
         (["eval"], ["eval"]),
         (["train"], ["train"]),
         ([], []),

@@ -86,7 +86,7 @@ def play(renderer, first, turns, tools, *, stopped=True):
     """What a recording does: render once, then only insert. Returns messages, ids and who wrote them."""
     messages, ids = list(first), renderer.render(first, tools)
     mask = [0] * len(ids)
-    stop = [min(renderer.stop_token_ids - set(renderer.tokenizer.eos_token_ids))] if stopped else []
+    stop = [min(renderer.stop_token_ids - set(renderer.tokenizer.encode("<|pad|>")))] if stopped else []
     for reply, new in turns:
         sampled = renderer.tokenizer.encode(reply) + stop
         message, malformed = renderer.parse(sampled, "stop" if stopped else "length")

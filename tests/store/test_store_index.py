@@ -10,7 +10,7 @@ from rollouts import make_rollout
 
 from ludus.errors import RunFolderError, UnknownName
 from ludus.store import PurposeSummary, RolloutIndex, RunFolder
-from ludus.types import Failure
+from ludus.types import Failure, Seeds
 
 
 def ids(index: RolloutIndex) -> list[str]:
@@ -32,8 +32,8 @@ def test_rollouts_are_found_and_read_by_seeking(tmp_path: Path) -> None:
             assert [row.id for row in index.query(task="t2")] == ["r2"]
             assert [row.boundary for row in index.query(blame="environment")] == ["tool"]
             assert index.purposes() == [
-                PurposeSummary("train", 3, 2, 1, 0, 0, -1.0),
-                PurposeSummary("eval:end", 2, 2, 0, 0, 0, -2.0),
+                PurposeSummary("train", 3, 2, 1, 0, 0, 0, -1.0),
+                PurposeSummary("eval:end", 2, 2, 0, 0, 0, 0, -2.0),
             ]
             (row,) = index.query(group="g3", split="train")
             assert (row.reward, row.num_turns, row.tokens, row.visit, row.stop) == (-3.0, 2, 2, 1, "done")
@@ -42,6 +42,20 @@ def test_rollouts_are_found_and_read_by_seeking(tmp_path: Path) -> None:
                 index.get("rr4")
             with pytest.raises(UnknownName, match="did you mean 'reward'"):
                 index.query(order_by="rewards")
+
+
+def test_of_a_retried_sample_the_last_attempt_counts(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path / "a") as run:
+        for attempt in range(3):
+            rollout = make_rollout(attempt)
+            rollout.group, rollout.seeds = "g", Seeds(run=0, visit=0, sample=0, attempt=attempt)
+            if attempt < 2:
+                rollout.failure, rollout.stop = Failure("model", "infrastructure", "gone"), "failed"
+            run.rollouts.append(rollout)
+        with RolloutIndex(run.path) as index:
+            assert [row.id for row in index.query(last_attempts=True, purpose="train")] == ["r2"]
+            assert ids(index) == ["r0", "r1", "r2"]
+            assert index.purposes() == [PurposeSummary("train", 1, 1, 0, 0, 2, 0, 1.0)]
 
 
 def test_it_catches_up_with_a_run_that_goes_on(tmp_path: Path) -> None:

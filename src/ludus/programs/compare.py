@@ -1,7 +1,7 @@
 """Compare two evaluations task by task: did B really do better than A, and on which tasks?
 
 Scores are the rewards of the recorded rollouts, matched by task id; excluded rollouts are left out and counted. Of a
-folder with several evaluations (a training run), the last one is compared: `eval:end`.
+folder with several evaluations (a training run), the last one with sampling is compared, not the greedy one.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def compare(a: Path, b: Path) -> Comparison:
 def _read(path: Path) -> Evaluation:
     with RunFolder.open(path) as run, RolloutIndex(run.path) as index:
         purpose = _choose(path, [summary.purpose for summary in index.purposes()])
-        rows = index.query(purpose=purpose)
+        rows = index.query(purpose=purpose, last_attempts=True)
         scores: dict[str, list[float]] = {}
         for row in rows:
             if not row.excluded:
@@ -104,14 +104,13 @@ def _read(path: Path) -> Evaluation:
 
 
 def _choose(path: Path, purposes: list[str]) -> str:
-    evaluations = [purpose for purpose in purposes if purpose.startswith("eval")]
-    for last in ("eval", "eval:end"):
-        if last in evaluations:
-            return last
-    if len(evaluations) == 1:
-        return evaluations[0]
-    found = ", ".join(evaluations) or ", ".join(purposes) or "nothing"
-    raise UsageError(f"{path} holds no finished evaluation (it holds rollouts for: {found}); run ludus eval first")
+    """The last evaluation, in the order of recording."""
+    for purpose in reversed(purposes):
+        if purpose.startswith("eval") and not purpose.endswith(":greedy"):
+            return purpose
+    raise UsageError(
+        f"{path} holds no evaluation (it holds rollouts for: {', '.join(purposes) or 'nothing'}); run ludus eval first"
+    )
 
 
 def _notes(a: Evaluation, b: Evaluation) -> tuple[str, ...]:

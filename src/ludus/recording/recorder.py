@@ -16,11 +16,13 @@ import msgspec
 
 from ludus.errors import ModelCallFailed
 from ludus.protocols import SampleChunk, SampleRequest
-from ludus.recording.backend import Backend, OnText, TokenBackend
+from ludus.authoring.context import Context
+from ludus.authoring.environment import Environment
+from ludus.recording.backend import Backend, Bindable, OnText, TokenBackend
 from ludus.recording.wire import canonical
 from ludus.renderers.parsing import tool_calls_of
 from ludus.seeds import derive
-from ludus.types import Call, FinishReason, Message, Reply, Sampling, Usage
+from ludus.types import MAIN_ROLE, Call, FinishReason, Message, Reply, Sampling, Usage
 from ludus.types import Sequence as TokenSequence
 
 
@@ -123,6 +125,30 @@ class Recorder:
         sequence = self.sequences[call.sequence]
         span = range(recorded.end - call.usage.completion_tokens, recorded.end)
         return [(backend.renderer.tokenizer.decode([sequence.tokens[t]]), sequence.logprobs[t]) for t in span]
+
+    @property
+    def model_name(self) -> str:
+        """Of the main role."""
+        return self.backends[MAIN_ROLE].name
+
+    def bind(self, env: Environment, ctx: Context) -> None:
+        """Let backends that speak from inside the rollout know where they are."""
+        for role, backend in self.backends.items():
+            if isinstance(backend, Bindable):
+                self.backends[role] = backend.bind(env, ctx)
+
+    async def settle(self) -> None:
+        """Everything that was called is in `calls`; nothing to do where the calls are made here."""
+
+    def forget(self) -> None:
+        """Begin again, as if nothing had been called: the process that called has died."""
+        self.release()
+        self.calls.clear()
+        self.sequences.clear()
+        self._recorded.clear()
+        self._by_history.clear()
+        self._claimed.clear()
+        self._started = 0
 
     def release(self) -> None:
         """Tell the engines that this rollout's caches may go."""

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from ludus.errors import UsageError
+from ludus.protocols import Tokenizer
 from ludus.renderers.parsing import parse_reply
 from ludus.renderers.template import ChatTemplate, arguments_of, reasoning
 from ludus.renderers.tokenizer import ChatTokenizer, HFTokenizer
@@ -40,7 +41,7 @@ class ChatRenderer:
     """
 
     def __init__(self, tokenizer: ChatTokenizer, template: ChatTemplate, *, keep_thinking: bool | None = None) -> None:
-        self.tokenizer = tokenizer
+        self.tokenizer: Tokenizer = tokenizer
         self.keep_thinking = keep_thinking
         variables = {**template.variables, **_thinking_variables(keep_thinking)}
         self.template = ChatTemplate(template.source, variables, tool_source=template.tool_source)

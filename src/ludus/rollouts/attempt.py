@@ -10,19 +10,34 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Protocol
 
 from ludus.authoring.calling import call
 from ludus.authoring.context import Context
 from ludus.authoring.environment import Environment
 from ludus.errors import RolloutTimeout
 from ludus.protocols import Model
-from ludus.recording.backend import Bindable
-from ludus.recording.recorder import Recorder
 from ludus.rollouts.failure import as_failure
 from ludus.rollouts.scoring import score
 from ludus.seeds import derive
-from ludus.types import MAIN_ROLE, Reward, Rollout, Seeds, Task
+from ludus.types import MAIN_ROLE, Call, Reward, Rollout, Seeds, Sequence, Task
+
+
+class Recording(Protocol):
+    """What an attempt needs of its recorder, in this process or in another."""
+
+    calls: list[Call]
+    sequences: list[Sequence]
+
+    @property
+    def model_name(self) -> str: ...
+
+    @property
+    def waiting(self) -> bool: ...
+
+    def bind(self, env: Environment, ctx: Context) -> None: ...
+
+    async def settle(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -49,27 +64,26 @@ class Attempt:
 
 
 async def play(
-    env: Environment, attempt: Attempt, recorder: Recorder, models: Mapping[str, Model], timeout_s: float | None
+    env: Environment, attempt: Attempt, recorder: Recording, models: Mapping[str, Model], timeout_s: float | None
 ) -> Rollout:
     """Run the environment's loop and scorers once. Never raises for what goes wrong inside: that is in the record."""
     task = attempt.task
     rollout = Rollout(
         id=attempt.id, group=attempt.group, environment=env.describe(), task=task, split=attempt.split,
-        seeds=attempt.seeds, purpose=attempt.purpose, model=recorder.backends[MAIN_ROLE].name,
+        seeds=attempt.seeds, purpose=attempt.purpose, model=recorder.model_name,
         calls=recorder.calls, started=time.time(), versions=library_versions(),
     )  # fmt: skip
     ctx = Context(
         task=task, models=models, random=random.Random(attempt.seed("environment")), tools=env.make_tools()
     )
-    for role, backend in recorder.backends.items():
-        if isinstance(backend, Bindable):
-            recorder.backends[role] = backend.bind(env, ctx)
+    recorder.bind(env, ctx)
     began = time.perf_counter()
     try:
         async with asyncio.timeout(timeout_s) as limit:
             try:
                 await call(env.setup, ctx)
                 await call(env.run, ctx)
+                await recorder.settle()
                 _finish(rollout, recorder, ctx)
                 ctx.rollout = rollout
                 rollout.rewards = await score(env, ctx)
@@ -79,14 +93,16 @@ async def play(
         late = RolloutTimeout(
             f"the rollout took more than {timeout_s} s", "infrastructure" if recorder.waiting else "environment"
         )
+        await recorder.settle()
         _fail(rollout, env, recorder, ctx, late if limit.expired() else error)
     except Exception as error:  # noqa: BLE001 - recorded with its blame, which is the point
+        await recorder.settle()
         _fail(rollout, env, recorder, ctx, error)
     rollout.seconds = time.perf_counter() - began
     return rollout
 
 
-def _finish(rollout: Rollout, recorder: Recorder, ctx: Context) -> None:
+def _finish(rollout: Rollout, recorder: Recording, ctx: Context) -> None:
     rollout.sequences = [sequence for sequence in recorder.sequences if sequence.num_sampled]
     rollout.stop = ctx.stop or "done"
     rollout.tools = [tool.schema for tool in ctx.tools.values()]
@@ -94,7 +110,7 @@ def _finish(rollout: Rollout, recorder: Recorder, ctx: Context) -> None:
     rollout.epilogue = ctx.messages[seen:] if 0 < seen <= len(ctx.messages) else []
 
 
-def _fail(rollout: Rollout, env: Environment, recorder: Recorder, ctx: Context, error: BaseException) -> None:
+def _fail(rollout: Rollout, env: Environment, recorder: Recording, ctx: Context, error: BaseException) -> None:
     _finish(rollout, recorder, ctx)
     rollout.failure, rollout.stop = as_failure(error), "failed"
     if rollout.failure.blame == "policy":
@@ -104,7 +120,7 @@ def _fail(rollout: Rollout, env: Environment, recorder: Recorder, ctx: Context, 
 
 
 @functools.cache
-def library_versions() -> dict[str, Any]:
+def library_versions() -> dict[str, str]:
     """Versions of what can change a rollout's arithmetic."""
     versions = {"python": platform.python_version()}
     for name in ("ludus-rl", "torch", "tokenizers"):

@@ -7,14 +7,16 @@ then excluded; nothing is ever silently 0.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ludus.authoring.environment import Environment
+from ludus.authoring.loading import rebuildable
 from ludus.errors import ScorerFailed
 from ludus.protocols import Lockstep
-from ludus.recording.backend import Backend, TokenBackend
+from ludus.recording.backend import Backend, Bindable, TokenBackend
 from ludus.recording.gateway import Gateway
 from ludus.recording.model import RecordedModel
 from ludus.recording.recorder import Recorder
@@ -22,7 +24,11 @@ from ludus.rollouts.attempt import Attempt, play
 from ludus.rollouts.failure import FailureWatch, as_failure
 from ludus.rollouts.lag import LagMonitor
 from ludus.rollouts.scoring import score_group
+from ludus.rollouts.workers import WorkerPool
 from ludus.types import MAIN_ROLE, Rollout, Sampling, Seeds, Task
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -77,12 +83,18 @@ class Scheduler:
     """Set to start nothing new; what runs is finished."""
     _gateway: Gateway = field(default_factory=Gateway)
 
+    _pool: WorkerPool | None = None
+
     async def __aenter__(self) -> Scheduler:
         self.lag.start()
+        if self.plan.workers:
+            await self._start_workers()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         await self.lag.stop()
+        if self._pool is not None:
+            await self._pool.close()
         await self._gateway.close()
 
     async def groups(self, tasks: Iterable[tuple[Task, int]], size: int) -> AsyncIterator[Group]:
@@ -109,6 +121,18 @@ class Scheduler:
                     yield group
         finally:
             await _cancel(running)
+
+    async def _start_workers(self) -> None:
+        why = (
+            "it was not loaded by name, or has options that are not plain values" if not rebuildable(self.env) else
+            "the model has to be inside the rollout" if any(isinstance(b, Bindable) for b in self.backends.values()) else
+            ""
+        )  # fmt: skip
+        if why:
+            log.warning("%s runs in this process, not in workers: %s", self.env.describe().id, why)
+            return
+        self._pool = WorkerPool(self.env.describe(), self.plan.workers)
+        await self._pool.start()
 
     async def _in_waves(self, tasks: list[tuple[Task, int]], size: int) -> AsyncIterator[Group]:
         """Everything in a wave starts at once and is attached to the engine before any of it samples."""
@@ -180,6 +204,8 @@ class Scheduler:
         )
         models = {role: RecordedModel(recorder, role, self._gateway) for role in roles}
         try:
+            if self._pool is not None:
+                return await self._pool.play(attempt, recorder, models, self.plan.timeout_s)
             return await play(self.env, attempt, recorder, models, self.plan.timeout_s)
         finally:
             for model in models.values():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,6 @@ from ludus.types import Rollout
 
 logger = logging.getLogger(__name__)
 
-LAYOUT = 1
 _BATCH = 1000
 _NEAREST_OF = 2000
 
@@ -38,6 +38,7 @@ class IndexRow(msgspec.Struct, frozen=True):
     visit: int
     """How many times its task had come up before."""
     sample: int
+    attempt: int
     reward: float
     num_turns: int
     tokens: int
@@ -58,13 +59,15 @@ class IndexRow(msgspec.Struct, frozen=True):
 
 
 class PurposeSummary(msgspec.Struct, frozen=True):
-    """The rollouts of one purpose, counted."""
+    """The rollouts of one purpose, counted: of each sample, the last attempt."""
 
     purpose: str
     num_rollouts: int
     num_tasks: int
     num_excluded: int
     num_policy_failures: int
+    num_retried: int
+    """Earlier attempts, which are in none of the other numbers."""
     num_truncated: int
     """Ended because a reply hit its token limit."""
     mean_reward: float | None
@@ -72,8 +75,14 @@ class PurposeSummary(msgspec.Struct, frozen=True):
 
 
 COLUMNS = IndexRow.__struct_fields__
+LAYOUT = zlib.crc32(",".join(COLUMNS).encode()) >> 1
+"""Kept in the file: an index with other columns is made anew."""
+
 _TEXT = {"id", "group", "purpose", "split", "task", "stop", "boundary", "blame", "segment"}
 _REAL = {"reward", "seconds"}
+_RETRIED = """EXISTS (
+    SELECT 1 FROM rollouts AS later WHERE later."group" = rollouts."group" AND later.purpose = rollouts.purpose
+    AND later.sample = rollouts.sample AND later.attempt > rollouts.attempt)"""
 
 
 class RolloutIndex:
@@ -141,6 +150,7 @@ class RolloutIndex:
         task: str | None = None,
         group: str | None = None,
         blame: str | None = None,
+        last_attempts: bool = False,
         order_by: str = "recorded",
         descending: bool = False,
         limit: int | None = None,
@@ -149,6 +159,7 @@ class RolloutIndex:
 
         Args:
             purpose, split, task, group, blame: exact values; None matches all.
+            last_attempts: without the attempts that were retried: what counts in scores.
             order_by: a column, or "recorded" for the order of the log; ties keep the order of the log.
             descending: largest first.
             limit: at most so many; None is all.
@@ -161,6 +172,7 @@ class RolloutIndex:
         wanted = {"purpose": purpose, "split": split, "task": task, "group": group, "blame": blame}
         given = {name: value for name, value in wanted.items() if value is not None}
         where = " AND ".join(f'"{name}" = ?' for name in given) or "1"
+        where += f" AND NOT {_RETRIED}" if last_attempts else ""
         direction = "DESC" if descending else "ASC"
         first = f"segment {direction}, offset {direction}" if order_by == "recorded" else f'"{order_by}" {direction}'
         statement = f"SELECT {_names(COLUMNS)} FROM rollouts WHERE {where} ORDER BY {first}, segment, offset LIMIT ?"
@@ -169,11 +181,12 @@ class RolloutIndex:
 
     def purposes(self) -> list[PurposeSummary]:
         """What was recorded for each purpose, in the order in which their first rollouts were recorded."""
-        excluded = "(blame IS NOT NULL AND blame != 'policy')"
         statement = f"""
-            SELECT purpose, count(*), count(DISTINCT task), sum({excluded}), sum(blame IS 'policy'),
-                   sum(stop = 'length'), avg(CASE WHEN NOT {excluded} THEN reward END)
-            FROM rollouts GROUP BY purpose ORDER BY min(segment || printf('%012d', offset))
+            SELECT purpose, sum(NOT retried), count(DISTINCT task), sum(excluded AND NOT retried),
+                   sum(blame IS 'policy' AND NOT retried), sum(retried), sum(stop = 'length' AND NOT retried),
+                   avg(CASE WHEN NOT excluded AND NOT retried THEN reward END)
+            FROM (SELECT *, blame IS NOT NULL AND blame != 'policy' AS excluded, {_RETRIED} AS retried FROM rollouts)
+            GROUP BY purpose ORDER BY min(segment || printf('%012d', offset))
         """
         return [PurposeSummary(*row) for row in self._db.execute(statement)]
 
@@ -230,6 +243,7 @@ def _make_tables(db: sqlite3.Connection) -> None:
         db.execute("DROP TABLE IF EXISTS segments")
         db.execute(f"CREATE TABLE rollouts ({', '.join(_column(name) for name in COLUMNS)})")
         db.execute("CREATE INDEX rollouts_purpose ON rollouts (purpose, task)")
+        db.execute('CREATE INDEX rollouts_attempt ON rollouts ("group", sample, attempt)')
         db.execute("CREATE TABLE segments (name TEXT PRIMARY KEY, bytes INTEGER)")
         db.execute(f"PRAGMA user_version = {LAYOUT}")
 
@@ -253,6 +267,7 @@ def _row(place: Location, rollout: Rollout) -> IndexRow:
         task=rollout.task.id,
         visit=rollout.seeds.visit,
         sample=rollout.seeds.sample,
+        attempt=rollout.seeds.attempt,
         reward=rollout.reward,
         num_turns=rollout.num_turns,
         tokens=rollout.usage.completion_tokens,

@@ -43,7 +43,6 @@ class Job:
     logprobs: list[float] = field(default_factory=list)
     versions: list[int] = field(default_factory=list)
     slot: Slot | None = None
-    num_cached: int = 0
     num_sent: int = 0
     cancelled: bool = False
 
@@ -159,15 +158,14 @@ class ContinuousBatch:
     def _admit(self) -> None:
         if self._deterministic:
             self._waiting.sort(key=lambda job: (_sortable(job.request.order), job.arrival))
-        admitted = 0
-        for job in self._waiting[: self._max_batch - len(self._running)]:
-            found = self._cache.acquire(job.request.session, job.tokens, self._weights.key)
-            if found is None:
-                break
-            job.slot, job.num_cached = found
-            self._running.append(job)
-            admitted += 1
-        del self._waiting[:admitted]
+        waiting: list[Job] = []
+        for job in self._waiting:
+            if len(self._running) == self._max_batch:
+                waiting.append(job)
+                continue
+            job.slot = self._cache.acquire(job.request.session, job.tokens, self._weights.key)
+            (self._running if job.slot else waiting).append(job)
+        self._waiting = waiting
 
     def _make_room(self) -> list[Event]:
         """Length for every running request; where memory is short the latest wait again, and compute anew later."""
@@ -181,7 +179,6 @@ class ContinuousBatch:
                 text = f"the key-value cache's memory budget holds fewer than the {len(job.tokens)} tokens of a request"
                 events.append(Event(job, ModelCallFailed(f"{text}; raise `cache_bytes`")))
         if not self._running and self._waiting and not events:
-            # not one slot of the present length fits: ask for the first request alone
             job = self._waiting.pop(0)
             events.append(
                 Event(job, ModelCallFailed("the key-value cache's memory budget holds no slot; raise `cache_bytes`"))
@@ -203,14 +200,15 @@ class ContinuousBatch:
             tokens += job.tokens[span.start : end]
             positions += range(span.start, end)
             slots += [span.slot] * span.count
-            job.num_cached = end
             if end == len(job.tokens):
                 drawn.append(job)
                 last.append(len(tokens) - 1)
         device = self._weights.decoder.device
         packed = torch.tensor([tokens, positions, slots], device=device)
         attention = CachedAttention(self._cache, [[spans[i] for i in group] for group in groups], packed[2], packed[1])
+        self._cache.copy_prefixes()
         hidden_TD = self._weights.decoder(packed[0], packed[1], attention)
+        self._mark_cached(jobs, spans)
         if not drawn:
             return [], [], []
         hidden_BD = hidden_TD if len(last) == len(tokens) else hidden_TD[torch.tensor(last, device=device)]
@@ -220,12 +218,21 @@ class ContinuousBatch:
         """Which tokens of whom this iteration computes."""
         jobs, spans, budget = [], [], ITERATION_TOKENS
         for job in self._running:
-            count = min(len(job.tokens) - job.num_cached, PREFILL_CHUNK, budget)
-            if count and job.slot is not None:
+            slot = job.slot
+            assert slot is not None  # every running job has one
+            count = min(len(job.tokens) - slot.num_cached, PREFILL_CHUNK, budget)
+            if count:
                 jobs.append(job)
-                spans.append(Span(job.slot.index, job.num_cached, count))
+                spans.append(Span(slot.index, slot.num_cached, count))
                 budget -= count
         return jobs, spans
+
+    def _mark_cached(self, jobs: Sequence[Job], spans: Sequence[Span]) -> None:
+        for job, span in zip(jobs, spans, strict=True):
+            assert job.slot is not None  # every running job has one
+            job.slot.num_cached = span.start + span.count
+            if job.slot.num_cached == len(job.request.tokens):
+                self._cache.filled(job.slot)
 
     def _draw(self, jobs: Sequence[Job], hidden_BD: Tensor) -> tuple[list[int], list[float]]:
         decoder = self._weights.decoder
@@ -274,13 +281,13 @@ class ContinuousBatch:
 
     def _park(self, job: Job) -> None:
         if job.slot is not None:
-            self._cache.park(job.slot, job.tokens[: job.num_cached])
+            self._cache.park(job.slot)
             job.slot = None
 
     def _free(self, job: Job) -> None:
         if job.slot is not None:
             self._cache.free(job.slot)
-            job.slot, job.num_cached = None, 0
+            job.slot = None
 
 
 def _sortable(order: tuple[int | str, ...]) -> list[tuple[bool, int, str]]:

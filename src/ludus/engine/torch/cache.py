@@ -1,21 +1,21 @@
 """KVCache: keys and values of the tokens that requests have already run through the decoder.
 
-A slot holds one sequence. It remembers its tokens, its session and the weights that filled it, and stays warm after
-its request has ended, so that the session's next request computes only what is new. The least recently used warm slot
-goes first. Slots and their common length grow on demand up to a memory budget. Left out: sharing prefixes between
-sessions, paging.
+A slot holds one sequence. It stays warm after its request has ended, so that the session's next request computes only
+what is new; other sessions copy the beginning they share with it. The least recently used warm slot goes first. Slots
+and their common length grow on demand up to a memory budget. Left out: paging.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from ludus.engine.torch.config import DecoderConfig
+from ludus.engine.torch.prefix import BLOCK, PrefixIndex, common_prefix
 
 MIN_LENGTH = 64
 MIN_SLOTS = 8
@@ -28,12 +28,18 @@ class Slot:
     index: int
     session: str
     weights: Hashable
-    """Which weights filled it; keys and values of other weights are never reused."""
-    tokens: list[int] = field(default_factory=list)
-    """Whose keys and values it holds; up to date while it is warm."""
+    """Which weights fill it; keys and values of other weights are never reused."""
+    tokens: list[int]
+    """Its request's tokens, so far."""
+    num_cached: int = 0
+    """Of how many first tokens it holds keys and values."""
     busy: bool = True
+    ended: bool = False
+    """Whether its session has ended while it was busy."""
     used: int = 0
     """When it was last parked, in calls of `park`."""
+    prefixes: list[int] = field(default_factory=list)
+    """Under which hashes the prefix index may know it."""
 
 
 class KVCache:
@@ -50,10 +56,10 @@ class KVCache:
         self._device, self._dtype = device, dtype
         self._heads, self._size = config.num_key_value_heads, config.head_dim
         self._context = config.max_position_embeddings
-        position_bytes = 2 * config.num_hidden_layers * self._heads * self._size * dtype.itemsize
+        self._num_layers = config.num_hidden_layers
+        position_bytes = 2 * self._num_layers * self._heads * self._size * dtype.itemsize
         self._budget = budget_bytes // position_bytes
         """Positions of all slots together."""
-        self._num_layers = config.num_hidden_layers
         self.clear()
 
     def clear(self) -> None:
@@ -62,34 +68,38 @@ class KVCache:
         self.values = [self._new(0, 0) for _ in range(self._num_layers)]
         self.num_slots, self.length = 0, MIN_LENGTH
         self._slots: dict[int, Slot] = {}
+        self._of_session: dict[str, list[Slot]] = {}
         self._free: list[int] = []
         self._clock = 0
         self._weights: Hashable = None
+        self._prefixes = PrefixIndex()
+        self._copies: list[tuple[Slot, int, int]] = []
+        """To do before the next forward: (to, from slot index, number of positions)."""
 
-    def acquire(self, session: str, tokens: Sequence[int], weights: Hashable) -> tuple[Slot, int] | None:
-        """A slot for a request, and how many of its first tokens it already holds: at least one is left to compute.
+    def acquire(self, session: str, tokens: list[int], weights: Hashable) -> Slot | None:
+        """A slot for a request; `num_cached` of its first tokens need not be computed, at most all but one.
 
         Returns:
-            None where every slot is busy and the budget allows no more.
+            None where the request has to wait: every slot is busy and the budget allows no more, or a running request
+            is about to compute a beginning that they share.
         """
         if weights != self._weights:
             self._weights = weights
-            for slot in self._warm():
-                self.free(slot)
-        if session:
-            matches = [(_common_prefix(s.tokens, tokens), -s.index, s) for s in self._warm() if s.session == session]
-            if matches:
-                common, _, slot = max(matches, key=lambda match: match[:2])
-                slot.busy = True
-                return slot, min(common, len(tokens) - 1)
-        if not self._free and not self._add_slots():
-            warm = self._warm()
-            if not warm:
-                return None
-            self.free(min(warm, key=lambda s: (s.used, s.index)))
-        slot = Slot(heapq.heappop(self._free), session, weights)
-        self._slots[slot.index] = slot
-        return slot, 0
+            for stale in self._warm():
+                self.free(stale)
+        slot = self._own(session, tokens)
+        if slot is not None:
+            return slot
+        donor, common = self._prefixes.find(tokens) or (None, 0)
+        ready = min(common, donor.num_cached) if donor is not None and donor.weights == weights else 0
+        if donor is not None and donor.weights == weights and common - ready >= BLOCK:
+            return None
+        slot = self._fresh(session, tokens)
+        if slot is not None:
+            if donor is not None and ready >= BLOCK:
+                self._promise(slot, donor, min(ready, len(tokens) - 1))
+            self._prefixes.add(slot, replace=False)
+        return slot
 
     def reserve(self, length: int) -> bool:
         """Make room for sequences of this length; warm slots are given up for it where the budget asks.
@@ -105,7 +115,7 @@ class KVCache:
                 self._resize(self.num_slots, target)
                 return True
         room = self._budget // length
-        warm = sorted(self._warm(), key=lambda s: (s.used, s.index))
+        warm = sorted(self._warm(), key=lambda s: s.used)
         excess = len(self._slots) - room
         if excess > len(warm):
             return False
@@ -114,31 +124,47 @@ class KVCache:
         self._resize(min(room, self.num_slots), length)
         return True
 
-    def park(self, slot: Slot, tokens: list[int]) -> None:
-        """Keep a slot warm for its session's next request.
+    def filled(self, slot: Slot) -> None:
+        """The slot now holds its request's whole prompt: others may copy from it."""
+        self._prefixes.add(slot, replace=True)
 
-        Args:
-            slot: no longer in use.
-            tokens: whose keys and values it holds.
-        """
-        if not slot.session or slot.weights != self._weights:
+    def park(self, slot: Slot) -> None:
+        """Keep a slot warm for its session's next request."""
+        if not slot.session or slot.ended or slot.weights != self._weights:
             self.free(slot)
             return
         self._clock += 1
-        slot.tokens, slot.busy, slot.used = tokens, False, self._clock
+        slot.tokens = slot.tokens[: slot.num_cached]
+        slot.busy, slot.used = False, self._clock
 
     def free(self, slot: Slot) -> None:
         """Give up a slot and what it holds."""
+        self._prefixes.remove(slot)
+        self._copies = [copy for copy in self._copies if copy[0] is not slot]
         del self._slots[slot.index]
+        self._of_session[slot.session].remove(slot)
+        if not self._of_session[slot.session]:
+            del self._of_session[slot.session]
         heapq.heappush(self._free, slot.index)
 
     def release(self, session: str) -> None:
         """Give up the warm slots of a session that has ended; a busy one is given up when its request ends."""
-        for slot in list(self._slots.values()):
-            if slot.session == session:
-                slot.session = ""
-                if not slot.busy:
-                    self.free(slot)
+        for slot in self._of_session.get(session, [])[:]:
+            if slot.busy:
+                slot.ended = True
+            else:
+                self.free(slot)
+
+    def copy_prefixes(self) -> None:
+        """Copy the beginnings that `acquire` promised; to be called before each forward."""
+        if not self._copies:
+            return
+        to = [slot.index for slot, _, _ in self._copies]
+        source = [index for _, index, _ in self._copies]
+        length = max(num for _, _, num in self._copies)  # beyond its own number, a slot is overwritten or masked
+        self._copies = []
+        for cached in (*self.keys, *self.values):
+            cached[to, :, :length] = cached[source, :, :length]
 
     def write(self, layer_index: int, places_N: Tensor, k_TKD: Tensor, v_TKD: Tensor) -> None:
         """Store new keys and values.
@@ -157,6 +183,37 @@ class KVCache:
         heads_TK = slots_T[:, None] * self._heads + torch.arange(self._heads, device=slots_T.device)
         return (heads_TK * self.length + positions_T[:, None]).flatten()
 
+    def _own(self, session: str, tokens: list[int]) -> Slot | None:
+        """The session's warm slot with most in common."""
+        matches = [slot for slot in self._of_session.get(session, ()) if session and not slot.busy]
+        if not matches:
+            return None
+        common, slot = max(
+            ((common_prefix(slot.tokens, tokens), slot) for slot in matches), key=lambda m: (m[0], -m[1].index)
+        )
+        self._prefixes.remove(slot)
+        slot.tokens, slot.busy, slot.num_cached = tokens, True, min(common, len(tokens) - 1)
+        return slot
+
+    def _fresh(self, session: str, tokens: list[int]) -> Slot | None:
+        """An empty slot: a free one, a new one, or the least recently used warm one."""
+        if not self._free and not self._add_slots():
+            warm = self._warm()
+            if not warm:
+                return None
+            self.free(min(warm, key=lambda slot: slot.used))
+        slot = Slot(heapq.heappop(self._free), session, self._weights, tokens)
+        self._slots[slot.index] = slot
+        self._of_session.setdefault(session, []).append(slot)
+        return slot
+
+    def _promise(self, slot: Slot, donor: Slot, length: int) -> None:
+        """Have a slot begin as its donor does."""
+        if any(to is donor for to, _, _ in self._copies):
+            self.copy_prefixes()  # the donor's own beginning is still only a promise
+        slot.num_cached = length
+        self._copies.append((slot, donor.index, length))
+
     def _warm(self) -> list[Slot]:
         return [slot for slot in self._slots.values() if not slot.busy]
 
@@ -169,6 +226,7 @@ class KVCache:
 
     def _resize(self, num_slots: int, length: int) -> None:
         """Change the number of slots and their length; fewer slots than before are packed to the front."""
+        self.copy_prefixes()
         live = sorted(self._slots.values(), key=lambda slot: slot.index)
         old = [slot.index for slot in live]
         if num_slots < self.num_slots:
@@ -187,9 +245,3 @@ class KVCache:
     def _new(self, num_slots: int, length: int) -> Tensor:
         # zeros, not empty: masked positions are multiplied by 0, and 0 * NaN would be NaN
         return torch.zeros(num_slots, self._heads, length, self._size, device=self._device, dtype=self._dtype)
-
-
-def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    if a == b[: len(a)]:  # the usual case: the conversation went on
-        return len(a)
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

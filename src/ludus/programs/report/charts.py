@@ -27,11 +27,15 @@ MAX_POINTS = 400
 SMOOTH_FROM = 20
 
 _CURVES: tuple[tuple[str, str, dict[str, str]], ...] = (
-    ("rl", "Reward", {"reward/mean": "reward"}),
+    ("rl", "Reward in training", {"reward/mean": "reward", "success": "success"}),
     ("rl", "Turns", {"turns/mean": "turns"}),
     ("rl", "Completion length, tokens", {"tokens/completion_mean": "completion", "length/mean": "rollout"}),
     ("rl", "Entropy, nats per token", {"entropy": "entropy"}),
-    ("rl", "KL divergence, nats per token", {"kl_old": "from the sampler", "kl_ref": "from the reference"}),
+    (
+        "rl",
+        "KL divergence, nats per token",
+        {"kl_old": "from the sampler", "kl_ref": "from the reference", "mismatch/kl": "before the update"},
+    ),
     ("rl", "Gradient norm", {"grad_norm": "gradient norm"}),
     ("rl", "Excluded and truncated, share of rollouts", {"excluded": "excluded", "truncated": "truncated"}),
     ("rl", "Loss", {"loss": "loss"}),
@@ -105,6 +109,8 @@ def draw(chart: Chart) -> str:
         figure = Figure(figsize=(4.4, 2.3), layout="constrained")
         axes = figure.add_subplot()
         _plot(axes, chart)
+        if len(chart.series) > 1:
+            figure.legend(loc="outside upper center", ncols=len(chart.series), handlelength=1.6)
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _inline(text.getvalue())
@@ -156,27 +162,30 @@ def _plot(axes: Axes, chart: Chart) -> None:
         if chart.style == "points":
             axes.errorbar(series.x, series.y, series.error, color=color, marker="o", markersize=4.5, capsize=3, lw=1.2)
         elif chart.style == "lines":
-            _line(axes, _thin(series), color)
+            _line(axes, _thin(series), color, "-" if series is chart.series[0] else "--")
     if chart.style != "points" or not chart.ticks:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axes.set_xlabel("step")
     else:
         axes.set_xticks(range(len(chart.ticks)), chart.ticks)
     axes.margins(x=0.0 if chart.style == "shares" else 0.04)
-    if len(chart.series) > 1:
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=len(chart.series), handlelength=1.2)
+    if chart.style == "lines" and all(0 <= y <= 1 for series in chart.series for y in series.y):
+        axes.set_ylim(bottom=0)
 
 
-def _line(axes: Axes, series: Series, color: str) -> None:
-    """The curve; where it is long, also the mean of its neighbourhood, and the curve itself thin."""
+def _line(axes: Axes, series: Series, color: str, dashes: str) -> None:
+    """The curve; where it is long, also the mean of its neighbourhood, and the curve itself thin.
+
+    Curves after the first are dashed, so that two that coincide are both seen.
+    """
     if len(series.y) < SMOOTH_FROM:
-        axes.plot(series.x, series.y, color=color, linewidth=1.5, label=series.label)
+        axes.plot(series.x, series.y, color=color, linewidth=1.5, linestyle=dashes, label=series.label)
         return
     width = max(3, len(series.y) // 12)
     counts = np.convolve(np.ones(len(series.y)), np.ones(width), mode="same")
     axes.plot(series.x, series.y, color=color, linewidth=0.8, alpha=0.35)
     smooth = np.convolve(series.y, np.ones(width), mode="same") / counts
-    axes.plot(series.x, smooth, color=color, linewidth=1.6, label=series.label)
+    axes.plot(series.x, smooth, color=color, linewidth=1.6, linestyle=dashes, label=series.label)
 
 
 def _thin(series: Series) -> Series:

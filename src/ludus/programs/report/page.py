@@ -22,6 +22,8 @@ from ludus.programs.statistics import PairedDifference, paired_difference
 from ludus.store import RolloutIndex, RunFolder
 from ludus.store.durable import disk_errors, write_atomically
 
+_RANGES = {"interval": "95 % interval", "bounds": "with exclusions at worst and best"}
+
 
 def report(run: Path) -> Path:
     """Write report.html into a run folder.
@@ -72,7 +74,11 @@ def cards(rows: Sequence[Mapping[str, Any]], result: Mapping[str, Any]) -> list[
     steps = sum(row.get("phase") == "rl" for row in rows)
     found += [("RL steps", number(steps))] if steps else []
     found += [("tasks", number(result["num_tasks"]))] if "num_tasks" in result else []
-    found += [("tokens", number(result["tokens"]))] if isinstance(result.get("tokens"), int | float) else []
+    tokens = result.get("tokens")
+    if isinstance(tokens, dict):
+        found += [(f"tokens {what}", number(tokens[what])) for what in ("sampled", "completion") if what in tokens]
+    elif tokens is not None:
+        found.append(("tokens", number(tokens)))
     found += [("time", duration(result["seconds"]))] if isinstance(result.get("seconds"), int | float) else []
     return found
 
@@ -141,7 +147,9 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("env", "environment"), ("model", "model"), ("num_tasks", "tasks"), ("samples", "samples per task"),
     ) if key in result]  # fmt: skip
     facts.append(("score", f"{score(result['mean'])} ± {score(result.get('se'))}"))
-    facts += [(f"pass@{k}", score(_value(v))) for k, v in _table(result, "pass_at").items()]
+    facts += [(label, " to ".join(map(score, result[key]))) for key, label in _RANGES.items() if result.get(key)]
+    for key, symbol in (("pass_at", "pass@"), ("pass_hat", "pass^")):
+        facts += [(f"{symbol}{k}", score(_value(value))) for k, value in _table(result, key).items()]
     facts += [(name, number(_value(value))) for name, value in _table(result, "metrics").items()]
     if "num_excluded" in result:
         facts.append(("excluded rollouts", number(result["num_excluded"])))
@@ -155,7 +163,7 @@ def _difference(index: RolloutIndex, purposes: Sequence[str]) -> PairedDifferenc
     scores: list[dict[str, list[float]]] = []
     for purpose in (purposes[0], purposes[-1]):
         scores.append({})
-        for row in index.query(purpose=purpose):
+        for row in index.query(purpose=purpose, last_attempts=True):
             if not row.excluded:
                 scores[-1].setdefault(row.task, []).append(row.reward)
     try:

@@ -39,7 +39,8 @@ def choose_purposes(purposes: Sequence[str]) -> list[str]:
     plain = [purpose for purpose in evaluations if "greedy" not in purpose] or evaluations
     if len(plain) <= MAX_COLUMNS:
         return plain
-    return [plain[0], plain[len(plain) // 2], plain[-1]]
+    middle = "eval:after_sft" if "eval:after_sft" in plain[1:-1] else plain[len(plain) // 2]
+    return [plain[0], middle, plain[-1]]
 
 
 def choose_samples(index: RolloutIndex, purposes: Sequence[str]) -> list[list[Sample]]:
@@ -48,7 +49,9 @@ def choose_samples(index: RolloutIndex, purposes: Sequence[str]) -> list[list[Sa
     Shown are the tasks whose first sample gained most, changed by the median, and lost most from the first purpose to
     the last; with one purpose: the best, the median and the worst. So nothing is picked by eye.
     """
-    firsts = [_first_samples(index.query(purpose=purpose, order_by="sample")) for purpose in purposes]
+    firsts = [
+        _first_samples(index.query(purpose=purpose, last_attempts=True, order_by="sample")) for purpose in purposes
+    ]
     if not firsts:
         return []
     shared = [task for task in firsts[0] if all(task in first for first in firsts)]
