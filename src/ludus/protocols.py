@@ -50,7 +50,7 @@ class Renderer(Protocol):
         new: Sequence[Message],
         tools: Sequence[dict[str, Any]] = (),
         *,
-        stopped: bool,
+        ended_by: int | None,
     ) -> list[int] | None:
         """Ids that follow a recorded reply when `new` messages come after it.
 
@@ -58,7 +58,7 @@ class Renderer(Protocol):
             messages: the conversation up to and including the recorded reply.
             new: what comes after, ready for the next reply.
             tools: JSON schemas of the tools, in OpenAI's format.
-            stopped: whether the reply's last sampled id was a stop token.
+            ended_by: the stop token that the reply's last sampled id was; None if it was cut off.
 
         Returns:
             The ids to insert, or None where the template does not provably extend what was recorded (the recording

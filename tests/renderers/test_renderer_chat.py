@@ -92,7 +92,7 @@ def play(renderer, first, turns, tools, *, stopped=True):
         message, malformed = renderer.parse(sampled, "stop" if stopped else "length")
         assert malformed == ""
         messages.append(message)
-        inserted = renderer.extend(messages, new, tools, stopped=stopped)
+        inserted = renderer.extend(messages, new, tools, ended_by=stop[0] if stop else None)
         assert inserted is not None
         ids = ids + sampled + inserted
         mask += [1] * len(sampled) + [0] * len(inserted)
@@ -174,19 +174,20 @@ def reply(content="4", **fields):
     ],
 )
 def test_what_does_not_extend_is_none(name, message, new):
-    assert renderer_of(name).extend([*QUESTION, message], new, stopped=True) is None
+    renderer = renderer_of(name)
+    assert renderer.extend([*QUESTION, message], new, ended_by=renderer.end_token_id) is None
 
 
 def test_a_plain_reply_extends_although_the_last_one_shows_an_empty_block():
     renderer = renderer_of("qwen3")
-    ids = renderer.extend([*QUESTION, reply()], MORE, stopped=True)
+    ids = renderer.extend([*QUESTION, reply()], MORE, ended_by=renderer.end_token_id)
     assert renderer.tokenizer.decode(ids) == "\n<|im_start|>user\nsure?<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_what_the_prompt_says_about_thinking_must_stay_too():
     renderer = renderer_of("qwen3", enable_thinking=False)
     assert renderer.tokenizer.decode(renderer.render(QUESTION)).endswith("<think>\n\n</think>\n\n")
-    assert renderer.extend([*QUESTION, reply()], MORE, stopped=True) is None
+    assert renderer.extend([*QUESTION, reply()], MORE, ended_by=renderer.end_token_id) is None
 
 
 def test_keep_thinking_is_told_to_the_template():
@@ -195,14 +196,14 @@ def test_keep_thinking_is_told_to_the_template():
     sampled = renderer.tokenizer.encode("hm\n</think>\n\n4<|end|>")
     message, _ = renderer.parse(sampled, "stop")
     assert message == reply(reasoning_content="hm")
-    ids = renderer.render(QUESTION) + sampled + renderer.extend([*QUESTION, message], MORE, stopped=True)
+    ids = renderer.render(QUESTION) + sampled + renderer.extend([*QUESTION, message], MORE, ended_by=renderer.end_token_id)
     assert ids == renderer.render([*QUESTION, message, *MORE])
 
 
 def test_the_system_message_can_not_move():
     source = "{{ messages | length }}" + TINY
     renderer = ChatRenderer(ByteTokenizer(SPECIAL), ChatTemplate(source))
-    assert renderer.extend([*QUESTION, reply()], MORE, stopped=True) is None
+    assert renderer.extend([*QUESTION, reply()], MORE, ended_by=renderer.end_token_id) is None
 
 
 def test_stop_tokens_are_the_template_s_and_the_folder_s():
@@ -234,7 +235,7 @@ def test_lone_surrogates_render():
 def test_a_template_without_an_end_of_reply_does_not_extend():
     plain = ChatTemplate("{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}")
     renderer = ChatRenderer(ByteTokenizer(SPECIAL, eos_token="<|pad|>"), plain)
-    assert renderer.extend([*QUESTION, reply()], MORE, stopped=True) is None
+    assert renderer.extend([*QUESTION, reply()], MORE, ended_by=min(renderer.stop_token_ids)) is None
     with pytest.raises(UsageError):
         renderer.demonstration([*QUESTION, reply(), *MORE])
 
@@ -280,3 +281,9 @@ def test_implements_the_protocol(tmp_path):
     assert isinstance(renderer, ChatRenderer)
     assert isinstance(renderer.tokenizer, HFTokenizer)
     assert renderer.keep_thinking is False
+
+
+def test_another_end_of_text_token_than_the_template_s_does_not_extend():
+    renderer = renderer_of("tiny")
+    (other,) = renderer.stop_token_ids - {renderer.end_token_id}
+    assert renderer.extend([*QUESTION, reply()], MORE, ended_by=other) is None

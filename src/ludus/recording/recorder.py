@@ -34,8 +34,8 @@ class _Recorded:
     """The whole conversation, the recorded reply (with its reasoning) included."""
     end: int = 0
     """Length of its sequence after the reply."""
-    stopped: bool = True
-    """Whether the reply ended with a stop token."""
+    ended_by: int | None = None
+    """The stop token that ended the reply; None if it was cut."""
 
 
 @dataclass
@@ -96,9 +96,9 @@ class Recorder:
         self._in_flight += 1
         try:
             if isinstance(backend, TokenBackend):
-                reply, end, stopped = await self._sample(backend, call, known, tools, on_text)
+                reply, end, ended_by = await self._sample(backend, call, known, tools, on_text)
             else:
-                reply, end, stopped = await backend.complete(messages, tools, sampling), 0, True
+                reply, end, ended_by = await backend.complete(messages, tools, sampling), 0, None
                 if on_text is not None:
                     on_text(reply.text)
         finally:
@@ -106,7 +106,7 @@ class Recorder:
         call.reply, call.finish_reason, call.usage = reply.message, reply.finish_reason, reply.usage
         call.malformed, call.seconds = reply.malformed, time.perf_counter() - began
         self.calls.append(call)
-        self._recorded.append(_Recorded([*known, *new, reply.message], end, stopped))
+        self._recorded.append(_Recorded([*known, *new, reply.message], end, ended_by))
         self._by_history[hash((keys, canonical(reply.message)))] = len(self.calls) - 1
         return reply
 
@@ -169,7 +169,7 @@ class Recorder:
         self, role: str, messages: Sequence[Message], tools: Sequence[dict[str, Any]]
     ) -> tuple[int | None, int]:
         """The earlier call whose whole history is the longest proper prefix of `messages`, and the hash of them all."""
-        chain = hash((role, tuple(tool["function"]["name"] for tool in tools)))
+        chain = hash((role, msgspec.json.encode(tools) if tools else b""))
         parent = None
         for message in messages:
             chain = hash((chain, canonical(message)))
@@ -185,7 +185,7 @@ class Recorder:
         known: Sequence[Message],
         tools: Sequence[dict[str, Any]],
         on_text: OnText | None,
-    ) -> tuple[Reply, int, bool]:
+    ) -> tuple[Reply, int, int | None]:
         sequence, prompt = self._place(backend, call, known, tools)
         claim = (sequence.id, len(sequence.tokens))
         self._claimed.add(claim)
@@ -201,9 +201,9 @@ class Recorder:
         if called and finish == "stop":
             finish = "tool_calls"
         usage = Usage(len(sequence.tokens) - len(chunk.tokens), len(chunk.tokens))
-        stopped = bool(chunk.tokens) and chunk.tokens[-1] in backend.renderer.stop_token_ids
+        ended_by = chunk.tokens[-1] if chunk.tokens[-1] in backend.renderer.stop_token_ids else None
         reply = Reply(message, called, finish, usage, malformed)
-        return reply, len(sequence.tokens), stopped
+        return reply, len(sequence.tokens), ended_by
 
     def _place(
         self, backend: TokenBackend, call: Call, known: Sequence[Message], tools: Sequence[dict[str, Any]]
@@ -211,7 +211,7 @@ class Recorder:
         """The sequence that this call continues (or a new one that forks off), and the ids to insert before the reply."""
         if call.parent is not None:
             before = self._recorded[call.parent]
-            ids = backend.renderer.extend(known, call.messages, tools, stopped=before.stopped)
+            ids = backend.renderer.extend(known, call.messages, tools, ended_by=before.ended_by)
             number = self.calls[call.parent].sequence
             if ids is not None and number is not None:
                 sequence = self.sequences[number]
@@ -268,12 +268,11 @@ class Recorder:
 
 
 def _show(backend: TokenBackend, ids: list[int], finish: FinishReason | None, shown: int, on_text: OnText) -> int:
-    """Pass on visible text that can no longer change: not an open tag, not half a character."""
+    """Pass on visible text that can no longer change: nothing from an opening tag on, no white space or half character
+    at the end, which parsing may yet take away."""
     text = backend.renderer.parse(ids, finish or "length")[0].get("content") or ""
     if finish is None:
-        opened = text.rfind("<")
-        text = text[:opened] if opened >= 0 else text
-        text = text.rstrip("\ufffd")
+        text = text.partition("<")[0].rstrip("\ufffd").rstrip()
     if len(text) > shown:
         on_text(text[shown:])
     return max(shown, len(text))

@@ -53,8 +53,8 @@ class ChatRenderer:
         prompt = self.template.render(question, add_generation_prompt=True)
         self._thinking = prompt.rstrip().endswith("<think>")
         # What ends a reply: the suffix up to and including its first special token.
-        self._stop_id = next((i for i in tokenizer.encode(self._suffix) if i in tokenizer.special_ids), None)
-        own_stop = () if self._stop_id is None else (self._stop_id,)
+        self.end_token_id = next((i for i in tokenizer.encode(self._suffix) if i in tokenizer.special_ids), None)
+        own_stop = () if self.end_token_id is None else (self.end_token_id,)
         self.stop_token_ids: frozenset[int] = frozenset((*own_stop, *tokenizer.eos_token_ids))
         self._stop = [*own_stop, *tokenizer.eos_token_ids][:1]
         self._prompts: dict[bytes, str] = {}
@@ -74,7 +74,7 @@ class ChatRenderer:
         new: Sequence[Message],
         tools: Sequence[dict[str, Any]] = (),
         *,
-        stopped: bool,
+        ended_by: int | None,
     ) -> list[int] | None:
         """Ids that follow a recorded reply when `new` messages come after it; see `protocols.Renderer`.
 
@@ -82,6 +82,8 @@ class ChatRenderer:
         the reply says (up to white space at the ends of its parts), then what ends a reply.
         """
         reply = messages[-1]
+        if ended_by is not None and ended_by != self.end_token_id:  # another end-of-text token than the template's own
+            return None
         # The template would close the thinking block of a reply that ended in it; the recorded tokens did not.
         if reasoning(reply) and not reply.get("content") and not reply.get("tool_calls"):
             return None
@@ -91,7 +93,7 @@ class ChatRenderer:
             return None
         if turn is None or _meaning(parse_reply(turn[0], thinking=self._thinking)[0]) != _meaning(reply):
             return None
-        return self._after(turn[1], stopped=stopped)
+        return self._after(turn[1], stopped=ended_by is not None)
 
     def parse(self, ids: Sequence[int], finish_reason: FinishReason) -> tuple[Message, str]:
         """The assistant message in sampled ids (stop token or not), and why a tool call in it was malformed, or ""."""
@@ -169,7 +171,7 @@ class ChatRenderer:
         ids = self.tokenizer.encode(self._suffix + tail)
         if not stopped:
             return ids
-        return None if self._stop_id is None else ids[ids.index(self._stop_id) + 1 :]
+        return None if self.end_token_id is None else ids[ids.index(self.end_token_id) + 1 :]
 
 
 def _content_key(messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> bytes:

@@ -76,7 +76,7 @@ class Scheduler:
     env: Environment
     backends: Mapping[str, Backend]
     plan: Plan
-    on_rollout: Callable[[Rollout], None] = lambda rollout: None
+    on_rollout: Callable[[Rollout], object] = lambda rollout: None
     watch: FailureWatch = field(default_factory=FailureWatch)
     lag: LagMonitor = field(default_factory=LagMonitor)
     stopping: bool = False

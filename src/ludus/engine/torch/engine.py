@@ -18,7 +18,7 @@ import torch
 from ludus.engine.torch.cache import KVCache
 from ludus.engine.torch.folder import load_decoder, save_decoder
 from ludus.engine.torch.sampler import TorchSampler
-from ludus.engine.torch.trainer import MICRO_BATCH_TOKENS, TorchTrainer
+from ludus.engine.torch.trainer import TorchTrainer
 from ludus.engine.torch.weights import LiveWeights
 from ludus.engine.torch.worker import Worker
 from ludus.errors import ModelCallFailed, UsageError
@@ -41,7 +41,7 @@ class TorchEngine:
             (`sampler.attach`), so that equal requests give equal bits, on one machine with one number of threads.
         max_batch: most requests sampled at once.
         cache_bytes: memory budget of the key-value cache.
-        micro_batch_tokens: most tokens of one training forward.
+        micro_batch_tokens: most tokens of one training forward; None is what suits the device.
         decode: text of token ids, for stop strings.
 
     Raises:
@@ -58,7 +58,7 @@ class TorchEngine:
         deterministic: bool = False,
         max_batch: int = 256,
         cache_bytes: int = CACHE_BYTES,
-        micro_batch_tokens: int = MICRO_BATCH_TOKENS,
+        micro_batch_tokens: int | None = None,
         decode: Callable[[list[int]], str] | None = None,
     ) -> None:
         self.folder = folder

@@ -1,11 +1,13 @@
 """The presets' tokenizer and chat template.
 
-Byte-level, so that any text has ids; its only merges are the two-digit numbers 00 to 99, so that arithmetic tasks need
-few tokens. Special tokens delimit turns. What a conversation renders to is a prefix of what it renders to after more
+Byte-level, so that any text has ids; but the numbers 00 to 99 and the words that instructions are made of (`words.txt`)
+have one token each, so that toy tasks are short. Other words stay letter by letter. Special tokens delimit turns. What a conversation renders to is a prefix of what it renders to after more
 messages, as long as old thinking is kept.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
@@ -62,16 +64,19 @@ CHAT_TEMPLATE = """\
 
 
 def build_tokenizer() -> Tokenizer:
-    """Ids: special tokens, markup, the 256 bytes, the 100 two-digit numbers."""
+    """Ids: special tokens, markup, the 256 bytes, the 100 two-digit numbers, the words."""
     added = [*SPECIAL, *MARKUP]
     pieces = [*added, *sorted(pre_tokenizers.ByteLevel.alphabet())]
     merges = [(first, second) for first in "0123456789" for second in "0123456789"]
     pieces += [first + second for first, second in merges]
-    tokenizer = Tokenizer(models.BPE(vocab={piece: i for i, piece in enumerate(pieces)}, merges=merges))
+    pieces += (Path(__file__).parent / "words.txt").read_text(encoding="utf-8").split()
+    vocab = {piece: i for i, piece in enumerate(pieces)}
+    # ignore_merges: a whole piece of text that is in the vocabulary is one token; others fall back to bytes
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             # without the split, "12345" would be merged by rank rather than from left to right
-            pre_tokenizers.Split(Regex("[0-9]{1,2}"), behavior="isolated"),
+            pre_tokenizers.Split(Regex("[0-9]{1,2}| ?[A-Za-z]+"), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )

@@ -26,7 +26,8 @@ from ludus.engine.torch.worker import Worker
 from ludus.errors import UsageError
 from ludus.protocols import AdamW, Checkpoint, Datum, Loss, TrainResult
 
-MICRO_BATCH_TOKENS = 16384
+MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}
+"""Packed tokens of one forward, by device: what the CPU's caches hold, what fills a GPU."""
 HEAD_ELEMENTS = 1 << 26
 """Logits kept at once (256 MiB in float32); beyond that the head runs in chunks that are recomputed in the backward."""
 EMPTY: NDArray[np.float32] = np.empty(0, dtype=np.float32)
@@ -38,12 +39,13 @@ class TorchTrainer:
     Args:
         weights: shared with the sampler.
         worker: the engine's thread.
-        micro_batch_tokens: most packed tokens of one forward.
+        micro_batch_tokens: most packed tokens of one forward; None is what suits the device.
     """
 
-    def __init__(self, weights: LiveWeights, worker: Worker, *, micro_batch_tokens: int = MICRO_BATCH_TOKENS) -> None:
+    def __init__(self, weights: LiveWeights, worker: Worker, *, micro_batch_tokens: int | None = None) -> None:
         self._weights, self._worker = weights, worker
-        self._micro_batch_tokens = micro_batch_tokens
+        device = weights.decoder.device.type
+        self._micro_batch_tokens = micro_batch_tokens or MICRO_BATCH_TOKENS.get(device, MICRO_BATCH_TOKENS["cpu"])
         self._optimizer: FlatAdamW | None = None
         self._finite = True
 

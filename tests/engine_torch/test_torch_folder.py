@@ -1,0 +1,131 @@
+"""A bad model folder is refused by name; a good one survives a round trip."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ludus.engine.torch.config import DecoderConfig
+from ludus.engine.torch.folder import load_decoder, save_decoder, weights_hash
+from ludus.errors import ModelFolderError
+
+
+@pytest.fixture
+def folder(tiny, tmp_path):
+    return shutil.copytree(tiny, tmp_path / "model")
+
+
+def edit_config(folder, **changes):
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**values, **changes}))
+
+
+def edit_weights(folder, change):
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+def refusal(folder):
+    with pytest.raises(ModelFolderError) as caught:
+        load_decoder(folder)
+    return str(caught.value)
+
+
+def test_round_trip_keeps_weights_config_and_tokenizer(tiny, tmp_path):
+    decoder = load_decoder(tiny)
+    save_decoder(decoder, tmp_path / "copy", tokenizer_from=tiny)
+    again = load_decoder(tmp_path / "copy")
+    assert again.config == decoder.config
+    assert weights_hash(again) == weights_hash(decoder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
+        assert (tmp_path / "copy" / name).read_bytes() == (tiny / name).read_bytes()
+    assert json.loads((tmp_path / "copy" / "config.json").read_text())["eos_token_id"] == 1
+
+
+def test_hash_sees_every_bit(tiny):
+    decoder = load_decoder(tiny)
+    before = weights_hash(decoder)
+    with torch.no_grad():
+        decoder.model.norm.weight[0] += 2**-23
+    assert weights_hash(decoder) != before
+
+
+def test_missing_files_are_named(folder, tmp_path):
+    assert str(tmp_path / "nowhere") in refusal(tmp_path / "nowhere")
+    (folder / "model.safetensors").rename(folder / "weights.safetensors")
+    assert "model.safetensors is missing" in refusal(folder)
+    (folder / "config.json").unlink()
+    assert "config.json is missing" in refusal(folder)
+
+
+@pytest.mark.parametrize(("text", "expected"), [("{", "not valid JSON"), ("[]", "expected a JSON object, got list")])
+def test_damaged_config_is_refused(folder, text, expected):
+    (folder / "config.json").write_text(text)
+    assert expected in refusal(folder)
+
+
+def test_unknown_architecture_names_the_nearest(folder):
+    edit_config(folder, model_type="qwen3_moe")
+    assert "did you mean 'qwen3'" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}},
+        {"use_sliding_window": True},
+        {"layer_types": ["sliding_attention"] * 4},
+        {"hidden_act": "gelu"},
+        {"quantization_config": {"bits": 4}},
+        {"num_experts": 8},
+        {"attention_dropout": 0.1},
+    ],
+)
+def test_settings_that_change_the_arithmetic_are_refused(folder, change):
+    edit_config(folder, **change)
+    text = refusal(folder)
+    assert next(iter(change)).split(".")[0] in text
+    assert "not supported" in text
+
+
+def test_bad_numbers_are_refused(folder):
+    edit_config(folder, hidden_size="big")
+    assert "expected a positive integer under 'hidden_size', got 'big'" in refusal(folder)
+    edit_config(folder, hidden_size=128, num_key_value_heads=3)
+    assert "must be a multiple of num_key_value_heads, got 4 and 3" in refusal(folder)
+
+
+def test_tensors_that_do_not_fit_are_named(folder):
+    edit_weights(folder, lambda tensors: tensors.update(extra=torch.zeros(1)))
+    assert "unexpected tensor 'extra'" in refusal(folder)
+    edit_weights(folder, lambda tensors: (tensors.pop("extra"), tensors.update({"model.norm.weight": torch.zeros(7)})))
+    assert "'model.norm.weight': expected shape [128], got [7]" in refusal(folder)
+    edit_weights(folder, lambda tensors: tensors.pop("model.norm.weight"))
+    text = refusal(folder)
+    assert "'model.norm.weight' of shape [128] is missing" in text
+
+
+def test_truncated_weights_are_refused(folder):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    assert "1000 bytes) is not a whole safetensors file" in refusal(folder)
+
+
+def test_half_precision_weights_are_read_as_float32(folder):
+    def halve(tensors):
+        for name in tensors:
+            tensors[name] = tensors[name].bfloat16()
+
+    edit_weights(folder, halve)
+    decoder = load_decoder(folder)
+    assert all(parameter.dtype == torch.float32 for parameter in decoder.parameters())
+
+
+def test_config_round_trip(tiny):
+    config = load_decoder(tiny).config
+    assert DecoderConfig.from_hf(config.to_hf(), tiny / "config.json") == config
