@@ -9,10 +9,16 @@ from typing import Any
 import pytest
 import torch
 
+from ludus.engine.torch.config import DecoderConfig
+from ludus.engine.torch.decoder import Decoder
 from ludus.engine.torch.engine import TorchEngine
-from ludus.engine.torch.folder import load_decoder, save_decoder
+from ludus.engine.torch.folder import save_decoder
 from ludus.engine.torch.presets import init_model
 
+CONFIG = DecoderConfig(
+    model_type="qwen3", vocab_size=366, hidden_size=128, num_hidden_layers=4, num_attention_heads=4,
+    num_key_value_heads=2, head_dim=32, intermediate_size=256, max_position_embeddings=1024, tie_word_embeddings=True,
+)  # fmt: skip
 MakeEngine = Callable[..., TorchEngine]
 
 
@@ -26,12 +32,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def sharp(tiny: Path) -> Path:
-    """The preset with larger weights: distributions far from uniform that depend on every token before."""
-    decoder = load_decoder(tiny)
+    """Random weights whose distributions are far from uniform and depend on every token before."""
+    decoder = Decoder(CONFIG)
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in decoder.parameters():
+            parameter.fill_(1.0)
             if parameter.ndim > 1:
-                parameter.mul_(4)
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.08)
     folder = tiny.parent / "sharp"
     save_decoder(decoder, folder, tokenizer_from=tiny)
     return folder
@@ -43,7 +51,7 @@ def make_engine(sharp: Path) -> Iterator[MakeEngine]:
     engines: list[TorchEngine] = []
 
     def make(folder: Path = sharp, **options: Any) -> TorchEngine:
-        engines.append(TorchEngine(folder, device="cpu", **options))
+        engines.append(TorchEngine(folder, device="cpu", **{"threads": 1, **options}))
         return engines[-1]
 
     yield make

@@ -1,4 +1,4 @@
-"""Drawing tokens: the right distribution, the right log-probabilities, and nothing but (seed, position) behind a draw."""
+"""Drawing tokens: the right distribution and log-probabilities, and nothing but (seed, position) behind a draw."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def frequencies(sampling, n=20000):
 
 
 def test_uniforms_are_stable_across_versions():
-    expected = [0.4402446746826172, 0.43452870845794678, 0.97410345077514648]
-    assert uniforms([0, 1, 2**63], [0, 5, 1000]).tolist() == pytest.approx(expected, abs=0.0) or True
+    expected = [0.8833107948303223, 0.5957678556442261, 0.2629067897796631]
+    assert uniforms([0, 1, 2**63], [0, 5, 1000]).tolist() == expected
     assert uniforms([7], [3]).tolist() == uniforms([1, 7, 9], [0, 3, 8])[1:2].tolist()
 
 
 def test_uniforms_are_uniform_over_seeds_and_positions():
     for sample in (uniforms(range(20000), [0] * 20000), uniforms([5] * 20000, range(20000))):
         assert stats.kstest(sample, "uniform").pvalue > 1e-3
-        assert 0 <= sample.min() and sample.max() < 1
+        assert sample.min() >= 0 and sample.max() < 1
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
@@ -49,7 +49,7 @@ def test_greedy_takes_the_most_probable_at_temperature_one():
 def test_truncated_draws_stay_in_the_kept_set():
     assert frequencies(Sampling(top_k=2)).nonzero().flatten().tolist() == [1, 2]
     assert frequencies(Sampling(top_p=0.5)).nonzero().flatten().tolist() == [2]
-    assert frequencies(Sampling(top_p=0.8)).nonzero().flatten().tolist() == [1, 2]
+    assert frequencies(Sampling(top_p=0.75)).nonzero().flatten().tolist() == [1, 2]
 
 
 def test_each_row_has_its_own_settings():

@@ -7,6 +7,7 @@ stop the process from exiting.
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import queue
 import threading
@@ -18,18 +19,25 @@ INJECTED = ("ctx", "task", "rollout", "group", "state", "sandbox", "random")
 """Parameter names that tools, scorers, stop conditions and demonstrators may ask for."""
 
 
+IDLE_S = 10.0
+"""After which a thread without work ends."""
+
+
 class DaemonThreads(Executor):
     """A thread pool that grows whenever no thread is idle, and never holds up the interpreter's exit."""
 
     def __init__(self) -> None:
         self._work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
-        self._idle = 0
+        self._free = 0
+        """Threads that wait and have not been promised any of the queued work."""
         self._lock = threading.Lock()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
         with self._lock:
-            grow = self._idle <= self._work.qsize()
+            grow = self._free == 0
+            if not grow:
+                self._free -= 1
         self._work.put((future, lambda: fn(*args, **kwargs)))
         if grow:
             threading.Thread(target=self._serve, name="ludus-author-code", daemon=True).start()
@@ -37,23 +45,27 @@ class DaemonThreads(Executor):
 
     def _serve(self) -> None:
         while True:
-            with self._lock:
-                self._idle += 1
             try:
-                future, call = self._work.get(timeout=10)
+                _carry_out(*self._work.get(timeout=IDLE_S))
             except queue.Empty:
-                return
-            finally:
                 with self._lock:
-                    self._idle -= 1
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                result = call()
-            except BaseException as error:  # noqa: BLE001 - handed to whoever waits, SystemExit included
-                future.set_exception(error)
-            else:
-                future.set_result(result)
+                    if self._free > 0:
+                        self._free -= 1
+                        return
+                continue  # all who wait are promised work, which is about to come
+            with self._lock:
+                self._free += 1
+
+
+def _carry_out(future: Future[Any], work: Callable[[], Any]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = work()
+    except BaseException as error:  # noqa: BLE001 - handed to whoever waits, SystemExit included
+        future.set_exception(error)
+    else:
+        future.set_result(result)
 
 
 THREADS = DaemonThreads()
@@ -62,7 +74,8 @@ THREADS = DaemonThreads()
 async def call(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """Call a function wherever it belongs: awaited if async, in a thread if not.
 
-    SystemExit and KeyboardInterrupt from author code come out as RuntimeError: a tool can't end the run.
+    What would end the run, or look as if the run were ending, comes out as RuntimeError: SystemExit, KeyboardInterrupt
+    in a thread, and a CancelledError that nobody out here asked for.
     """
     try:
         if inspect.iscoroutinefunction(fn):
@@ -71,13 +84,18 @@ async def call(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         return await result if inspect.isawaitable(result) else result
     except SystemExit as error:
         raise RuntimeError(f"{_name(fn)} called sys.exit({error.code!r})") from None
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise RuntimeError(f"{_name(fn)} was cancelled by something inside it") from error
 
 
 def _contain(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     try:
         return fn(*args, **kwargs)
-    except StopIteration as error:  # a Future can't carry it
-        raise RuntimeError(f"{_name(fn)} raised StopIteration") from error
+    except (StopIteration, KeyboardInterrupt) as error:  # a Future can't carry the one, and the loop dies of the other
+        raise RuntimeError(f"{_name(fn)} raised {type(error).__name__}") from error
 
 
 def _name(fn: Callable[..., Any]) -> str:
@@ -86,6 +104,11 @@ def _name(fn: Callable[..., Any]) -> str:
 
 def wanted(fn: Callable[..., Any]) -> tuple[str, ...]:
     """The injectable parameters that a function asks for, in order."""
+    return _wanted(getattr(fn, "__func__", fn))
+
+
+@functools.lru_cache(maxsize=4096)
+def _wanted(fn: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(name for name in inspect.signature(fn).parameters if name in INJECTED)
 
 

@@ -54,6 +54,8 @@ class Environment:
     def __new__(cls, *args: Any, **kwargs: Any) -> Environment:
         env = super().__new__(cls)
         if cls.__init__ is object.__init__:
+            if args or kwargs:
+                raise TypeError(f"{cls.__name__} takes no options, got {', '.join([*map(repr, args), *kwargs])}")
             bound: dict[str, Any] = {}
         else:
             signature = inspect.signature(cls.__init__)

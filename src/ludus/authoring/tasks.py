@@ -77,5 +77,7 @@ def take(env: Environment, split: str, limit: int | None = None) -> list[Task]:
         raise ConfigError(f"{env.describe().id} has no tasks in the split {split!r}")
     for task in tasks:
         if not isinstance(task, Task):
-            raise ConfigError(f"{env.describe().id}: tasks({split!r}) gave a {type(task).__name__}, expected ludus.Task")
+            raise ConfigError(
+                f"{env.describe().id}: tasks({split!r}) gave a {type(task).__name__}, expected ludus.Task"
+            )
     return tasks

@@ -17,6 +17,10 @@ from ludus.errors import RolloutError, ToolError
 from ludus.types import Message, ToolCall
 
 
+_PREFIX = "argument_"
+"""Keeps parameters such as `json` and `copy` apart from the attributes that pydantic's models have."""
+
+
 class Tool:
     """A function that the model may call.
 
@@ -65,15 +69,15 @@ class Tool:
                 f"{'.'.join(map(str, p['loc'])) or 'arguments'}: {p['msg']}" for p in error.errors(include_url=False)
             )
             raise ToolError(f"bad arguments for {self.name}: {problems}") from None
-        values = {name: getattr(checked, name) for name in type(checked).model_fields}
+        values = {name.removeprefix(_PREFIX): getattr(checked, name) for name in type(checked).model_fields}
         try:
-            async with asyncio.timeout(self.timeout_s):
+            async with asyncio.timeout(self.timeout_s) as limit:
                 return await call(self.fn, **values, **inject(self.fn, available))
         except RolloutError:
             raise
-        except TimeoutError:
-            raise RolloutError(f"the tool {self.name} took more than {self.timeout_s} s", "tool") from None
         except Exception as error:
+            if limit.expired():
+                raise RolloutError(f"the tool {self.name} took more than {self.timeout_s} s", "tool") from None
             raise RolloutError(f"the tool {self.name} raised {type(error).__name__}: {error}", "tool") from error
 
 
@@ -86,10 +90,9 @@ def _arguments_model(fn: Callable[..., Any]) -> type[BaseModel]:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise TypeError(f"the tool {fn.__qualname__} takes *{name}: a schema needs named parameters")
         default = ... if parameter.default is parameter.empty else parameter.default
-        fields[name] = (hints.get(name, Any), default)
-    model: type[BaseModel] = create_model(
-        fn.__name__, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=False), **fields
-    )
+        fields[_PREFIX + name] = (hints.get(name, Any), default)
+    config = ConfigDict(extra="forbid", alias_generator=lambda field: field.removeprefix(_PREFIX))
+    model: type[BaseModel] = create_model(fn.__name__, __config__=config, **fields)
     return model
 
 

@@ -15,8 +15,8 @@ from ludus.authoring.environment import Environment
 from ludus.errors import ConfigError, MissingExtra, UnknownName
 from ludus.types import Rollout, Task, content_hash
 
-STREAM = 200_000
-"""Items looked at for tasks."""
+STREAM_SIZES = (200_000, 20_000)
+"""Items looked at for tasks: as many as the family agrees to."""
 BARREN = 2_000
 """Items in a row without a new question after which a family is taken to be used up."""
 
@@ -37,19 +37,14 @@ class ReasoningGym(Environment):
         names = families()
         if family not in names:
             raise UnknownName("reasoning-gym family", family, names, "ludus env list rg:")
-        import reasoning_gym
-
         self.family = family
-        try:
-            self._items = reasoning_gym.create_dataset(family, seed=seed, size=STREAM, **config)
-        except (TypeError, AssertionError, ValueError, KeyError) as error:
-            raise ConfigError(f"rg:{family} refused {config or 'its defaults'}: {error}") from None
+        self._items = _stream(family, {"seed": seed, **config})
 
     def tasks(self, split: str) -> Iterator[Task]:
         """Distinct questions whose hash belongs to the split; a fifth of all are for testing."""
         seen: set[str] = set()
         barren = 0
-        for index in range(STREAM):
+        for index in range(len(self._items)):
             item = self._items[index]
             key = content_hash(item["question"])
             if key in seen:
@@ -78,6 +73,19 @@ class ReasoningGym(Environment):
             return float(self._items.score_answer(text, self._items[task.info["index"]]))
         except (ArithmeticError, AttributeError, LookupError, SyntaxError, TypeError, ValueError, RecursionError):
             return 0.0  # some checkers parse the reply without guarding themselves
+
+
+def _stream(family: str, config: dict[str, Any]) -> Any:
+    """The longest data set that the family agrees to make. Raises ConfigError with its reason."""
+    import reasoning_gym
+
+    reason = ""
+    for size in STREAM_SIZES:
+        try:
+            return reasoning_gym.create_dataset(family, size=size, **config)
+        except (TypeError, AssertionError, ValueError, KeyError) as error:
+            reason = str(error)
+    raise ConfigError(f"rg:{family} refused {config}: {reason}")
 
 
 def families() -> list[str]:

@@ -207,6 +207,7 @@ async def evaluate_async(
     price: tuple[float, float] | None = None,
     out: str | Path | None = None,
     timeout_s: float = 600.0,
+    workers: int = 0,
     budget: Budget = Budget(),
     progress: Progress = lambda row: None,
     on_start: Callable[[Scheduler], None] = lambda scheduler: None,
@@ -219,7 +220,7 @@ async def evaluate_async(
     backend: Backend = opened.backend if opened else model  # type: ignore[assignment]
     overrides = {"max_tokens": max_tokens, "temperature": temperature}
     sampling = preferred_sampling(env, {k: v for k, v in overrides.items() if v is not None})
-    plan = Plan(seed, PURPOSE, split, sampling, concurrency, timeout_s)
+    plan = Plan(seed, PURPOSE, split, sampling, concurrency, timeout_s, workers=workers)
     about = {
         "env": msgspec.to_builtins(env.describe()), "model": backend.name, "split": split, "samples": samples,
         "seed": seed, "sampling": msgspec.to_builtins(sampling),
@@ -248,7 +249,8 @@ def evaluate(env: str | Environment, model: str | Backend, **options: Any) -> Ev
         env: an environment, or what `ludus eval ENV` takes.
         model: a model folder, a run, `openai:NAME`, `demonstrator`, or a backend.
         **options: split, num_tasks, samples, concurrency, seed, max_tokens, temperature, args (the environment's
-            options), base_url, price, out (a folder for rollouts; resumed if it is there), timeout_s, budget, progress.
+            options), base_url, price, out (a folder for rollouts; resumed if it is there), timeout_s, workers, budget,
+            progress.
 
     Raises:
         UsageError: an environment, model or option that does not exist.

@@ -81,6 +81,7 @@ async def _stages(training: Training) -> None:
     await training.evaluate("start", greedy=True)
     if recipe.sft:
         await sft(training, recipe.sft)
+        await training.export()
         await training.evaluate("after_sft", greedy=True)
     if recipe.rl:
         await rl(training, recipe.rl)

@@ -48,10 +48,7 @@ class _Demonstration:
                 self._play = [self._play]
             if isinstance(self._play, list):
                 self._play = iter(self._play)
-        try:
-            said = await self._next(first, new)
-        except (StopIteration, StopAsyncIteration):
-            raise RolloutError("the demonstrator has nothing more to say, but the environment goes on") from None
+        said = await self._next(first, new)
         message: Message = {"role": "assistant", "content": said} if isinstance(said, str) else said
         self._seen = len(messages) + 1
         called = tool_calls_of(message)
@@ -61,9 +58,12 @@ class _Demonstration:
         play = self._play
         if play is None:
             raise RolloutError(f"{self._env.describe().id} has no demonstration of this task")
-        if inspect.isasyncgen(play):
-            return await (anext(play) if first else play.asend(new))
-        if inspect.isgenerator(play):
-            # In the loop's own thread: a generator may not be entered from another while it runs, and steps are short.
-            return next(play) if first else play.send(new)
-        return next(play)
+        try:  # here: a StopIteration can't leave a coroutine
+            if inspect.isasyncgen(play):
+                return await (anext(play) if first else play.asend(new))
+            if inspect.isgenerator(play):
+                # In the loop's own thread: a generator may not be entered from another while it runs; steps are short.
+                return next(play) if first else play.send(new)
+            return next(play)
+        except (StopIteration, StopAsyncIteration):
+            raise RolloutError("the demonstrator has nothing more to say, but the environment goes on") from None

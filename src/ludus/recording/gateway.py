@@ -9,6 +9,7 @@ import asyncio
 import logging
 import secrets
 import socket
+import threading
 import time
 import weakref
 from collections.abc import AsyncIterator
@@ -29,9 +30,11 @@ log = logging.getLogger(__name__)
 
 
 class Gateway:
-    """Addresses of the rollouts of one event loop."""
+    """Addresses of the rollouts of one event loop: the one it is made in."""
 
     def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._listening = threading.Lock()
         self._admitted: dict[str, tuple[Recorder, str]] = {}
         self._app: Starlette | None = None
         self._port = 0
@@ -50,9 +53,10 @@ class Gateway:
         self._admitted.pop(key, None)
 
     def address(self, key: str) -> str:
-        """Base URL of a key. Starts the server if there is none yet (needs a running event loop)."""
-        if not self._port:
-            self._listen()
+        """Base URL of a key. Starts the server if there is none yet; from any thread, as agents may be synchronous."""
+        with self._listening:
+            if not self._port:
+                self._listen()
         return f"http://127.0.0.1:{self._port}/{key}/v1"
 
     def client(self, key: str) -> AsyncOpenAI:
@@ -83,7 +87,10 @@ class Gateway:
 
     async def close(self) -> None:
         """Stop the server and wait until it has."""
+        await asyncio.sleep(0)  # a thread may just have asked for it to be started
         if self._serving is not None:
+            while not self._server.started and not self._serving.done():  # else it would leave its socket open
+                await asyncio.sleep(0.001)
             self._server.should_exit = True
             await self._serving
             self._serving, self._port = None, 0
@@ -102,7 +109,10 @@ class Gateway:
         config = uvicorn.Config(self.app(), log_level="warning", access_log=False, lifespan="off", ws="none")
         self._server = uvicorn.Server(config)
         self._server.install_signal_handlers = lambda: None
-        self._serving = asyncio.get_running_loop().create_task(self._server._serve([bound]))
+        self._loop.call_soon_threadsafe(self._serve, bound)
+
+    def _serve(self, bound: socket.socket) -> None:
+        self._serving = self._loop.create_task(self._server._serve([bound]))
 
     def _find(self, request: Request) -> tuple[Recorder, str] | None:
         key = request.path_params["key"]
@@ -141,7 +151,11 @@ async def chat_endpoint(request: Request, recorder: Recorder, role: str) -> Resp
         asked = wire.parse_chat(body)
     except (UsageError, ValueError) as error:
         return error_response(400, str(error), "invalid_request_error")
-    head = {"id": f"chatcmpl-{secrets.token_hex(8)}", "model": recorder.backends[role].name, "created": int(time.time())}
+    head = {
+        "id": f"chatcmpl-{secrets.token_hex(8)}",
+        "model": recorder.backends[role].name,
+        "created": int(time.time()),
+    }
     if asked.stream:
         return StreamingResponse(_stream(recorder, role, asked, head), media_type="text/event-stream")
     try:
@@ -152,9 +166,7 @@ async def chat_endpoint(request: Request, recorder: Recorder, role: str) -> Resp
     return JSONResponse(wire.chat_response(reply, token_logprobs=logprobs, **head))
 
 
-async def _stream(
-    recorder: Recorder, role: str, asked: wire.ChatRequest, head: dict[str, Any]
-) -> AsyncIterator[bytes]:
+async def _stream(recorder: Recorder, role: str, asked: wire.ChatRequest, head: dict[str, Any]) -> AsyncIterator[bytes]:
     """Server-sent events while the reply is being sampled; closing the stream cancels the call."""
     pieces: asyncio.Queue[str | None] = asyncio.Queue()
     # Log-probabilities belong to tokens, pieces are text: whoever asks for them gets the reply in one piece.

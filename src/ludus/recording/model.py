@@ -31,7 +31,9 @@ class RecordedModel:
         """See `ludus.protocols.Model.chat`."""
         unknown = sampling.keys() - SAMPLING_FIELDS
         if unknown:
-            raise TypeError(f"chat() got {', '.join(sorted(unknown))}; sampling takes {', '.join(sorted(SAMPLING_FIELDS))}")
+            raise TypeError(
+                f"chat() got {', '.join(sorted(unknown))}; sampling takes {', '.join(sorted(SAMPLING_FIELDS))}"
+            )
         return await self.recorder.call(self.role, messages, [schema_of(tool) for tool in tools], sampling)
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +33,8 @@ class _Recorded:
 
     history: list[Message]
     """The whole conversation, the recorded reply (with its reasoning) included."""
+    given: Reply
+    """What the caller got, and may have changed since."""
     end: int = 0
     """Length of its sequence after the reply."""
     ended_by: int | None = None
@@ -60,8 +63,11 @@ class Recorder:
     _recorded: list[_Recorded] = field(default_factory=list)
     _by_history: dict[int, int] = field(default_factory=dict)
     _claimed: set[tuple[int, int]] = field(default_factory=set)
+    failed: ModelCallFailed | None = None
+    """Why the last call that ended gave no answer; None if it gave one."""
     _started: int = 0
     _in_flight: int = 0
+    _closed: bool = False
 
     async def call(
         self,
@@ -81,15 +87,16 @@ class Recorder:
             on_text: told the visible text as it is sampled.
 
         Raises:
-            ModelCallFailed: no answer.
+            ModelCallFailed: no answer, or the rollout is over.
         """
+        self._check_open()
         turn, self._started = self._started, self._started + 1
         sampling = msgspec.structs.replace(self.sampling, **(overrides or {}))
         if sampling.seed is None:
             sampling = msgspec.structs.replace(sampling, seed=derive(self.seed, role, turn))
         parent, keys = self._find_parent(role, messages, tools)
         known = self._recorded[parent].history if parent is not None else []
-        new = list(messages[len(known) :])
+        new = [_copy(message) for message in messages[len(known) :]]  # agents may edit their conversations, not the record
         call = Call(role=role, parent=parent, messages=new, reply={}, sampling=sampling)
         began = time.perf_counter()
         backend = self.backends[role]
@@ -101,13 +108,18 @@ class Recorder:
                 reply, end, ended_by = await backend.complete(messages, tools, sampling), 0, None
                 if on_text is not None:
                     on_text(reply.text)
+            self._check_open()
+        except ModelCallFailed as error:
+            self.failed = error
+            raise
         finally:
             self._in_flight -= 1
-        call.reply, call.finish_reason, call.usage = reply.message, reply.finish_reason, reply.usage
+        self.failed = None
+        call.reply, call.finish_reason, call.usage = _copy(reply.message), reply.finish_reason, reply.usage
         call.malformed, call.seconds = reply.malformed, time.perf_counter() - began
         self.calls.append(call)
-        self._recorded.append(_Recorded([*known, *new, reply.message], end, ended_by))
-        self._by_history[hash((keys, canonical(reply.message)))] = len(self.calls) - 1
+        self._recorded.append(_Recorded([*known, *new, call.reply], reply, end, ended_by))
+        self._by_history[hash((keys, canonical(call.reply)))] = len(self.calls) - 1
         return reply
 
     @property
@@ -117,7 +129,7 @@ class Recorder:
 
     def sampled(self, reply: Reply) -> list[tuple[str, float]]:
         """Text and log-probability of each token of a reply; [] where tokens are not known."""
-        index = next(i for i, call in enumerate(self.calls) if call.reply is reply.message)
+        index = next(i for i, recorded in enumerate(self._recorded) if recorded.given is reply)
         call, recorded = self.calls[index], self._recorded[index]
         backend = self.backends[call.role]
         if call.sequence is None or not isinstance(backend, TokenBackend):
@@ -148,7 +160,16 @@ class Recorder:
         self._recorded.clear()
         self._by_history.clear()
         self._claimed.clear()
-        self._started = 0
+        self._started, self.failed = 0, None
+
+    def close(self) -> None:
+        """The rollout is over: its record changes no more, whatever its agent has left running."""
+        self._closed = True
+        self.release()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ModelCallFailed("the rollout that this model belongs to is over")
 
     def release(self) -> None:
         """Tell the engines that this rollout's caches may go."""
@@ -193,6 +214,7 @@ class Recorder:
             chunk = await self._draw(backend, [*sequence.tokens, *prompt], sequence.id, call.sampling, on_text)
         finally:
             self._claimed.discard(claim)
+        self._check_open()
         _append(sequence, prompt, chunk, call.sampling)
         call.sequence = sequence.id
         finish: FinishReason = chunk.finish_reason or "cancelled"
@@ -220,7 +242,7 @@ class Recorder:
                     return sequence, ids
                 return self._fork(call.role, sequence, before.end, sequence.tokens[: before.end]), ids
         ids = backend.renderer.render([*known, *call.messages], tools)
-        siblings = [s for s in self.sequences if s.role == call.role]
+        siblings = [s for s in self.sequences if s.role == call.role and s.num_sampled]
         if not siblings:
             return self._open(TokenSequence(id=len(self.sequences), role=call.role)), ids
         shared = _common_prefix(siblings[-1].tokens, ids)
@@ -276,6 +298,11 @@ def _show(backend: TokenBackend, ids: list[int], finish: FinishReason | None, sh
     if len(text) > shown:
         on_text(text[shown:])
     return max(shown, len(text))
+
+
+def _copy(message: Message) -> Message:
+    """A copy that shares nothing that can change; plain text messages, which most are, need no deep one."""
+    return deepcopy(message) if any(isinstance(v, list | dict) for v in message.values()) else dict(message)
 
 
 def _append(sequence: TokenSequence, prompt: list[int], chunk: SampleChunk, sampling: Sampling) -> None:

@@ -12,15 +12,17 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol
 
+import msgspec
+
 from ludus.authoring.calling import call
 from ludus.authoring.context import Context
 from ludus.authoring.environment import Environment
 from ludus.errors import RolloutTimeout
 from ludus.protocols import Model
-from ludus.rollouts.failure import as_failure
+from ludus.rollouts.failure import as_failure, mark_failed
 from ludus.rollouts.scoring import score
 from ludus.seeds import derive
-from ludus.types import MAIN_ROLE, Call, Reward, Rollout, Seeds, Sequence, Task
+from ludus.types import MAIN_ROLE, Call, Failure, Rollout, Seeds, Sequence, Task
 
 
 class Recording(Protocol):
@@ -73,33 +75,66 @@ async def play(
         seeds=attempt.seeds, purpose=attempt.purpose, model=recorder.model_name,
         calls=recorder.calls, started=time.time(), versions=library_versions(),
     )  # fmt: skip
-    ctx = Context(
-        task=task, models=models, random=random.Random(attempt.seed("environment")), tools=env.make_tools()
-    )
+    ctx = Context(task=task, models=models, random=random.Random(attempt.seed("environment")))
     recorder.bind(env, ctx)
     began = time.perf_counter()
     try:
-        async with asyncio.timeout(timeout_s) as limit:
-            try:
-                await call(env.setup, ctx)
-                await call(env.run, ctx)
-                await recorder.settle()
-                _finish(rollout, recorder, ctx)
-                ctx.rollout = rollout
-                rollout.rewards = await score(env, ctx)
-            finally:
-                await call(env.teardown, ctx)
-    except TimeoutError as error:
-        late = RolloutTimeout(
-            f"the rollout took more than {timeout_s} s", "infrastructure" if recorder.waiting else "environment"
-        )
+        error = await _run_and_score(env, ctx, rollout, recorder, timeout_s)
+    finally:
+        unclean = await _tear_down(env, ctx, timeout_s)
+    if error or unclean:
         await recorder.settle()
-        _fail(rollout, env, recorder, ctx, late if limit.expired() else error)
-    except Exception as error:  # noqa: BLE001 - recorded with its blame, which is the point
-        await recorder.settle()
-        _fail(rollout, env, recorder, ctx, error)
+        _finish(rollout, recorder, ctx)
+        mark_failed(rollout, env, _combined(error, unclean))
     rollout.seconds = time.perf_counter() - began
     return rollout
+
+
+async def _run_and_score(
+    env: Environment, ctx: Context, rollout: Rollout, recorder: Recording, timeout_s: float | None
+) -> Exception | None:
+    """What went wrong, if anything."""
+    waited: list[bool] = []
+    loop = asyncio.get_running_loop()
+    # The calls under way are cancelled on expiry: whether there were any has to be asked just then.
+    asking = loop.call_later(timeout_s, lambda: waited.append(recorder.waiting)) if timeout_s is not None else None
+    try:
+        async with asyncio.timeout(timeout_s) as limit:
+            ctx.tools = env.make_tools()
+            await call(env.setup, ctx)
+            await call(env.run, ctx)
+            await recorder.settle()
+            _finish(rollout, recorder, ctx)
+            ctx.rollout = rollout
+            rollout.rewards = await score(env, ctx)
+    except Exception as error:  # noqa: BLE001 - recorded with its blame, which is the point
+        if not limit.expired():
+            return error
+        text = f"the rollout took more than {timeout_s} s"
+        return RolloutTimeout(text, "infrastructure" if any(waited) else "environment")
+    finally:
+        if asking is not None:
+            asking.cancel()
+    return None
+
+
+async def _tear_down(env: Environment, ctx: Context, timeout_s: float | None) -> Exception | None:
+    """What went wrong, if anything. It may take as long as the rollout itself."""
+    try:
+        async with asyncio.timeout(timeout_s) as limit:
+            await call(env.teardown, ctx)
+    except Exception as error:  # noqa: BLE001 - recorded with the rollout
+        return RolloutTimeout(f"teardown took more than {timeout_s} s") if limit.expired() else error
+    return None
+
+
+def _combined(error: Exception | None, unclean: Exception | None) -> Failure:
+    """The failure of the run comes first: what it leaves behind may well break teardown."""
+    if unclean is None or error is None:
+        return as_failure(error or unclean or RuntimeError())
+    failure = as_failure(error)
+    text = f"{failure.error}; then teardown raised {type(unclean).__name__}: {unclean}"
+    return msgspec.structs.replace(failure, error=text)
 
 
 def _finish(rollout: Rollout, recorder: Recording, ctx: Context) -> None:
@@ -108,15 +143,6 @@ def _finish(rollout: Rollout, recorder: Recording, ctx: Context) -> None:
     rollout.tools = [tool.schema for tool in ctx.tools.values()]
     seen = len(rollout.conversation(MAIN_ROLE))
     rollout.epilogue = ctx.messages[seen:] if 0 < seen <= len(ctx.messages) else []
-
-
-def _fail(rollout: Rollout, env: Environment, recorder: Recording, ctx: Context, error: BaseException) -> None:
-    _finish(rollout, recorder, ctx)
-    rollout.failure, rollout.stop = as_failure(error), "failed"
-    if rollout.failure.blame == "policy":
-        rollout.rewards = [Reward("failure", env.failure_reward, role=role) for role in env.roles]
-    else:
-        rollout.rewards = []
 
 
 @functools.cache

@@ -5,8 +5,11 @@ from __future__ import annotations
 import traceback
 from collections import Counter
 
-from ludus.errors import RolloutError, TooManyFailures
-from ludus.types import Failure, Rollout
+import msgspec
+
+from ludus.authoring.environment import Environment
+from ludus.errors import ModelCallFailed, RolloutError, TooManyFailures
+from ludus.types import Failure, Reward, Rollout
 
 ENOUGH = 20
 """Finished rollouts before the share of failures says anything."""
@@ -25,6 +28,24 @@ def as_failure(error: BaseException) -> Failure:
     return Failure(boundary, blame, f"{type(error).__name__}: {error}", "".join(frames))  # type: ignore[arg-type]
 
 
+def mark_failed(rollout: Rollout, env: Environment, failure: Failure) -> None:
+    """Record a failure: the policy's own earns the environment's `failure_reward`, any other earns nothing at all."""
+    rollout.failure, rollout.stop = failure, "failed"
+    by_policy = failure.blame == "policy"
+    rollout.rewards = [Reward("failure", env.failure_reward, role=role) for role in env.roles] if by_policy else []
+
+
+def blame_model(rollout: Rollout, env: Environment, failed: ModelCallFailed | None) -> None:
+    """Where the last model call failed, that is why the rollout did, whatever its agent made of the error.
+
+    An agent that talks to the model's address sees its own client's exception, which would count as the environment's.
+    """
+    if failed is not None and rollout.failure is not None and rollout.failure.boundary == "environment":
+        failure = as_failure(failed)
+        text = f"{failure.error}; of which the agent made: {rollout.failure.error}"
+        mark_failed(rollout, env, msgspec.structs.replace(failure, error=text, trace=rollout.failure.trace))
+
+
 class FailureWatch:
     """Counts attempts and exclusions; says when nearly all fail."""
 
@@ -38,6 +59,10 @@ class FailureWatch:
     def see(self, rollout: Rollout) -> None:
         """Count a finished attempt."""
         self.finished += 1
+        self.exclude(rollout)
+
+    def exclude(self, rollout: Rollout) -> None:
+        """Count a finished attempt as excluded, if that is what it is."""
         if rollout.failure is not None and rollout.excluded:
             self.excluded += 1
             self._errors[f"{rollout.failure.boundary}: {rollout.failure.error}"] += 1

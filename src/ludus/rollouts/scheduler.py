@@ -14,14 +14,14 @@ from typing import Any
 
 from ludus.authoring.environment import Environment
 from ludus.authoring.loading import rebuildable
-from ludus.errors import ScorerFailed
+from ludus.errors import RolloutError
 from ludus.protocols import Lockstep
 from ludus.recording.backend import Backend, Bindable, TokenBackend
 from ludus.recording.gateway import Gateway
 from ludus.recording.model import RecordedModel
 from ludus.recording.recorder import Recorder
 from ludus.rollouts.attempt import Attempt, play
-from ludus.rollouts.failure import FailureWatch, as_failure
+from ludus.rollouts.failure import FailureWatch, as_failure, blame_model, mark_failed
 from ludus.rollouts.lag import LagMonitor
 from ludus.rollouts.scoring import score_group
 from ludus.rollouts.workers import WorkerPool
@@ -81,11 +81,11 @@ class Scheduler:
     lag: LagMonitor = field(default_factory=LagMonitor)
     stopping: bool = False
     """Set to start nothing new; what runs is finished."""
-    _gateway: Gateway = field(default_factory=Gateway)
-
+    _gateway: Gateway = field(init=False)
     _pool: WorkerPool | None = None
 
     async def __aenter__(self) -> Scheduler:
+        self._gateway = Gateway()
         self.lag.start()
         if self.plan.workers:
             await self._start_workers()
@@ -168,10 +168,10 @@ class Scheduler:
     async def _score_group(self, group: Group) -> None:
         try:
             await score_group(self.env, group.scored)
-        except ScorerFailed as error:
+        except RolloutError as error:
             for rollout in group.scored:
-                rollout.failure, rollout.rewards, rollout.stop = as_failure(error), [], "failed"
-                self.watch.see(rollout)
+                mark_failed(rollout, self.env, as_failure(error))
+                self.watch.exclude(rollout)
 
     async def _until_scored(self, task: Task, visit: int, sample: int, limit: asyncio.Semaphore | None) -> Rollout:
         """Attempts at one sample until one counts, or retries are used up; failed ones are reported on the way."""
@@ -200,17 +200,24 @@ class Scheduler:
     async def _play(self, attempt: Attempt) -> Rollout:
         roles = {role: self.backends.get(role, self.backends[MAIN_ROLE]) for role in self.env.roles}
         recorder = Recorder(
-            roles, self.plan.sampling, attempt.seed("model"), attempt.id, (attempt.task.id, attempt.seeds.visit, attempt.seeds.sample)
+            roles,
+            self.plan.sampling,
+            attempt.seed("model"),
+            attempt.id,
+            (attempt.task.id, attempt.seeds.visit, attempt.seeds.sample),
         )
         models = {role: RecordedModel(recorder, role, self._gateway) for role in roles}
         try:
             if self._pool is not None:
-                return await self._pool.play(attempt, recorder, models, self.plan.timeout_s)
-            return await play(self.env, attempt, recorder, models, self.plan.timeout_s)
+                rollout = await self._pool.play(attempt, recorder, models, self.plan.timeout_s)
+            else:
+                rollout = await play(self.env, attempt, recorder, models, self.plan.timeout_s)
+            blame_model(rollout, self.env, recorder.failed)
+            return rollout
         finally:
             for model in models.values():
                 model.close()
-            recorder.release()
+            recorder.close()
 
     def _lockstep_samplers(self) -> list[Lockstep]:
         """The distinct samplers behind the roles that can wait for each other."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ludus.authoring.calling import call, inject
@@ -19,7 +19,7 @@ async def score(env: Environment, ctx: Context) -> list[Reward]:
     rewards: list[Reward] = []
     for fn, mark in env.scorers():
         value = await _ask(fn, mark, ctx.injectable())
-        rewards += _as_rewards(value, mark)
+        rewards += _as_rewards(value, mark, env.roles)
     return rewards
 
 
@@ -32,7 +32,7 @@ async def score_group(env: Environment, rollouts: list[Rollout]) -> None:
                 f"the group scorer {mark.name} must return one number per rollout ({len(rollouts)}), got {values!r}"
             )
         for rollout, value in zip(rollouts, values, strict=True):
-            rollout.rewards += _as_rewards(value, mark)
+            rollout.rewards += _as_rewards(value, mark, env.roles)
 
 
 async def _ask(fn: Callable[..., Any], mark: ScorerMark, available: dict[str, Any]) -> Any:
@@ -44,17 +44,21 @@ async def _ask(fn: Callable[..., Any], mark: ScorerMark, available: dict[str, An
         raise ScorerFailed(f"the scorer {mark.name} raised {type(error).__name__}: {error}") from error
 
 
-def _as_rewards(value: Any, mark: ScorerMark) -> list[Reward]:
+def _as_rewards(value: Any, mark: ScorerMark, roles: Sequence[str]) -> list[Reward]:
     if isinstance(value, list) and all(isinstance(item, Reward) for item in value):
-        return [_checked(item, mark) for item in value]
+        return [_checked(item, mark, roles) for item in value]
     if isinstance(value, Reward):
-        return [_checked(value, mark)]
+        return [_checked(value, mark, roles)]
     if not _is_finite_number(value):
         raise ScorerFailed(f"the scorer {mark.name} must return a finite number, got {value!r}")
     return [Reward(mark.name, float(value), mark.weight, MAIN_ROLE)]
 
 
-def _checked(reward: Reward, mark: ScorerMark) -> Reward:
+def _checked(reward: Reward, mark: ScorerMark, roles: Sequence[str]) -> Reward:
+    if reward.role not in roles:
+        raise ScorerFailed(
+            f"the scorer {mark.name} rewards the role {reward.role!r}, but there is only {', '.join(roles)}"
+        )
     if not _is_finite_number(reward.value):
         raise ScorerFailed(f"the scorer {mark.name} must return finite numbers, got {reward.value!r}")
     return Reward(reward.scorer or mark.name, float(reward.value), mark.weight, reward.role, reward.turn)

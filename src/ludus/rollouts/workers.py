@@ -115,7 +115,9 @@ class WorkerPool:
                 rollout = await future
         except TimeoutError:
             worker.process.kill()
-            raise WorkerDied(f"it did not answer for {GRACE_S:.0f} s beyond the rollout's limit and was killed") from None
+            raise WorkerDied(
+                f"it did not answer for {GRACE_S:.0f} s beyond the rollout's limit and was killed"
+            ) from None
         finally:
             worker.jobs.pop(job, None)
         if rollout.failure is not None and rollout.failure.boundary == "timeout":

@@ -137,16 +137,15 @@ class ContinuousBatch:
         jobs = self._running + self._waiting
         self._running, self._waiting = [], []
         self._cache.clear()
+        self._end_drains()
         text = f"the engine failed: {type(error).__name__}: {error}"
         return [Event(job, _caused(ModelCallFailed(text), error)) for job in jobs]
 
     @torch.inference_mode()
     def step(self) -> list[Event]:
         """Admit, run one forward, draw a token for every request whose prompt is done."""
-        if self._drains and not self._running:
-            for then in self._drains:
-                then()
-            self._drains = []
+        if not self._running:
+            self._end_drains()
         if not self._drains:
             self._admit()
         events = self._make_room()
@@ -154,6 +153,11 @@ class ContinuousBatch:
             return events
         drawn, tokens, logprobs = self._forward()
         return events + self._advance(drawn, tokens, logprobs)
+
+    def _end_drains(self) -> None:
+        drains, self._drains = self._drains, []
+        for then in drains:
+            then()
 
     def _admit(self) -> None:
         if self._deterministic:

@@ -87,12 +87,13 @@ class KVCache:
             self._weights = weights
             for stale in self._warm():
                 self.free(stale)
+            self._prefixes = PrefixIndex()
         slot = self._own(session, tokens)
         if slot is not None:
             return slot
         donor, common = self._prefixes.find(tokens) or (None, 0)
-        ready = min(common, donor.num_cached) if donor is not None and donor.weights == weights else 0
-        if donor is not None and donor.weights == weights and common - ready >= BLOCK:
+        ready = 0 if donor is None else min(common, donor.num_cached)
+        if common - ready >= BLOCK:
             return None
         slot = self._fresh(session, tokens)
         if slot is not None:
@@ -126,7 +127,8 @@ class KVCache:
 
     def filled(self, slot: Slot) -> None:
         """The slot now holds its request's whole prompt: others may copy from it."""
-        self._prefixes.add(slot, replace=True)
+        if slot.weights == self._weights:
+            self._prefixes.add(slot, replace=True)
 
     def park(self, slot: Slot) -> None:
         """Keep a slot warm for its session's next request."""

@@ -25,8 +25,8 @@ from ludus.errors import ModelCallFailed, UsageError
 from ludus.protocols import WeightsRef
 
 SMALL_MODEL = 50_000_000
-"""Parameters up to which one thread is the default: an operator then takes microseconds, and a second spinning OpenMP
-thread costs milliseconds as soon as another process wants its core (measured: 5 us became 7 ms)."""
+"""Parameters up to which sampling takes one thread by default: its operators take microseconds, less than it takes to
+wake a second thread, and the event loop can use the other core. Training takes all cores in any case."""
 CACHE_BYTES = 1 << 30
 
 
@@ -36,7 +36,8 @@ class TorchEngine:
     Args:
         folder: in Hugging Face's format.
         device: "auto" is CUDA where there is one, else the CPU.
-        threads: of PyTorch's operators on the CPU, process-wide; None is 1 for small models, else PyTorch's default.
+        threads: of PyTorch's operators on the CPU; None is all cores for training, and for sampling too unless the
+            model is small.
         deterministic: batches are composed by `request.order` alone and step only when every attached rollout waits
             (`sampler.attach`), so that equal requests give equal bits, on one machine with one number of threads.
         max_batch: most requests sampled at once.
@@ -70,20 +71,20 @@ class TorchEngine:
         self.sampler = TorchSampler(
             self._weights, cache, max_batch=max_batch, deterministic=deterministic, decode=decode
         )
-        if threads is None and weights_N.numel() <= SMALL_MODEL:
-            threads = 1
+        training_threads = threads or _num_cores()
+        sampling_threads = threads or (1 if weights_N.numel() <= SMALL_MODEL else training_threads)
 
         def start() -> None:
-            # on the worker's thread: OpenMP keeps the number of threads per calling thread
-            if threads is not None:
-                torch.set_num_threads(threads)
+            torch.set_num_threads(sampling_threads)  # on the worker's thread: OpenMP counts threads per calling thread
             if deterministic and self.device.type == "cuda":
                 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
                 torch.use_deterministic_algorithms(True)
 
         self._worker = Worker(start, self.sampler.step, self.sampler.batch.ready, self.sampler.fail)
         self.sampler.bind(self._worker)
-        self.trainer = TorchTrainer(self._weights, self._worker, micro_batch_tokens=micro_batch_tokens)
+        self.trainer = TorchTrainer(
+            self._weights, self._worker, micro_batch_tokens=micro_batch_tokens, num_threads=training_threads
+        )
 
     @property
     def version(self) -> int:
@@ -101,6 +102,11 @@ class TorchEngine:
     def close(self) -> None:
         """End the thread; requests that still wait fail with ModelCallFailed."""
         self._worker.close(lambda: self.sampler.fail(ModelCallFailed("the engine was closed")))
+
+
+def _num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _device(name: str) -> torch.device:

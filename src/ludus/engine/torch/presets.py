@@ -1,6 +1,6 @@
 """Small models made from nothing: `init_model` writes a folder that this engine, transformers and vLLM load.
 
-`tiny` (0.8 M parameters) learns toy tasks on one CPU core in minutes; `mini` (4.8 M) is its larger sibling. Both are
+`tiny` (0.5 M parameters) learns toy tasks on two CPU cores in minutes; `mini` (4.9 M) is its larger sibling. Both are
 Qwen3 with tied embeddings; their vocabulary is bytes, two-digit numbers and the chat template's special tokens.
 """
 
@@ -21,7 +21,7 @@ from ludus.errors import UnknownName
 
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
-        "hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
         "head_dim": 32, "intermediate_size": 384, "max_position_embeddings": 1024,
     },
     "mini": {
@@ -30,7 +30,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
-INIT_STD = 0.02
+EMBEDDING_STD = 0.1
 
 
 def init_model(folder: Path, preset: str = "tiny", seed: int = 0) -> None:
@@ -78,11 +78,12 @@ def init_model(folder: Path, preset: str = "tiny", seed: int = 0) -> None:
 
 
 def initialise(decoder: Decoder, seed: int) -> None:
-    """Random weights, in place: normal with standard deviation 0.02; the projections that write into the residual
-    stream are scaled by 1/sqrt(2 * layers) (GPT-2, section 2.3); norms are 1, biases 0.
+    """Random weights, in place: matrices normal with standard deviation 1/sqrt(inputs) (LeCun 1998, eq. 16), those that
+    write into the residual stream scaled by 1/sqrt(2 * layers) (GPT-2, section 2.3), embeddings 0.1; norms are 1, biases
+    0. Narrow models learn much faster so than from the 0.02 that suits wide ones.
     """
     generator = torch.Generator().manual_seed(seed)
-    residual = INIT_STD / math.sqrt(2 * decoder.config.num_hidden_layers)
+    residual = 1 / math.sqrt(2 * decoder.config.num_hidden_layers)
     for name, parameter in sorted(decoder.named_parameters()):
         values = parameter.detach()
         if name.endswith("bias"):
@@ -90,7 +91,8 @@ def initialise(decoder: Decoder, seed: int) -> None:
         elif name.endswith("norm.weight"):
             values.fill_(1.0)
         else:
-            std = residual if name.endswith(("o_proj.weight", "down_proj.weight")) else INIT_STD
+            std = EMBEDDING_STD if name.endswith(("embed_tokens.weight", "lm_head.weight")) else values.shape[1] ** -0.5
+            std *= residual if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0
             values.copy_(torch.randn(values.shape, generator=generator) * std)
 
 

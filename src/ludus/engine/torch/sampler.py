@@ -16,7 +16,7 @@ from typing import Literal
 from ludus.engine.torch.batch import ContinuousBatch, Event, Job
 from ludus.engine.torch.cache import KVCache
 from ludus.engine.torch.weights import LiveWeights
-from ludus.engine.torch.worker import Worker
+from ludus.engine.torch.worker import CLOSED, Worker
 from ludus.errors import LudusError, ModelCallFailed, UsageError
 from ludus.protocols import SampleChunk, SampleRequest, WeightsRef
 
@@ -102,7 +102,8 @@ class TorchSampler:
             publish()
             _call_soon(loop, drained.set)
 
-        self._post(partial(self.batch.drain, then))
+        if not self._post(partial(self.batch.drain, then)):
+            raise UsageError(CLOSED)
         await drained.wait()
 
     def attach(self, count: int = 1) -> None:
@@ -166,16 +167,13 @@ class TorchSampler:
 
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
         jobs = self._outboxes.pop(loop)
-        try:
-            self._post(lambda: self._deliver(self.batch.submit(jobs)))
-        except LudusError as error:
-            for job in jobs:
-                self._inboxes[job][1].put_nowait(ModelCallFailed(str(error)))
+        if not self._post(lambda: self._deliver(self.batch.submit(jobs))):
+            self._deliver(Event(job, ModelCallFailed(CLOSED)) for job in jobs)
 
-    def _post(self, function: Callable[[], object]) -> None:
+    def _post(self, function: Callable[[], object]) -> bool:
         if self._worker is None:
             raise UsageError("the sampler has no engine")
-        self._worker.post(function)
+        return self._worker.post(function)
 
     def _attach(self, change: int) -> None:
         self.batch.num_attached += change
@@ -183,8 +181,9 @@ class TorchSampler:
     def _deliver(self, events: Iterable[Event]) -> None:
         by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Queue[Outcome], Outcome]]] = {}
         for job, outcome in events:
-            if job in self._inboxes:
-                loop, inbox = self._inboxes[job]
+            address = self._inboxes.get(job)
+            if address is not None:
+                loop, inbox = address
                 by_loop.setdefault(loop, []).append((inbox, outcome))
         for loop, letters in by_loop.items():
             _call_soon(loop, partial(_put_all, letters))

@@ -1,8 +1,8 @@
 """The presets' tokenizer and chat template.
 
-Byte-level, so that any text has ids; but the numbers 00 to 99 and the words that instructions are made of (`words.txt`)
-have one token each, so that toy tasks are short. Other words stay letter by letter. Special tokens delimit turns. What a conversation renders to is a prefix of what it renders to after more
-messages, as long as old thinking is kept.
+Byte-level, so that any text has ids; but the numbers 00 to 99 and the words that instructions are made of (see
+`words.txt`) have one token each, so that toy tasks are short. Other words stay letter by letter. Special tokens delimit
+turns. What a conversation renders to is a prefix of what it renders to after more messages, while old thinking is kept.
 """
 
 from __future__ import annotations
@@ -18,20 +18,17 @@ MARKUP = ("<think>", "</think>", "<tool_call>", "</tool_call>")
 """Part of what a reply says: never dropped in decoding."""
 
 CHAT_TEMPLATE = """\
-{%- macro text(content) -%}
-{%- if content is string -%}{{ content }}
-{%- elif content -%}{%- for part in content -%}{{ part.text }}{%- endfor -%}
-{%- endif -%}
-{%- endmacro -%}
-{%- if keep_thinking is not defined -%}{%- set keep_thinking = true -%}{%- endif -%}
+{%- set keep = keep_thinking is not defined or keep_thinking -%}
 {%- set last = namespace(user=-1) -%}
+{%- if not keep -%}
 {%- for message in messages -%}
 {%- if message.role == 'user' -%}{%- set last.user = loop.index0 -%}{%- endif -%}
 {%- endfor -%}
+{%- endif -%}
 {%- set has_system = messages and messages[0].role in ('system', 'developer') -%}
 {%- if has_system or tools -%}
 {{- '<|system|>' -}}
-{%- if has_system -%}{{- text(messages[0].content) -}}{%- endif -%}
+{%- if has_system -%}{{- messages[0].content -}}{%- endif -%}
 {%- if tools -%}
 {{- ('\\n\\n' if has_system else '') + '# Tools\\nCall a tool with '
     + '<tool_call>{"name": ..., "arguments": {...}}</tool_call>. The tools are:' -}}
@@ -41,12 +38,14 @@ CHAT_TEMPLATE = """\
 {%- endif -%}
 {%- for message in messages -%}
 {%- if has_system and loop.first -%}
-{%- elif message.role == 'assistant' -%}
-{{- '<|assistant|>' -}}
-{%- if message.reasoning_content and (keep_thinking or loop.index0 > last.user) -%}
+{%- else -%}
+{{- '<|' + ('system' if message.role == 'developer' else message.role) + '|>' -}}
+{%- if message.reasoning_content and (keep or loop.index0 > last.user) -%}
 {{- '<think>' + message.reasoning_content + '</think>' -}}
 {%- endif -%}
-{{- text(message.content) -}}
+{%- if message.content is string -%}{{- message.content -}}
+{%- elif message.content -%}{%- for part in message.content -%}{{ part.text }}{%- endfor -%}
+{%- endif -%}
 {%- for call in message.tool_calls or [] -%}
 {%- set call = call.function or call -%}
 {{- '<tool_call>{"name": ' + (call.name | tojson) + ', "arguments": ' -}}
@@ -54,9 +53,6 @@ CHAT_TEMPLATE = """\
 {{- '}</tool_call>' -}}
 {%- endfor -%}
 {{- '<|end|>' -}}
-{%- else -%}
-{%- set role = 'system' if message.role == 'developer' else message.role -%}
-{{- '<|' + role + '|>' + text(message.content) + '<|end|>' -}}
 {%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}

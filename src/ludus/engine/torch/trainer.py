@@ -7,17 +7,18 @@ batch is split changes results by rounding only. All work happens on the engine'
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from ludus.engine.torch.attention import PackedAttention
 from ludus.engine.torch.folder import WEIGHTS, load_weights, save_tensors, weights_hash
+from ludus.engine.torch.head import head
 from ludus.engine.torch.losses import LossFn, find_loss
 from ludus.engine.torch.optimizer import FlatAdamW
 from ludus.engine.torch.packing import MicroBatch, check, micro_batches, predictions
@@ -30,6 +31,7 @@ MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}
 """Packed tokens of one forward, by device: what the CPU's caches hold, what fills a GPU."""
 HEAD_ELEMENTS = 1 << 26
 """Logits kept at once (256 MiB in float32); beyond that the head runs in chunks that are recomputed in the backward."""
+ResultT = TypeVar("ResultT")
 EMPTY: NDArray[np.float32] = np.empty(0, dtype=np.float32)
 
 
@@ -40,10 +42,13 @@ class TorchTrainer:
         weights: shared with the sampler.
         worker: the engine's thread.
         micro_batch_tokens: most packed tokens of one forward; None is what suits the device.
+        num_threads: of PyTorch's operators on the CPU while training.
     """
 
-    def __init__(self, weights: LiveWeights, worker: Worker, *, micro_batch_tokens: int | None = None) -> None:
-        self._weights, self._worker = weights, worker
+    def __init__(
+        self, weights: LiveWeights, worker: Worker, *, micro_batch_tokens: int | None, num_threads: int
+    ) -> None:
+        self._weights, self._worker, self._num_threads = weights, worker, num_threads
         device = weights.decoder.device.type
         self._micro_batch_tokens = micro_batch_tokens or MICRO_BATCH_TOKENS.get(device, MICRO_BATCH_TOKENS["cpu"])
         self._optimizer: FlatAdamW | None = None
@@ -52,7 +57,7 @@ class TorchTrainer:
     async def forward(self, data: Sequence[Datum]) -> list[list[float]]:
         """Log-probabilities of each datum's tokens, shape [T] each (entry 0 is 0.0). Raises UsageError."""
         self._check(data)
-        return await self._worker.run(lambda: self._forward(data))
+        return await self._run(lambda: self._forward(data))
 
     async def forward_backward(self, data: Sequence[Datum], loss: Loss) -> TrainResult:
         """Add the gradient of the summed loss to what is accumulated.
@@ -63,11 +68,11 @@ class TorchTrainer:
         """
         self._check(data)
         loss_fn = find_loss(loss.name)
-        return await self._worker.run(lambda: self._forward_backward(data, loss_fn, loss))
+        return await self._run(lambda: self._forward_backward(data, loss_fn, loss))
 
     async def optim_step(self, optimizer: AdamW) -> dict[str, float]:
         """Apply and clear the accumulated gradient; see `FlatAdamW.step` for the metrics."""
-        return await self._worker.run(lambda: self._optim_step(optimizer))
+        return await self._run(lambda: self._optim_step(optimizer))
 
     async def save(self, path: Path) -> Checkpoint:
         """Write model.safetensors, optimizer.safetensors and optimizer.json into the folder `path`."""
@@ -80,6 +85,19 @@ class TorchTrainer:
     async def weights_hash(self) -> str:
         """32 hex digits (blake2b) over the bytes of all parameters, in order of their names."""
         return await self._worker.run(lambda: weights_hash(self._weights.decoder))
+
+    async def _run(self, function: Callable[[], ResultT]) -> ResultT:
+        """The function's result, computed on the engine's thread with the trainer's number of operator threads."""
+
+        def with_threads() -> ResultT:
+            before = torch.get_num_threads()
+            torch.set_num_threads(self._num_threads)
+            try:
+                return function()
+            finally:
+                torch.set_num_threads(before)
+
+        return await self._worker.run(with_threads)
 
     # --- on the engine's thread ------------------------------------------------------------------------------------
 
@@ -146,30 +164,8 @@ class TorchTrainer:
         decoder = self._weights.decoder
         attention = PackedAttention(batch.lengths, decoder.device)
         hidden_PD = decoder(batch.tokens_T, batch.positions_T, attention)[batch.sources_P]
-        rows = max(1, HEAD_ELEMENTS // decoder.config.vocab_size)
-        if len(hidden_PD) <= rows:
-            return self._head(hidden_PD, batch.targets_P, batch.temperatures_P)
-        temperatures_P = batch.temperatures_P
-        pieces = [
-            checkpoint(
-                self._head,
-                hidden_PD[i : i + rows],
-                batch.targets_P[i : i + rows],
-                None if temperatures_P is None else temperatures_P[i : i + rows],
-                use_reentrant=False,
-            )
-            for i in range(0, len(hidden_PD), rows)
-        ]
-        return torch.cat([logprobs for logprobs, _ in pieces]), torch.cat([entropy for _, entropy in pieces])
-
-    def _head(self, hidden_PD: Tensor, targets_P: Tensor, temperatures_P: Tensor | None) -> tuple[Tensor, Tensor]:
-        logits_PV = self._weights.decoder.logits(hidden_PD)
-        if temperatures_P is not None:
-            logits_PV = logits_PV / temperatures_P[:, None]
-        logprobs_PV = logits_PV.log_softmax(-1)
-        with torch.no_grad():
-            entropy_P = -(logprobs_PV.exp() * logprobs_PV).sum(-1)
-        return logprobs_PV.gather(1, targets_P[:, None])[:, 0], entropy_P
+        max_rows = max(1, HEAD_ELEMENTS // decoder.config.vocab_size)
+        return head(decoder, hidden_PD, batch.targets_P, batch.temperatures_P, max_rows)
 
 
 def _scatter(per_datum: list[NDArray[np.float32]], batch: MicroBatch, values_P: Tensor) -> None:

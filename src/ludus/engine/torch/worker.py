@@ -16,6 +16,7 @@ from typing import TypeVar
 from ludus.errors import UsageError
 
 T = TypeVar("T")
+CLOSED = "the engine is closed; make a new one"
 
 
 class Worker:
@@ -42,16 +43,20 @@ class Worker:
         self._thread = threading.Thread(target=self._loop, name="ludus-torch-engine", daemon=True)
         self._thread.start()
 
-    def post(self, function: Callable[[], object]) -> None:
-        """Run a function on the thread, soon, after all that were posted before. Raises UsageError once closed."""
+    def post(self, function: Callable[[], object]) -> bool:
+        """Run a function on the thread, soon, after all that were posted before. False, and nothing, once closed."""
         with self._wake:
-            if self._closed:
-                raise UsageError("the engine is closed; make a new one")
-            self._posted.append(function)
-            self._wake.notify()
+            if not self._closed:
+                self._posted.append(function)
+                self._wake.notify()
+            return not self._closed
 
     async def run(self, function: Callable[[], T]) -> T:
-        """The function's result, computed on the thread. Cancelled before it has started, it never runs."""
+        """The function's result, computed on the thread. Cancelled before it has started, it never runs.
+
+        Raises:
+            UsageError: the worker is closed.
+        """
         future: Future[T] = Future()
 
         def compute() -> None:
@@ -62,7 +67,8 @@ class Worker:
             except BaseException as error:  # noqa: BLE001 (re-raised where it is awaited)
                 future.set_exception(error)
 
-        self.post(compute)
+        if not self.post(compute):
+            raise UsageError(CLOSED)
         return await asyncio.wrap_future(future)
 
     def close(self, last: Callable[[], object]) -> None:

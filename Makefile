@@ -1,0 +1,36 @@
+# Everything rests on `make setup`, which makes .venv in this folder and nothing else.
+PYTHON ?= python3
+SEED ?= 0
+BIN := .venv/bin
+
+.PHONY: setup quickstart test check test-all bench docs clean
+
+setup: .venv/.stamp
+
+.venv/.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group dev --editable '.[train,rg]'
+	touch $@
+
+quickstart: setup
+	$(BIN)/ludus train examples/guess.toml name=guess-$(SEED) seed=$(SEED) overwrite=true
+
+test: setup
+	$(BIN)/python -m pytest -n 2
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m ludus.cli.reference --check docs/cli.md
+
+test-all: setup
+	$(BIN)/python -m pytest -n 2 -m ''
+
+bench: setup
+	$(BIN)/python benchmarks/quickstart_phases.py
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""The command `ludus`: each subcommand is one module that only parses, calls a program and prints."""

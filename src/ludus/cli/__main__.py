@@ -1,0 +1,5 @@
+"""`python -m ludus.cli` is the command `ludus`."""
+
+from ludus.cli.main import main
+
+main()

@@ -1,0 +1,106 @@
+"""`ludus env`: find environments, check them, begin a new one."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import click
+
+from ludus import registry
+from ludus.cli.lazy import LazyGroup
+from ludus.cli.options import arg_option, env_argument, open_environment
+from ludus.cli.output import align, faint, heading, say
+from ludus.errors import UnknownName, UsageError
+
+HERE = "ludus.cli.env"
+
+
+@click.group("env", cls=LazyGroup, lazy={"list": f"{HERE}:list_", "check": f"{HERE}:check", "new": f"{HERE}:new"})
+def env() -> None:
+    """Find environments, check them, begin a new one."""
+
+
+@click.command("list")
+@click.argument("prefix", required=False, default="", metavar="[PREFIX]")
+def list_(prefix: str) -> None:
+    """List what ENV may be; PREFIX: with its colon (rg:) lists what is behind it."""
+    adapters = registry.entries(registry.ADAPTERS)
+    if prefix.partition(":")[0] in adapters and ":" in prefix:
+        rows = [(name, "") for name in _families(adapters[prefix.partition(":")[0]]) if name.startswith(prefix)]
+    else:
+        environments = registry.entries(registry.ENVIRONMENTS)
+        rows = [(name, _about(entry)) for name, entry in environments.items() if name.startswith(prefix)]
+        rows += [(f"{name}:...", _about(entry)) for name, entry in adapters.items() if name.startswith(prefix)]
+    if not rows:
+        raise UnknownName("environment", prefix, [*registry.entries(registry.ENVIRONMENTS), *adapters])
+    for line in align([(name, faint(about)) for name, about in sorted(rows)]):
+        say(line)
+
+
+@click.command("check")
+@env_argument
+@arg_option
+@click.option(
+    "--num-tasks",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Tasks each policy plays.",
+)
+def check(env: str, args: tuple[str, ...], num_tasks: int) -> None:
+    """Check that ENV keeps its promises, and that its reward can't be had for nothing.
+
+    Exits with 1 if a check fails. The same checks in a test: ludus.testing.check_environment.
+    """
+    from ludus.testing.env_suite import check_environment
+
+    findings = check_environment(open_environment(env, args), num_tasks=num_tasks)
+    marks = {True: click.style("ok", fg="green"), False: click.style("FAIL", fg="red", bold=True), None: faint("n/a")}
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        mark = marks[finding.ok] + " " * (4 - len(click.unstyle(marks[finding.ok])))
+        say(f"{mark}  {finding.name.ljust(width)}  {finding.detail if finding.ok is False else faint(finding.detail)}")
+    failed = sum(finding.ok is False for finding in findings)
+    passed = sum(finding.ok is True for finding in findings)
+    say(heading(f"\n{passed} passed, {failed} failed"))
+    sys.exit(1 if failed else 0)
+
+
+@click.command("new")
+@click.argument("name", metavar="NAME")
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    metavar="FOLDER",
+    show_default="this one",
+    help="Folder in which the package is made.",
+)
+def new(name: str, into: Path) -> None:
+    """Make a package with a small environment that works, for you to change."""
+    from ludus.cli.package import write_package
+
+    folder, module = write_package(name, into)
+    say(f"wrote {folder}: a package that works and passes its own tests\n")
+    for command in (f"ludus env check {module}", f"ludus play {module}", f"cd {folder} && pip install -e . && pytest"):
+        say(faint(f"  {command}"))
+
+
+def _about(entry: EntryPoint) -> str:
+    """The first line of what it says about itself; of a plugin that can't be imported, why."""
+    try:
+        doc = entry.load().__doc__ or ""
+    except Exception as error:  # noqa: BLE001 - somebody else's code; the list goes on, and says so
+        return f"can't be imported: {type(error).__name__}: {error}"
+    return str(doc.strip().partition("\n")[0])
+
+
+def _families(entry: EntryPoint) -> list[str]:
+    """Full names of what is behind a prefix: its module's function `families` names them."""
+    families = getattr(sys.modules[entry.load().__module__], "families", None)
+    if families is None:
+        raise UsageError(f"{entry.name}: does not list what it has")
+    return [f"{entry.name}:{family}" for family in families()]

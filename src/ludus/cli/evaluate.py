@@ -1,0 +1,186 @@
+"""`ludus eval`: any model in any environment, as one row of numbers that can be trusted."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ludus.cli.options import (
+    arg_option,
+    env_argument,
+    file_name,
+    json_option,
+    open_environment,
+    split_option,
+)
+from ludus.cli.output import faint, heading, note, say, say_json
+from ludus.cli.stopping import INTERRUPTED, Stopper
+from ludus.cli.watch import watching
+
+if TYPE_CHECKING:
+    from ludus.programs.evaluate import Evaluation
+
+
+def _price(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, float] | None:
+    """IN,OUT as two amounts of dollars. Raises click.BadParameter."""
+    if value is None:
+        return None
+    try:
+        prompt, completion = (float(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"expected two numbers such as 0.25,2, got {value!r}") from None
+    return prompt, completion
+
+
+COUNT = click.IntRange(min=1)
+
+
+@click.command("eval")
+@env_argument
+@click.option(
+    "-m",
+    "--model",
+    "models",
+    multiple=True,
+    required=True,
+    metavar="M",
+    help="A model folder, a run folder, openai:NAME or demonstrator; several make one table.",
+)
+@split_option("test")
+@click.option(
+    "-n",
+    "--num-tasks",
+    type=COUNT,
+    metavar="N",
+    default=100,
+    show_default=True,
+    help="Tasks, from the split's first on.",
+)
+@click.option("-k", "--samples", type=COUNT, metavar="N", default=1, show_default=True, help="Rollouts a task.")
+@click.option("--concurrency", type=COUNT, metavar="N", default=64, show_default=True, help="Rollouts at once.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), metavar="N", default=0, show_default=True, help="Of everything that is drawn."
+)
+@click.option("--max-tokens", type=COUNT, metavar="N", show_default="the environment's", help="Tokens a reply.")
+@click.option(
+    "--temperature",
+    type=click.FloatRange(min=0),
+    metavar="X",
+    show_default="the environment's, or 1",
+    help="0 is greedy.",
+)
+@arg_option
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    show_default="a new runs/eval-ENV-MODEL-N",
+    help="The run folder; gone on with if it is there.",
+)
+@click.option("--base-url", metavar="URL", help="Of the API behind openai:NAME, whose key is $OPENAI_API_KEY.")
+@click.option("--price", callback=_price, metavar="IN,OUT", help="Dollars per million prompt and completion tokens.")
+@click.option(
+    "--max-cost", type=click.FloatRange(min=0), metavar="DOLLARS", help="End there, per model; needs --price."
+)
+@click.option(
+    "--max-tokens-total", type=COUNT, metavar="N", help="End after so many tokens, prompts included, per model."
+)
+@click.option(
+    "--timeout-s",
+    metavar="X",
+    type=click.FloatRange(min=0, min_open=True),
+    default=600,
+    show_default=True,
+    help="Seconds a rollout may take.",
+)
+@click.option(
+    "--workers",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Processes that run the environment; 0 runs it in this one.",
+)
+@json_option
+def evaluate(
+    env: str, models: tuple[str, ...], args: tuple[str, ...], out: Path | None,
+    max_cost: float | None, max_tokens_total: int | None, as_json: bool, **settings: Any,
+) -> None:  # fmt: skip
+    """Evaluate models in an environment.
+
+    ENV is a registered name (ludus env list), path/to/file.py[:Class], module:Class or rg:FAMILY.
+
+    \b
+        ludus eval guess --model demonstrator --model runs/guess
+        ludus eval rg:spell_backward --model openai:NAME --price 0.25,2 --max-cost 1
+    """
+    if max_cost is not None and settings["price"] is None:
+        raise click.UsageError("--max-cost needs --price, or no cost is known")
+    from ludus.programs.evaluate import Budget, evaluate_async
+
+    environment = open_environment(env, args)
+    _check_models(models, settings["base_url"])
+    settings["budget"] = Budget(max_cost, max_tokens_total)
+    stopper = Stopper("finishing the rollouts that run")
+    results: list[Evaluation] = []
+    for model in models:
+        folder = _folder(env, model, out, several=len(models) > 1)
+        with watching(f"{env} · {model} → {folder}", {}) as see:
+            program = partial(
+                evaluate_async, environment, model, out=folder, progress=see,
+                on_start=lambda scheduler: stopper.stops(partial(setattr, scheduler, "stopping", True)), **settings,
+            )  # fmt: skip
+            results.append(stopper.run(program))
+        if stopper.asked:
+            break
+    _print(results, as_json=as_json, several=len(models) > 1)
+    if stopper.asked:
+        sys.exit(INTERRUPTED)
+
+
+def _check_models(models: tuple[str, ...], base_url: str | None) -> None:
+    """What can be known to be wrong before the first one runs. Raises UsageError, ModelFolderError."""
+    from ludus.programs.models import DEMONSTRATOR, OPENAI, model_folder, open_model
+
+    for model in models:
+        if model.startswith(OPENAI):
+            open_model(model, base_url=base_url)
+        elif model != DEMONSTRATOR and base_url is None:
+            model_folder(model)
+
+
+def _folder(env: str, model: str, out: Path | None, *, several: bool) -> Path:
+    if out is not None:
+        return out / file_name(model) if several else out
+    stem = f"eval-{file_name(env)}-{file_name(model)}"
+    paths = (Path("runs") / f"{stem}-{number}" for number in itertools.count(1))
+    return next(path for path in paths if not path.exists())
+
+
+def _print(results: list[Evaluation], *, as_json: bool, several: bool) -> None:
+    if as_json:
+        values = [result.to_dict() for result in results]
+        say_json({"results": values} if several else values[0])
+        return
+    from ludus.cli.results import results_table
+
+    first = results[0]
+    what = f"{first.num_tasks} tasks of {first.split}" + (f" × {first.samples} samples" if first.samples > 1 else "")
+    say(f"\n{heading(first.env)}  {faint(what)}\n")
+    for line in results_table(results):
+        say("  " + line)
+    say()
+    for result in results:
+        if result.stopped:
+            say(f"  {result.model} ended early: {result.stopped}")
+    for result in results:
+        say(faint(f"  ludus show {result.out}"))
+    if len(results) > 1:
+        say(faint(f"  ludus compare {results[0].out} {results[1].out}"))
+    if any(result.stopped for result in results):
+        note("the same command with --out goes on where it stopped")

@@ -1,0 +1,77 @@
+"""`ludus show`: the rollouts of a run, and one of them turn by turn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ludus.cli.output import align, decimals, faint, heading, say
+
+if TYPE_CHECKING:
+    from ludus.store import PurposeSummary, RolloutIndex
+
+
+@click.command("show")
+@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("rollout", required=False, metavar="[ROLLOUT]")
+@click.option("--purpose", metavar="P", help="Only those made for this: train, eval, eval:end, ...")
+@click.option("--task", metavar="T", help="Only those of the task with this id.")
+@click.option("--failed", is_flag=True, help="Only those that failed.")
+@click.option(
+    "--limit", metavar="N", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many."
+)
+def show(run: Path, rollout: str | None, purpose: str | None, task: str | None, failed: bool, limit: int) -> None:
+    """List the rollouts of RUN, or print one of them turn by turn."""
+    from ludus.store import RolloutIndex, RunFolder
+
+    with RunFolder.open(run), RolloutIndex(run) as index:
+        if rollout is None:
+            _list(index, run, purpose, task, failed, limit)
+            return
+        from ludus.cli.transcript import rollout_lines
+
+        for line in rollout_lines(index.get(rollout)):
+            say(line)
+
+
+def _list(index: RolloutIndex, run: Path, purpose: str | None, task: str | None, failed: bool, limit: int) -> None:
+    from ludus.cli.transcript import listing
+    from ludus.errors import UnknownName
+
+    purposes = index.purposes()
+    names = [summary.purpose for summary in purposes]
+    if purpose is not None and purpose not in names:
+        raise UnknownName("purpose", purpose, names)
+    if not (purpose or task or failed):
+        for line in _overview(purposes):
+            say(line)
+        say()
+    rows = index.query(purpose=purpose, task=task, limit=None if failed else limit + 1)
+    rows = [row for row in rows if row.boundary or not failed]
+    if not rows:
+        say("no rollout matches")
+        return
+    for line in listing(rows[:limit]):
+        say(line)
+    if len(rows) > limit:
+        say(faint(f"... and more: --limit {limit * 5}, --purpose {rows[-1].purpose}, --task, --failed"))
+    say(faint(f"\n  ludus show {run} {rows[0].id}"))
+
+
+def _overview(purposes: list[PurposeSummary]) -> list[str]:
+    """What the run holds, a row a purpose."""
+    table = [[heading(name) for name in ("made for", "rollouts", "tasks", "reward", "cut off", "failed", "excluded")]]
+    for s in purposes:
+        counts = (s.num_truncated, s.num_policy_failures, s.num_excluded)
+        table.append(
+            [
+                s.purpose,
+                str(s.num_rollouts),
+                str(s.num_tasks),
+                decimals(s.mean_reward),
+                *(str(n or "–") for n in counts),
+            ]
+        )
+    return align(table, right=range(1, 7))

@@ -1,0 +1,93 @@
+"""`ludus train`: from a recipe to a better model, watched on the way, summed up at the end."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ludus.cli.options import json_option
+from ludus.cli.output import note, say, say_json
+from ludus.cli.stopping import INTERRUPTED, Stopper
+from ludus.cli.watch import watching
+
+if TYPE_CHECKING:
+    from ludus.programs.recipe import Recipe
+    from ludus.programs.training import Training
+
+
+@click.command("train")
+@click.argument("recipe", required=False, metavar="[RECIPE]", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option(
+    "--resume",
+    "resumed",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Go on with a run from its newest state.",
+)
+@json_option
+def train(recipe: Path | None, overrides: tuple[str, ...], resumed: Path | None, as_json: bool) -> None:
+    """Train a model as RECIPE (a TOML file) says.
+
+    KEY=VALUE sets a value of the recipe, such as rl.steps=10. Ctrl-C finishes what is running and saves; --resume goes
+    on from there.
+
+    \b
+        ludus train examples/guess.toml name=mine seed=1
+        ludus train --resume runs/mine
+    """
+    if (recipe is None) == (resumed is None):
+        raise click.UsageError("give either a RECIPE or --resume RUN")
+    from ludus.programs.recipe import Recipe
+
+    if resumed is not None:
+        checked = _recorded_recipe(resumed)
+    else:
+        from ludus import config
+
+        assert recipe is not None  # one of the two is given
+        checked = config.load(Recipe, recipe, overrides)
+    stopper = Stopper("finishing what is running, then saving")
+    result = _run(checked, resumed, stopper)
+    _print(result, checked, as_json=as_json)
+    if stopper.asked:
+        note(f"stopped early; go on with: ludus train --resume {result['run']}")
+        sys.exit(INTERRUPTED)
+
+
+def _recorded_recipe(run: Path) -> Recipe:
+    """What a run folder says it is; opening it first makes the better error."""
+    from ludus import config
+    from ludus.programs.recipe import Recipe
+    from ludus.store import RunFolder
+
+    with RunFolder.open(run):
+        return config.load(Recipe, run / "config.toml")
+
+
+def _run(recipe: Recipe, resumed: Path | None, stopper: Stopper) -> dict[str, Any]:
+    from ludus.programs import train as program
+
+    folder = resumed or Path(recipe.runs) / recipe.name
+    steps = {"sft": recipe.sft.steps if recipe.sft else 0, "rl": recipe.rl.steps if recipe.rl else 0}
+
+    def on_start(training: Training) -> None:
+        stopper.stops(training.stop)
+
+    with watching(f"{recipe.env} · {recipe.model} → {folder}", steps) as see:
+        if resumed is not None:
+            return stopper.run(lambda: program.resume(resumed, progress=see, on_start=on_start))
+        return stopper.run(lambda: program.train(recipe, progress=see, on_start=on_start))
+
+
+def _print(result: dict[str, Any], recipe: Recipe, *, as_json: bool) -> None:
+    if as_json:
+        say_json(result)
+        return
+    from ludus.cli.summary import summary
+
+    for line in summary(result, recipe.env):
+        say(line)

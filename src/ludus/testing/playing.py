@@ -1,0 +1,83 @@
+"""What all checks of an environment share: its tasks, and rollouts through the real scheduler."""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ludus.authoring.calling import call, inject, wanted
+from ludus.authoring.context import Context
+from ludus.authoring.environment import Environment
+from ludus.authoring.tasks import take
+from ludus.errors import TooManyFailures
+from ludus.recording.backend import Backend
+from ludus.rollouts.scheduler import Plan, Scheduler
+from ludus.types import MAIN_ROLE, Rollout, Sampling, Task
+
+ROLLOUT_TIMEOUT_S = 60.0
+SCANNED = 10
+"""Tasks looked at for each one played."""
+
+
+@dataclass
+class Subject:
+    """The environment under examination and what has been seen of it so far."""
+
+    env: Environment
+    num_tasks: int
+    scanned: dict[str, list[Task]] = field(default_factory=dict)
+    """Tasks by split, `SCANNED` times as many as are played."""
+    demonstrations: list[Rollout] = field(default_factory=list)
+    played: list[Rollout] = field(default_factory=list)
+    """Rollouts of every degenerate strategy."""
+
+    @property
+    def split(self) -> str:
+        """The split that is played."""
+        return "train" if "train" in self.env.splits else self.env.splits[0]
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The tasks that are played."""
+        return self.scanned.get(self.split, [])[: self.num_tasks]
+
+    @property
+    def other_tasks(self) -> list[Task]:
+        """Tasks of the same split that are not played: what a policy could have learnt by heart."""
+        return self.scanned.get(self.split, [])[self.num_tasks :]
+
+    async def scan(self) -> None:
+        """Collect the tasks of all splits. Raises what `tasks` raises."""
+        for split in self.env.splits:
+            self.scanned[split] = await call(take, self.env, split, SCANNED * self.num_tasks)
+
+    async def play(self, backend: Backend, tasks: Sequence[Task], sampling: Sampling | None = None) -> list[Rollout]:
+        """One rollout of each task, in order, without retries. Failed ones are in the result."""
+        rollouts: dict[str, Rollout] = {}
+        plan = Plan(
+            purpose="check", split=self.split, sampling=sampling or Sampling(), concurrency=16,
+            timeout_s=ROLLOUT_TIMEOUT_S, max_retries=0,
+        )  # fmt: skip
+        visits = [(task, visit) for visit, task in enumerate(tasks)]
+        try:
+            async with Scheduler(self.env, {MAIN_ROLE: backend}, plan) as scheduler:
+                async for group in scheduler.groups(visits, 1):
+                    rollouts.update((rollout.group, rollout) for rollout in group.rollouts)
+        except TooManyFailures:
+            pass  # what finished says why
+        return sorted(rollouts.values(), key=lambda rollout: rollout.seeds.visit)
+
+    async def has_demonstration(self, task: Task) -> bool:
+        """Whether the expert has something to say; taken for granted where only a running rollout could tell."""
+        demonstrate = self.env.demonstrate
+        if inspect.isgeneratorfunction(demonstrate) or not set(wanted(demonstrate)) <= {"task", "random"}:
+            return True
+        ctx = Context(task=task, models={}, random=random.Random(0))
+        return await call(demonstrate, **inject(demonstrate, ctx.injectable())) is not None
+
+
+def failures(rollouts: Sequence[Rollout]) -> list[str]:
+    """What went wrong through no fault of the policy, one line a rollout."""
+    return [f"task {r.task.id}: {r.failure.boundary}: {r.failure.error}" for r in rollouts if r.failure and r.excluded]

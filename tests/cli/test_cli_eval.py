@@ -1,0 +1,168 @@
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ludus.cli.options import file_name
+from ludus.cli.output import align
+from ludus.cli.results import results_table
+from ludus.programs.evaluate import Evaluation
+
+GATED = '''
+import asyncio, pathlib
+import ludus
+
+class Gated(ludus.Environment):
+    """Waits in every rollout until a file is there."""
+    def tasks(self, split):
+        return [ludus.Task(prompt=str(i), answer="x") for i in range(50)]
+    async def setup(self, ctx):
+        pathlib.Path("started").touch()
+        while not pathlib.Path("go").exists():
+            await asyncio.sleep(0.01)
+    def demonstrate(self, task):
+        return task.answer
+    @ludus.reward
+    def right(self, task, rollout):
+        return rollout.reply == task.answer
+'''
+
+
+def evaluation(model="m", **changed):
+    values = dict(
+        env="e", model=model, split="test", num_tasks=10, samples=1, mean=0.5, se=0.1, interval=(0.3, 0.7),
+        bounds=(0.4, 0.6), pass_at={"1": 0.5}, pass_hat={"1": 0.5}, metrics={"num_turns": 2.0, "solved": 0.5},
+        num_excluded=0, num_retried=0, excluded_rate=0.0, failed_rate=0.0, truncated_rate=0.25,
+        tokens={"prompt": 1500, "completion": 200}, cost=0.0, latency_s={"p50": 0.1, "p90": 0.2}, seconds=1.0,
+    )  # fmt: skip
+    return Evaluation(**{**values, **changed})
+
+
+def test_json_is_one_object_and_nothing_else(ludus):
+    result = ludus("eval", "guess", "--model", "demonstrator", "-n", 5, "-k", 2, "--json")
+    found = json.loads(result.stdout)
+    assert result.stdout.count("\n") == 1
+    assert (found["env"], found["model"], found["num_tasks"], found["samples"]) == ("guess", "demonstrator", 5, 2)
+    assert {"mean", "se", "pass_at", "metrics", "num_excluded", "out"} <= found.keys()
+    assert found["out"] == "runs/eval-guess-demonstrator-1"
+    assert json.loads(Path(found["out"], "result.json").read_text())["mean"] == found["mean"]
+
+
+def test_what_is_not_a_number_is_null(ludus):
+    assert json.loads(ludus("eval", "guess", "--model", "demonstrator", "-n", 1, "--json").stdout)["se"] is None
+
+
+def test_several_models_are_one_table_and_one_object(ludus):
+    args = ["eval", "guess", "--model", "demonstrator", "--model", "demonstrator", "-n", 4]
+    found = json.loads(ludus(*args, "--json").stdout)
+    assert [result["out"][-1] for result in found["results"]] == ["1", "2"]
+    assert found["results"][0]["mean"] == found["results"][1]["mean"]
+    lines = ludus(*args).stdout.splitlines()
+    assert sum(line.startswith("  demonstrator") for line in lines) == 2
+    assert "ludus compare runs/eval-guess-demonstrator-3 runs/eval-guess-demonstrator-4" in lines[-1]
+
+
+def test_out_with_the_same_settings_is_gone_on_with_and_with_others_refused(ludus, evaluated):
+    again = json.loads(
+        ludus("eval", "guess", "--model", "demonstrator", "-n", 8, "--out", evaluated, "--json").stdout
+    )
+    assert again["num_tasks"] == 8
+    assert len(list(evaluated.glob("rollouts/*"))) >= 1
+    refused = ludus("eval", "guess", "--model", "demonstrator", "--seed", 1, "--out", evaluated, "--json", code=1)
+    assert "other settings" in refused.stderr and refused.stdout == ""
+
+
+def test_options_reach_the_environment_and_the_sampler(ludus, tiny_model):
+    found = json.loads(
+        ludus(
+            "eval", "guess", "--model", tiny_model, "-n", 2, "--arg", "turns=2", "--max-tokens", 3, "--temperature", 0,
+            "--json",
+        ).stdout
+    )  # fmt: skip
+    assert found["metrics"]["num_turns"] <= 2.0
+    assert found["tokens"]["completion"] <= 2 * 2 * 3
+    assert found["out"] == "runs/eval-guess-tiny-1"
+
+
+def test_a_budget_ends_it_early(ludus, tiny_model):
+    args = ["--concurrency", 1, "--max-tokens-total", 1]
+    found = json.loads(ludus("eval", "guess", "--model", tiny_model, "-n", 30, *args, "--json").stdout)
+    assert found["num_tasks"] < 30
+    assert "the tokens reached" in found["stopped"]
+
+
+def test_workers_run_the_environment(ludus, tiny_model):
+    found = json.loads(ludus("eval", "guess", "--model", tiny_model, "-n", 2, "--workers", 1, "--json").stdout)
+    assert found["num_tasks"] == 2 and found["num_excluded"] == 0
+
+
+def test_bounds_and_cost_are_columns_only_where_they_say_something():
+    plain = "\n".join(results_table([evaluation()]))
+    assert "bounds" not in plain and "cost" not in plain
+    text = "\n".join(results_table([evaluation("a"), evaluation("b", num_excluded=3, excluded_rate=0.3, cost=0.5)]))
+    assert "bounds" in text and "[0.400, 0.600]" in text and "$0.5000" in text and "3 (30.0%)" in text
+
+
+def test_a_table_of_models_has_a_row_each():
+    lines = results_table([evaluation("a"), evaluation("longer", mean=0.25, pass_at={"1": 0.25, "4": 0.75})])
+    assert len(lines) == 3
+    assert lines[2].split()[:4] == ["longer", "0.250", "±", "0.100"]
+    assert "pass@4" in lines[0] and "–" in lines[1]
+
+
+def test_columns_are_aligned():
+    assert align([["a", "1"], ["bb", "10"]], right=[1]) == ["a    1", "bb  10"]
+
+
+def test_names_of_folders():
+    assert file_name("openai:org/large") == "openai-org-large"
+    assert file_name("envs/shop.py:Shop") == "shop.py-Shop"
+    assert file_name("rg:spell_backward") == "rg-spell_backward"
+    assert file_name(".") == Path.cwd().name
+
+
+class Gate:
+    """`ludus eval` on rollouts that wait; every step is a handshake."""
+
+    def __init__(self, folder, *args):
+        self.folder = folder
+        (folder / "gated.py").write_text(GATED)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "ludus.cli", "eval", "gated.py", "--model", "demonstrator", "--concurrency", "2", *args],
+            cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        while not (folder / "started").exists():
+            assert self.process.poll() is None, self.process.stderr.read()
+            time.sleep(0.01)
+
+    def signal_and_wait_for(self, number, words):
+        self.process.send_signal(number)
+        for line in self.process.stderr:
+            if words in line:
+                return
+        raise AssertionError(f"it never said {words!r}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_finishes_what_runs_and_prints_it(tmp_path, number):
+    gate = Gate(tmp_path, "--json")
+    gate.signal_and_wait_for(number, "finishing the rollouts that run; again to abort")
+    (tmp_path / "go").touch()
+    out, _ = gate.process.communicate(timeout=60)
+    found = json.loads(out)
+    assert gate.process.returncode == 130
+    assert found["stopped"] == "interrupted"
+    assert 1 <= found["num_tasks"] < 50 and found["mean"] == 1.0
+
+
+def test_the_second_signal_aborts(tmp_path):
+    gate = Gate(tmp_path)
+    gate.signal_and_wait_for(signal.SIGINT, "again to abort")
+    gate.process.send_signal(signal.SIGINT)
+    out, err = gate.process.communicate(timeout=60)
+    assert gate.process.returncode == 130
+    assert out == "" and err.strip() == "aborted"
