@@ -6,8 +6,9 @@ One step of reinforcement learning on a language model is: sample a group of rep
 ask of each how much better than its siblings it was (the advantage), make the tokens of the better ones more likely
 and those of the others less, by no more than a trust region allows, and sample again with the new weights.
 
-This is the default algorithm of Ludus without its speed: a test feeds recorded rollouts to both and compares loss and
-gradients. Left out is what the mathematics doesn't need: key-value caches, chat templates, tools, failures.
+This is what Ludus does with `advantage = "grpo"` and its other defaults, without the speed: a test feeds recorded
+rollouts to both and compares loss and gradients. Left out is what the mathematics doesn't need: caches, chat
+templates, tools, failures.
 
 Shape suffixes: _G rollouts of a group, _T packed tokens, _V vocabulary, _D features.
 """
@@ -73,7 +74,8 @@ def sample(policy: Policy, prompts: Sequence[list[int]], end: int, most: int, te
 def group_advantages(rewards_G: Tensor) -> Tensor:
     """(r - mean(r)) / (std(r) + 1e-4), with the sample's standard deviation (GRPO, arXiv:2402.03300).
 
-    The mean of the siblings stands in for a learned value function: how good is this prompt's usual reply?
+    The mean of the siblings stands in for a learned value function: how good is this prompt's usual reply? The division
+    gives prompts that are nearly always (or never) solved the loudest voice; Dr. GRPO (2503.20783) leaves it out.
     """
     return (rewards_G - rewards_G.mean()) / (rewards_G.std(correction=1) + STD_EPSILON)
 

@@ -124,7 +124,9 @@ def test_files_that_hold_no_one_environment(tmp_path, sums):
         load_environment(f"{sums}:Sum")
     two = tmp_path / "two.py"
     two.write_text(sums.read_text() + "\nclass More(Sums): ...\n")
-    with pytest.raises(UsageError, match=r"must name one environment class, as .*two.py:Class \(it holds: Sums, More\)"):
+    with pytest.raises(
+        UsageError, match=r"must name one environment class, as .*two.py:Class \(it holds: Sums, More\)"
+    ):
         load_environment(str(two))
     empty = tmp_path / "empty.py"
     empty.write_text("from ludus.environments.guess import Guess\n")
@@ -159,7 +161,7 @@ def test_unknown_options():
 def test_options_where_there_are_none(tmp_path):
     path = tmp_path / "plain.py"
     path.write_text("import ludus\nclass Plain(ludus.Environment): ...\n")
-    with pytest.raises(ConfigError, match="plain.py has no options, got 'x'"):
+    with pytest.raises(ConfigError, match=r"plain\.py has no options, got 'x'"):
         load_environment(str(path), {"x": 1})
 
 

@@ -13,8 +13,9 @@ from ludus.authoring.tasks import from_dataset, from_jsonl, from_row, take
 from ludus.errors import ConfigError, UnknownName
 from ludus.types import Task
 
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | FINITE | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )  # fmt: skip
@@ -29,7 +30,17 @@ def test_a_task_survives_json(prompt, answer, info):
 
 def test_the_id_is_of_the_content():
     assert Task(prompt="a").id == Task(prompt="a").id
-    assert len({Task(prompt="a").id, Task(prompt="b").id, Task(prompt="a", answer=1).id, Task(prompt="a", info={"x": 1}).id}) == 4
+    assert (
+        len(
+            {
+                Task(prompt="a").id,
+                Task(prompt="b").id,
+                Task(prompt="a", answer=1).id,
+                Task(prompt="a", info={"x": 1}).id,
+            }
+        )
+        == 4
+    )
     named = Task(prompt="a", id="first")
     assert (named.id, named.content_key()) == ("first", Task(prompt="a").id)
 

@@ -33,12 +33,13 @@ class Gated(ludus.Environment):
 
 
 def evaluation(model="m", **changed):
-    values = dict(
-        env="e", model=model, split="test", num_tasks=10, samples=1, mean=0.5, se=0.1, interval=(0.3, 0.7),
-        bounds=(0.4, 0.6), pass_at={"1": 0.5}, pass_hat={"1": 0.5}, metrics={"num_turns": 2.0, "solved": 0.5},
-        num_excluded=0, num_retried=0, excluded_rate=0.0, failed_rate=0.0, truncated_rate=0.25,
-        tokens={"prompt": 1500, "completion": 200}, cost=0.0, latency_s={"p50": 0.1, "p90": 0.2}, seconds=1.0,
-    )  # fmt: skip
+    values = {
+        "env": "e", "model": model, "split": "test", "num_tasks": 10, "samples": 1, "mean": 0.5, "se": 0.1,
+        "interval": (0.3, 0.7), "bounds": (0.4, 0.6), "pass_at": {"1": 0.5}, "pass_hat": {"1": 0.5},
+        "metrics": {"num_turns": 2.0, "solved": 0.5}, "num_excluded": 0, "num_retried": 0, "excluded_rate": 0.0,
+        "failed_rate": 0.0, "truncated_rate": 0.25, "tokens": {"prompt": 1500, "completion": 200}, "cost": 0.0,
+        "latency_s": {"p50": 0.1, "p90": 0.2}, "seconds": 1.0,
+    }  # fmt: skip
     return Evaluation(**{**values, **changed})
 
 
@@ -67,9 +68,7 @@ def test_several_models_are_one_table_and_one_object(ludus):
 
 
 def test_out_with_the_same_settings_is_gone_on_with_and_with_others_refused(ludus, evaluated):
-    again = json.loads(
-        ludus("eval", "guess", "--model", "demonstrator", "-n", 8, "--out", evaluated, "--json").stdout
-    )
+    again = json.loads(ludus("eval", "guess", "--model", "demonstrator", "-n", 8, "--out", evaluated, "--json").stdout)
     assert again["num_tasks"] == 8
     assert len(list(evaluated.glob("rollouts/*"))) >= 1
     refused = ludus("eval", "guess", "--model", "demonstrator", "--seed", 1, "--out", evaluated, "--json", code=1)
@@ -98,6 +97,37 @@ def test_a_budget_ends_it_early(ludus, tiny_model):
 def test_workers_run_the_environment(ludus, tiny_model):
     found = json.loads(ludus("eval", "guess", "--model", tiny_model, "-n", 2, "--workers", 1, "--json").stdout)
     assert found["num_tasks"] == 2 and found["num_excluded"] == 0
+
+
+FAILING = '''
+import ludus
+
+class Failing(ludus.Environment):
+    """Fails, in so far as it is told to."""
+    def __init__(self, share: float, note: str | None = None):
+        self.share = share
+    def tasks(self, split):
+        return [ludus.Task(prompt=str(i), answer="x", info={"fails": i < 10 * self.share}) for i in range(10)]
+    def demonstrate(self, task):
+        return task.answer
+    @ludus.reward
+    def right(self, task, rollout):
+        return 1 / (not task.info["fails"])
+'''
+
+
+def test_exclusions_are_bounded_and_explained(ludus):
+    Path("failing.py").write_text(FAILING)
+    out = ludus("eval", "failing.py", "-m", "demonstrator", "--arg", "share=0.2").stdout
+    assert "[0.800, 1.000]" in out and "2 (20.0%)" in out
+    assert "most of them for: " in out and "division by zero" in out and "--failed" in out
+
+
+def test_nothing_scored_is_an_error(ludus):
+    Path("failing.py").write_text(FAILING)
+    result = ludus("eval", "failing.py", "-m", "demonstrator", "-n", 2, "--arg", "share=1", "--json", code=1)
+    assert json.loads(result.stdout)["mean"] is None
+    assert "no rollout could be scored" in result.stderr
 
 
 def test_bounds_and_cost_are_columns_only_where_they_say_something():
@@ -132,7 +162,7 @@ class Gate:
         self.folder = folder
         (folder / "gated.py").write_text(GATED)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "ludus.cli", "eval", "gated.py", "--model", "demonstrator", "--concurrency", "2", *args],
+            [sys.executable, "-m", "ludus.cli", "eval", "gated.py", "-m", "demonstrator", "--concurrency", "2", *args],
             cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         while not (folder / "started").exists():

@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[2]
 
 def loaded_by(code):
     script = f"import sys\n{code}\nprint(*[name for name in {HEAVY} if name in sys.modules])"
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.splitlines()
+    return subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
 
 
 def test_importing_ludus_loads_nothing_heavy():
@@ -119,7 +121,8 @@ def test_what_is_wrong_on_disk_is_one_line_on_stderr_and_exit_code_1(ludus, args
 
 def test_an_error_that_nobody_raised_on_purpose_keeps_its_traceback(tmp_path):
     (tmp_path / "broken.py").write_text(
-        "import ludus\nclass Broken(ludus.Environment):\n    def tasks(self, split):\n        raise RuntimeError('my bug')\n"
+        "import ludus\nclass Broken(ludus.Environment):\n"
+        "    def tasks(self, split):\n        raise RuntimeError('my bug')\n"
     )
     run = subprocess.run(
         [sys.executable, "-m", "ludus.cli", "eval", "broken.py", "--model", "demonstrator"],
@@ -139,7 +142,9 @@ def test_a_reader_that_has_gone_is_no_error():
 
 
 def test_the_reference_is_up_to_date():
-    assert (ROOT / "docs" / "cli.md").read_text() == reference.reference(), "run python -m ludus.cli.reference docs/cli.md"
+    assert (ROOT / "docs" / "cli.md").read_text() == reference.reference(), (
+        "run python -m ludus.cli.reference docs/cli.md"
+    )
 
 
 def test_every_command_and_option_has_help():

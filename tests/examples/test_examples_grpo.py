@@ -110,7 +110,7 @@ def gradients(decoder):
 
 async def test_loss_and_gradients_are_those_of_the_package(twin, folder):
     """On the batch that was just sampled, and again after a step has moved the policy into the clip."""
-    config, engine = RlConfig(), TorchEngine(folder, device="cpu", threads=1)
+    config, engine = RlConfig(advantage="grpo"), TorchEngine(folder, device="cpu", threads=1)
     try:
         groups = await sample_groups(engine, folder)
         used = [group for group in groups if has_variance(group, [MAIN_ROLE])]
@@ -144,7 +144,7 @@ def test_advantages_are_those_of_the_package(twin):
     from ludus.programs.advantages import ADVANTAGES
 
     rewards_G = torch.tensor([0.0, 1.0, 0.25, 1.0], dtype=torch.float64)
-    ours = ADVANTAGES[RlConfig().advantage](rewards_G.numpy())
+    ours = ADVANTAGES["grpo"](rewards_G.numpy())
     assert twin.group_advantages(rewards_G).tolist() == pytest.approx(ours.tolist(), rel=1e-12)
 
 

@@ -1,4 +1,4 @@
-"""Every rollout's own OpenAI-compatible address: in process and over a socket, streaming or not, for its holder alone."""
+"""Every rollout's own OpenAI-compatible address: in process or over a socket, streaming or not, for its holder only."""
 
 import asyncio
 from contextlib import asynccontextmanager

@@ -87,7 +87,9 @@ class SynchronousAgent(Book):
         with OpenAI(base_url=ctx.model.base_url, api_key=ctx.model.api_key) as client:
             messages: list[Any] = self.opening(ctx.task)
             for _ in range(3):
-                message = client.chat.completions.create(model="gpt", messages=messages, tools=[LOOK_UP]).choices[0].message
+                message = (
+                    client.chat.completions.create(model="gpt", messages=messages, tools=[LOOK_UP]).choices[0].message
+                )
                 messages.append(message.to_dict())
                 for called in message.tool_calls or ():
                     word = json.loads(called.function.arguments)["word"]
@@ -142,7 +144,9 @@ async def train_one_step(engine, groups) -> None:
     before = engine.logits_V.copy()
     result = await engine.forward_backward(data, Loss("importance_sampling"))
     await engine.optim_step(AdamW(lr=0.1))
-    sampled = np.concatenate([[p for p, m in zip(s.sequence.logprobs, s.sequence.sampled_mask, strict=True) if m] for s in samples])
+    sampled = np.concatenate(
+        [[p for p, m in zip(s.sequence.logprobs, s.sequence.sampled_mask, strict=True) if m] for s in samples]
+    )
     np.testing.assert_allclose(result.logprobs, sampled, rtol=1e-5)  # what was recorded is what the trainer computes
     yes, no = (engine.tokenizer.encode(letter)[0] for letter in "yn")
     assert engine.logits_V[yes] > before[yes]

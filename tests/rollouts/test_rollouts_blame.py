@@ -1,9 +1,9 @@
 """Every failure has one boundary and one blame, whoever raises what, where; and its siblings live on."""
 
 import asyncio
-import os
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import openai
@@ -28,7 +28,11 @@ def calls_tool(messages, arguments="{}", name="do"):
         return messages[-1]["content"]
     from ludus.renderers.parsing import tool_calls_of
 
-    message = {"role": "assistant", "content": "", "tool_calls": [{**CALL, "function": {"name": name, "arguments": arguments}}]}
+    message = {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{**CALL, "function": {"name": name, "arguments": arguments}}],
+    }
     return Reply(message, tool_calls_of(message), "tool_calls")
 
 
@@ -116,7 +120,7 @@ async def test_a_failure_shows_the_authors_own_line():
     assert rollout.failure.error == "KeyError: 'missing key'"
     assert 'return {}["missing key"]' in rollout.failure.trace
     tooled = await attempt(in_tool(lambda self: {}["missing key"]), Says(calls_tool))
-    assert 'return fn(self)' in tooled.failure.trace
+    assert "return fn(self)" in tooled.failure.trace
 
 
 @pytest.mark.parametrize(
@@ -383,7 +387,7 @@ async def test_author_code_has_no_hold_on_the_process():
         "print(asyncio.run(attempt(Quits())).failure.error)\n"
         "print(asyncio.run(attempt(Stuck(), timeout_s=0.1)).failure.boundary)\n"
     )
-    here = os.path.dirname(__file__)
+    here = str(Path(__file__).parent)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", code, here, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )

@@ -13,7 +13,11 @@ from ludus.types import Sampling
 
 def call_of(name: str, **arguments) -> dict:
     function = {"name": name, "arguments": json.dumps(arguments)}
-    return {"role": "assistant", "content": "", "tool_calls": [{"id": "call_0", "type": "function", "function": function}]}
+    return {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"id": "call_0", "type": "function", "function": function}],
+    }
 
 
 class Adding(Small):

@@ -85,7 +85,7 @@ async def test_a_few_failures_stop_nothing():
         raise OSError("the disk is full")
 
     groups = await run(type("Doomed", (Small,), {"respond": respond})(), tasks=8)
-    assert 8 < ENOUGH
+    assert len(groups) < ENOUGH
     assert all(group.scored == [] for group in groups)
 
 
@@ -301,7 +301,9 @@ async def test_rollouts_do_not_depend_on_concurrency(deterministic):
 async def test_seeds_of_run_task_visit_and_sample_all_count():
     rollouts = {}
     for seed in (0, 1):
-        async with Scheduler(Dicey(), {MAIN_ROLE: tokens()}, Plan(seed=seed, sampling=Sampling(max_tokens=6))) as scheduler:
+        async with Scheduler(
+            Dicey(), {MAIN_ROLE: tokens()}, Plan(seed=seed, sampling=Sampling(max_tokens=6))
+        ) as scheduler:
             todo = [(task, visit) for task in Dicey().tasks("test")[:2] for visit in (0, 1)]
             async for group in scheduler.groups(todo, 2):
                 rollouts |= {(seed, r.task.id, r.seeds.visit, r.seeds.sample): r for r in group.rollouts}

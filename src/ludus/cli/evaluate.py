@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +21,12 @@ from ludus.cli.options import (
 )
 from ludus.cli.output import faint, heading, note, say, say_json
 from ludus.cli.stopping import INTERRUPTED, Stopper
-from ludus.cli.watch import watching
+from ludus.cli.watch import Watcher, watching
+from ludus.errors import LudusError
 
 if TYPE_CHECKING:
     from ludus.programs.evaluate import Evaluation
+    from ludus.rollouts.scheduler import Scheduler
 
 
 def _price(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, float] | None:
@@ -38,6 +41,10 @@ def _price(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 
 
 COUNT = click.IntRange(min=1)
+MOST_READ = 200
+"""Failed rollouts that are looked at for the commonest failure."""
+MOST_SHOWN = 300
+"""Characters of it."""
 
 
 @click.command("eval")
@@ -121,26 +128,34 @@ def evaluate(
     """
     if max_cost is not None and settings["price"] is None:
         raise click.UsageError("--max-cost needs --price, or no cost is known")
+    from ludus.authoring.tasks import take
     from ludus.programs.evaluate import Budget, evaluate_async
 
     environment = open_environment(env, args)
+    take(environment, settings["split"], 1)  # refuses a split that does not exist, before any model is loaded
     _check_models(models, settings["base_url"])
     settings["budget"] = Budget(max_cost, max_tokens_total)
     stopper = Stopper("finishing the rollouts that run")
     results: list[Evaluation] = []
     for model in models:
         folder = _folder(env, model, out, several=len(models) > 1)
-        with watching(f"{env} · {model} → {folder}", {}) as see:
+        with watching(f"{env} · {model} → {folder}", {}) as watcher:
+
+            def on_start(scheduler: Scheduler, watcher: Watcher = watcher) -> None:
+                watcher.begin()
+                stopper.stops(partial(setattr, scheduler, "stopping", True))
+
             program = partial(
-                evaluate_async, environment, model, out=folder, progress=see,
-                on_start=lambda scheduler: stopper.stops(partial(setattr, scheduler, "stopping", True)), **settings,
-            )  # fmt: skip
+                evaluate_async, environment, model, out=folder, progress=watcher.see, on_start=on_start, **settings
+            )
             results.append(stopper.run(program))
         if stopper.asked:
             break
     _print(results, as_json=as_json, several=len(models) > 1)
     if stopper.asked:
         sys.exit(INTERRUPTED)
+    if not all(result.num_tasks for result in results):
+        raise LudusError("no rollout could be scored: every one was excluded (ludus show RUN --failed says why)")
 
 
 def _check_models(models: tuple[str, ...], base_url: str | None) -> None:
@@ -150,7 +165,9 @@ def _check_models(models: tuple[str, ...], base_url: str | None) -> None:
     for model in models:
         if model.startswith(OPENAI):
             open_model(model, base_url=base_url)
-        elif model != DEMONSTRATOR and base_url is None:
+        elif base_url is not None:
+            raise click.UsageError(f"--base-url goes with openai:NAME, but a model is {model!r}: openai:{model} ?")
+        elif model != DEMONSTRATOR:
             model_folder(model)
 
 
@@ -160,6 +177,19 @@ def _folder(env: str, model: str, out: Path | None, *, several: bool) -> Path:
     stem = f"eval-{file_name(env)}-{file_name(model)}"
     paths = (Path("runs") / f"{stem}-{number}" for number in itertools.count(1))
     return next(path for path in paths if not path.exists())
+
+
+def _commonest_failure(result: Evaluation) -> str:
+    """Why rollouts were excluded, in one line."""
+    from ludus.programs.report.words import clean
+    from ludus.store import RolloutIndex
+
+    with RolloutIndex(Path(result.out)) as index:
+        excluded = [row for row in index.query(last_attempts=True) if row.excluded][:MOST_READ]
+        failures = [failure for row in excluded if (failure := index.get(row.id).failure)]
+    (error, _), *_ = Counter(failure.error for failure in failures).most_common(1)
+    text = " ".join(clean(error).split())
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 
 def _print(results: list[Evaluation], *, as_json: bool, several: bool) -> None:
@@ -178,6 +208,9 @@ def _print(results: list[Evaluation], *, as_json: bool, several: bool) -> None:
     for result in results:
         if result.stopped:
             say(f"  {result.model} ended early: {result.stopped}")
+        if result.num_excluded:
+            say(f"  {result.model} has excluded rollouts, most of them for: {_commonest_failure(result)}")
+            say(faint(f"  ludus show {result.out} --failed"))
     for result in results:
         say(faint(f"  ludus show {result.out}"))
     if len(results) > 1:

@@ -67,7 +67,7 @@ class Ludus(LazyGroup):
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-@click.command(cls=Ludus, lazy=COMMANDS, context_settings=HELP)
+@click.command("ludus", cls=Ludus, lazy=COMMANDS, context_settings=HELP)
 @click.version_option(__version__, message="ludus %(version)s")
 def main() -> None:
     """Train agents by reinforcement learning.

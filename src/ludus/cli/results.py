@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ludus.cli.output import align, decimals, heading, interval, plus_minus, short, terminal_width
@@ -32,22 +33,37 @@ def _columns(evaluations: Sequence[Evaluation]) -> list[Column]:
     excluded = any(e.num_excluded for e in evaluations)
     if excluded:
         columns.append(("bounds", lambda e: interval(e.bounds)))
-    ks = list(dict.fromkeys(k for e in evaluations for k in e.pass_at))
-    columns += [(f"pass@{k}", lambda e, k=k: decimals(e.pass_at.get(k))) for k in ks]  # type: ignore[misc]
-    names = dict.fromkeys(name for e in evaluations for name in e.metrics if name not in ("num_turns", "turns"))
-    if len(evaluations) == 1 or len(names) == 1:
-        columns += [(name, lambda e, name=name: decimals(e.metrics.get(name))) for name in names]  # type: ignore[misc]
+    columns += [(f"pass@{k}", partial(_pass_at, k)) for k in _ks(evaluations)]
+    if len(evaluations) == 1:
+        names = [name for name in evaluations[0].metrics if name != "num_turns"]
+        columns += [(name, partial(_metric, name)) for name in names]
     columns += [
         ("turns", lambda e: f"{e.metrics['num_turns']:.1f}" if "num_turns" in e.metrics else "–"),
         ("tokens in / out", lambda e: f"{short(e.tokens['prompt'])} / {short(e.tokens['completion'])}"),
     ]
     if any(e.cost for e in evaluations):
         columns.append(("cost", lambda e: f"${e.cost:.4f}"))
-    columns += [("p50 / p90 seconds", _latency), ("cut off", lambda e: f"{e.truncated_rate:.1%}")]
+    columns += [("p50 / p90 s", _latency), ("cut off", lambda e: f"{e.truncated_rate:.1%}")]
     if any(e.failed_rate for e in evaluations):
         columns.append(("failed", lambda e: f"{e.failed_rate:.1%}"))
     columns.append(("excluded", lambda e: f"{e.num_excluded} ({e.excluded_rate:.1%})" if e.num_excluded else "0"))
     return columns
+
+
+def _ks(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Every k of one model; of several the largest, and 1 where that is not the mean reward."""
+    ks = list(dict.fromkeys(k for e in evaluations for k in e.pass_at))
+    if len(evaluations) == 1 or len(ks) < 2:
+        return ks
+    return [*(["1"] if any(e.pass_at.get("1") != e.mean for e in evaluations) else []), ks[-1]]
+
+
+def _pass_at(k: str, evaluation: Evaluation) -> str:
+    return decimals(evaluation.pass_at.get(k))
+
+
+def _metric(name: str, evaluation: Evaluation) -> str:
+    return decimals(evaluation.metrics.get(name))
 
 
 def _latency(evaluation: Evaluation) -> str:

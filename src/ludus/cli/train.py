@@ -75,12 +75,13 @@ def _run(recipe: Recipe, resumed: Path | None, stopper: Stopper) -> dict[str, An
     steps = {"sft": recipe.sft.steps if recipe.sft else 0, "rl": recipe.rl.steps if recipe.rl else 0}
 
     def on_start(training: Training) -> None:
+        watcher.begin()
         stopper.stops(training.stop)
 
-    with watching(f"{recipe.env} · {recipe.model} → {folder}", steps) as see:
+    with watching(f"{recipe.env} · {recipe.model} → {folder}", steps) as watcher:
         if resumed is not None:
-            return stopper.run(lambda: program.resume(resumed, progress=see, on_start=on_start))
-        return stopper.run(lambda: program.train(recipe, progress=see, on_start=on_start))
+            return stopper.run(lambda: program.resume(resumed, progress=watcher.see, on_start=on_start))
+        return stopper.run(lambda: program.train(recipe, progress=watcher.see, on_start=on_start))
 
 
 def _print(result: dict[str, Any], recipe: Recipe, *, as_json: bool) -> None:

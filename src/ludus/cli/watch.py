@@ -1,133 +1,38 @@
-"""Progress on stderr: a live display on a terminal, a plain line every few seconds in a log.
-
-Both show one `Board`, which reads the rows that programs report.
-"""
+"""Progress on stderr: a live display on a terminal, a plain line every few seconds in a log. Both show one `Board`."""
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ludus.cli.output import decimals, note, plus_minus
+from ludus.cli.board import Board, sparkline
+from ludus.cli.output import note
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 EVERY_S = 5.0
 EVERY_STEPS = 10
-BARS = "▁▂▃▄▅▆▇█"
-STAGES = {"sft": "SFT", "rl": "RL", "demonstrations": "demonstrations", "eval": "evaluation"}
-FIGURES = {
-    "rl": {"reward": "reward/mean", "success": "success", "entropy": "entropy", "turns": "turns/mean"},
-    "sft": {"loss": "loss", "lr": "lr"},
-}
-"""What is shown of a step's metrics."""
-
-See = Callable[[dict[str, Any]], None]
 
 
-@dataclass
-class Board:
-    """Where a program is and how it does.
+class Watcher(Protocol):
+    """Whoever shows progress."""
 
-    Args:
-        steps: how many steps each stage has.
-    """
+    def begin(self) -> None:
+        """The program has begun: nothing that could be known to be wrong is."""
+        ...
 
-    steps: Mapping[str, int] = field(default_factory=dict)
-    phase: str = "starting"
-    done: int = 0
-    total: int = 0
-    figures: dict[str, str] = field(default_factory=dict)
-    rewards: list[float] = field(default_factory=list)
-    began: float = 0.0
-    """When the phase began, and how much of it was done by then (of a resumed run)."""
-    before: int = 0
-
-    def see(self, row: Mapping[str, Any], now: float) -> str:
-        """Take in a row. Returns an evaluation's line, or ""."""
-        if "eval/name" in row:
-            return evaluation_line(row)
-        phase = str(row["phase"])
-        if "total" in row:
-            done, self.total, self.figures = row["done"], row["total"], {}
-        else:
-            earlier = self.steps.get("sft", 0) if phase == "rl" else 0
-            done, self.total = row["step"] - earlier, self.steps.get(phase, 0)
-            self.figures = step_figures(phase, row)
-            if phase == "rl" and _known(row.get("reward/mean")):
-                self.rewards.append(row["reward/mean"])
-        if phase != self.phase:
-            self.phase, self.began, self.before = phase, now, done - ("total" not in row)
-        self.done = done
-        return ""
-
-    def left_s(self, now: float) -> float | None:
-        """Seconds that the phase will take yet, if it goes on as it did."""
-        passed = self.done - self.before
-        return (now - self.began) / passed * (self.total - self.done) if passed > 1 and self.total else None
-
-    @property
-    def title(self) -> str:
-        """The phase for people: "eval:after_sft:greedy" is "evaluation after sft, greedy"."""
-        stage, _, rest = self.phase.partition(":")
-        words = rest.replace("_", " ").replace(":", ", ")
-        return f"{STAGES.get(stage, stage)} {words}".strip()
-
-    def line(self) -> str:
-        """All of it on one line."""
-        of = f" {self.done}/{self.total}" if self.total else ""
-        return "  ".join([f"{self.title}{of}", *(f"{name} {value}" for name, value in self.figures.items())])
-
-
-def evaluation_line(row: Mapping[str, Any]) -> str:
-    """A finished evaluation.
-
-    >>> evaluation_line({"eval/name": "after_sft", "eval/mean": 0.5, "eval/se": 0.02, "eval/greedy_mean": 0.6})
-    'eval after sft  0.500 ± 0.020  greedy 0.600'
-    """
-    parts = [f"eval {row['eval/name'].replace('_', ' ')}", plus_minus(row["eval/mean"], row["eval/se"])]
-    if "eval/greedy_mean" in row:
-        parts.append(f"greedy {decimals(row['eval/greedy_mean'])}")
-    if row.get("eval/excluded"):
-        parts.append(f"excluded {row['eval/excluded']}")
-    return "  ".join(parts)
-
-
-def step_figures(phase: str, row: Mapping[str, Any]) -> dict[str, str]:
-    """The metrics of a step that are worth a look, as text."""
-    figures = {
-        name: f"{row[key]:.3g}" if name == "lr" else decimals(row[key])
-        for name, key in FIGURES.get(phase, {}).items()
-        if _known(row.get(key))
-    }
-    if row.get("time/sampling"):
-        figures["tokens/s"] = f"{row['tokens/sampled'] / row['time/sampling']:,.0f}"
-    if row.get("dead_batch"):
-        figures["note"] = "every group's rewards are equal: nothing to learn from this batch"
-    return figures
-
-
-def sparkline(values: list[float], width: int = 40) -> str:
-    """The last values as bars.
-
-    >>> sparkline([0.0, 0.5, 1.0])
-    '▁▅█'
-    """
-    shown = values[-width:]
-    low, high = min(shown), max(shown)
-    scale = (len(BARS) - 1) / (high - low) if high > low else 0.0
-    return "".join(BARS[math.ceil((value - low) * scale)] for value in shown)
+    def see(self, row: dict[str, Any]) -> None:
+        """Take in a row."""
+        ...
 
 
 @contextmanager
-def watching(title: str, steps: Mapping[str, int]) -> Iterator[See]:
-    """Show progress while the block runs; the block calls what it is given with each row.
+def watching(title: str, steps: Mapping[str, int]) -> Iterator[Watcher]:
+    """Show progress while the block runs; the block tells what it is given.
 
     Args:
         title: what is running.
@@ -138,27 +43,37 @@ def watching(title: str, steps: Mapping[str, int]) -> Iterator[See]:
 
         console = Console(stderr=True, highlight=False)
         if not console.is_dumb_terminal:
-            with _live(console, title, Board(steps)) as see:
-                yield see
+            with _live(console, title, Board(steps)) as watcher:
+                yield watcher
             return
-    note(title)
-    yield Lines(Board(steps)).see
+    yield Lines(title, Board(steps))
 
 
 class Lines:
     """Progress as plain lines: evaluations, the first step of a stage, and otherwise every few seconds or steps.
 
     Args:
+        title: what is running; written when it begins, so that a command that can't begin says only why.
         board: what is shown.
         clock: seconds.
         write: takes a line.
     """
 
     def __init__(
-        self, board: Board, clock: Callable[[], float] = time.monotonic, write: Callable[[str], None] = note
+        self,
+        title: str,
+        board: Board,
+        clock: Callable[[], float] = time.monotonic,
+        write: Callable[[str], None] = note,
     ) -> None:
-        self._board, self._clock, self._write = board, clock, write
+        self._title, self._board, self._clock, self._write = title, board, clock, write
         self._start = self._last = clock()
+
+    def begin(self) -> None:
+        """Write the title, once."""
+        if self._title:
+            self._write(self._title)
+            self._title = ""
 
     def see(self, row: dict[str, Any]) -> None:
         """Take in a row, and write a line if it is time."""
@@ -167,28 +82,36 @@ class Lines:
         stepped = "total" not in row and (
             board.phase != phase or board.done % EVERY_STEPS == 0 or board.done == board.total
         )
-        due = evaluation or stepped or now - self._last >= EVERY_S
-        if due:
+        if evaluation or stepped or now - self._last >= EVERY_S:
             self._last = now
             minutes, seconds = divmod(int(now - self._start), 60)
             self._write(f"[{minutes:3d}:{seconds:02d}] {evaluation or board.line()}")
 
 
 @contextmanager
-def _live(console: Console, title: str, board: Board) -> Iterator[See]:
+def _live(console: Console, title: str, board: Board) -> Iterator[Watcher]:
     from rich.live import Live
 
     start = time.monotonic()
     console.print(title, style="bold", markup=False)
-    display = Live(get_renderable=lambda: _picture(board, start), console=console, refresh_per_second=5, transient=True)
+    with Live(get_renderable=lambda: _picture(board, start), console=console, refresh_per_second=5, transient=True):
+        yield _Above(console, board)
 
-    def see(row: dict[str, Any]) -> None:
-        evaluation = board.see(row, time.monotonic())
+
+class _Above:
+    """Keeps the board, and writes what is to stay above the live display."""
+
+    def __init__(self, console: Console, board: Board) -> None:
+        self._console, self._board = console, board
+
+    def begin(self) -> None:
+        """The title is there already."""
+
+    def see(self, row: dict[str, Any]) -> None:
+        """Take in a row; evaluations stay."""
+        evaluation = self._board.see(row, time.monotonic())
         if evaluation:
-            console.print(f"  {evaluation}", markup=False)
-
-    with display:
-        yield see
+            self._console.print(f"  {evaluation}", markup=False)
 
 
 def _picture(board: Board, start: float) -> RenderableType:
@@ -221,7 +144,3 @@ def _times(passed_s: float, left_s: float | None) -> str:
 
 def _clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
-
-
-def _known(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)

@@ -26,7 +26,7 @@ class Guess(Environment):
     version = "1"
     sampling = {"max_tokens": 8}
 
-    def __init__(self, turns: int = 6, narrowest: int = 29, widest: int = 33, largest: int = 50) -> None:
+    def __init__(self, turns: int = 6, narrowest: int = 29, widest: int = 33, largest: int = 40) -> None:
         """
         Args:
             turns: guesses before the game is lost.

@@ -294,7 +294,7 @@ def _open_out(path: Path, about: dict[str, Any]) -> RunFolder:
     """The run folder of an evaluation, new or begun before with the same settings."""
     import tomli_w
 
-    text = tomli_w.dumps({"evaluation": about})
+    text = tomli_w.dumps({"evaluation": _without_none(about)})
     config = path / "config.toml"
     if not config.exists():
         run = RunFolder.create(path)
@@ -303,6 +303,13 @@ def _open_out(path: Path, about: dict[str, Any]) -> RunFolder:
     if config.read_text() != text:
         raise RunFolderError(f"{path} holds an evaluation with other settings (see {config}); choose another folder")
     return RunFolder.resume(path)
+
+
+def _without_none(value: Any) -> Any:
+    """Without what TOML has no word for; an option that is None is one that is not there."""
+    if isinstance(value, dict):
+        return {key: _without_none(entry) for key, entry in value.items() if entry is not None}
+    return [_without_none(entry) for entry in value if entry is not None] if isinstance(value, list) else value
 
 
 def _finished_groups(run: RunFolder, samples: int) -> dict[str, list[Rollout]]:

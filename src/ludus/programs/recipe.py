@@ -22,7 +22,7 @@ class SftConfig(Config):
     num_demonstrations: Positive = 4096
     """Demonstrations made before training; they are passed over as often as the steps need."""
     lr: Rate = 3e-3
-    """Peak learning rate: linear warm-up over the first tenth, then cosine decay to a tenth."""
+    """Peak learning rate: linear warm-up over the first twentieth of the steps, then cosine decay to nothing."""
 
 
 class RlConfig(Config):
@@ -42,7 +42,7 @@ class RlConfig(Config):
     """Share of the steps over which the learning rate rises."""
     final_lr: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of the peak to which it decays (cosine)."""
-    advantage: str = "grpo"
+    advantage: str = "group_mean"
     """How rewards of a group become advantages: a name in `ludus.programs.advantages`."""
     loss: str = "ppo"
     """A name in `ludus.engine.torch.losses`."""

@@ -31,7 +31,7 @@ async def sft(training: Training, config: SftConfig) -> None:
         start = position.sft_steps * config.batch_size
         batch = [demonstrations.at(start + i)[0] for i in range(config.batch_size)]
         data = to_data(batch)
-        lr = learning_rate(position.sft_steps, config.steps, config.lr, 0.1, 0.1)
+        lr = learning_rate(position.sft_steps, config.steps, config.lr, 0.05, 0.0)
         result = await training.engine.trainer.forward_backward(data, Loss("cross_entropy"))
         update = await training.engine.trainer.optim_step(AdamW(lr=lr, weight_decay=0.01))
         training.count_update(update)

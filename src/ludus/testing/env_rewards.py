@@ -28,6 +28,8 @@ CLEAR = 2.0
 FROM_RECORD = {"task", "rollout", "group"}
 """What scorers may ask for that a recorded rollout still has."""
 RESCORED = 60
+"""Rollouts, at most, that are scored again."""
+STRANGE_REPLY = " \n A Strange REPLY: 0, 1, 2 \t"
 
 
 async def check_demonstrations(subject: Subject) -> list[Finding]:
@@ -38,7 +40,8 @@ async def check_demonstrations(subject: Subject) -> list[Finding]:
     tasks = [task for task in subject.tasks if await subject.has_demonstration(task)]
     if not tasks:
         return [Finding(name, None, "demonstrate(task) is None for every task looked at")]
-    rollouts = subject.demonstrations = await subject.play(Expert(), tasks)
+    rollouts = await subject.play(Expert(), tasks)
+    subject.demonstrations = [rollout for rollout in rollouts if rollout.failure is None]
     failed = failures(rollouts)
     if failed:
         return [Finding(name, False, f"{len(failed)} of {len(rollouts)} fail: {failed[0]}")]
@@ -133,7 +136,8 @@ async def check_scorers(subject: Subject) -> list[Finding]:
         return [Finding(name, False, "there are none, so every reward is 0: mark a method with @ludus.reward")]
     if all(mark.weight == 0 for _, mark in scorers):
         return [Finding(name, False, "all have weight 0, so every reward is 0: mark one with @ludus.reward")]
-    rollouts = [r for r in _spread([*subject.demonstrations, *subject.played], RESCORED) if r.failure is None]
+    played = [r for r in (*subject.demonstrations, *subject.played) if r.failure is None and r.calls]
+    rollouts = _spread(played, RESCORED)
     if not rollouts:
         return [Finding(name, None, "no rollout could be scored")]
     needs = {asked for fn, _ in scorers for asked in wanted(fn)} - FROM_RECORD
@@ -148,9 +152,6 @@ async def check_scorers(subject: Subject) -> list[Finding]:
         for r, again in zip(rollouts, scored, strict=True)
         if again != r.rewards
     ]
-    mutated = [
-        r for r, record, (_, after) in zip(rollouts, records, among_many, strict=True) if after != record
-    ]  # fmt: skip
     return [
         Finding(
             name,
@@ -159,14 +160,33 @@ async def check_scorers(subject: Subject) -> list[Finding]:
             if problems
             else f"{len(rollouts)} rollouts scored again, alone and side by side: the same",
         ),
-        Finding(
-            "scorers leave rollouts alone",
-            not mutated,
-            f"{len(mutated)} records were changed, such as that of task {mutated[0].task.id}: work on a copy"
-            if mutated
-            else f"{len(rollouts)} records unchanged",
-        ),
+        await _left_alone(subject, rollouts),
     ]
+
+
+async def _left_alone(subject: Subject, rollouts: Sequence[Rollout]) -> Finding:
+    """Rollouts with another last reply than any scorer has seen, so that changes made once and for all show too."""
+    name = "scorers leave rollouts alone"
+    if msgspec.json.encode(subject.scanned) != subject.snapshot:
+        return Finding(
+            name, False, "tasks have changed while they were played; all rollouts share them: work on copies"
+        )
+    mutated: list[str] = []
+    for rollout in rollouts:
+        record = msgspec.json.encode(_with_reply(rollout, STRANGE_REPLY))
+        if (await _rescore(subject.env, record))[1] != record:
+            mutated.append(rollout.task.id)
+    if mutated:
+        return Finding(
+            name, False, f"{len(mutated)} records were changed, such as that of task {mutated[0]}: work on copies"
+        )
+    return Finding(name, True, f"{len(rollouts)} records unchanged")
+
+
+def _with_reply(rollout: Rollout, text: str) -> Rollout:
+    *calls, last = rollout.calls
+    said = msgspec.structs.replace(last, reply={**last.reply, "content": text})
+    return msgspec.structs.replace(_without_rewards(rollout), calls=[*calls, said])
 
 
 async def _reenacted(subject: Subject) -> Finding:

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import re
+import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -23,6 +25,7 @@ from ludus.authoring.environment import Environment
 from ludus.authoring.loading import load_environment, rebuildable
 from ludus.authoring.tasks import take
 from ludus.engine.fake import FakeEngine, fake_renderer
+from ludus.errors import ModelCallFailed
 from ludus.recording.backend import TokenBackend
 from ludus.testing.env_rewards import check_degenerate_replies, check_demonstrations, check_scorers
 from ludus.testing.finding import Finding
@@ -32,6 +35,7 @@ from ludus.types import Sampling, Task
 
 TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 CHECK_TIMEOUT_S = 600.0
+MOST_TURNS = 50
 FEW = 3
 """Rollouts that show whether something works at all."""
 
@@ -209,8 +213,7 @@ async def check_teardown(subject: Subject) -> list[Finding]:
 
 async def check_recording(subject: Subject) -> list[Finding]:
     """With an engine of tokens behind the model, rollouts become sequences that can be trained on."""
-    engine = FakeEngine(lambda prompt, rng: "yes", context=1_000_000)
-    backend = TokenBackend("fake", engine, fake_renderer())
+    backend = TokenBackend("fake", FakeEngine(_agree, context=sys.maxsize), fake_renderer())
     rollouts = await subject.play(backend, subject.tasks[:FEW], Sampling(max_tokens=64))
     failed = failures(rollouts)
     silent = [rollout.task.id for rollout in rollouts if not rollout.sequences]
@@ -223,3 +226,9 @@ async def check_recording(subject: Subject) -> list[Finding]:
     )  # fmt: skip
     detail = problem or f"{calls} model calls of {len(rollouts)} rollouts are {sequences} sequences"
     return [Finding("recording", not problem, detail)]
+
+
+def _agree(prompt: str, rng: random.Random) -> str:
+    if prompt.count("<|assistant|>") > MOST_TURNS:
+        raise ModelCallFailed(f"the conversation has more than {MOST_TURNS} turns", "policy")
+    return "yes"

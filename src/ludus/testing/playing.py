@@ -7,6 +7,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from ludus.authoring.calling import call, inject, wanted
 from ludus.authoring.context import Context
 from ludus.authoring.environment import Environment
@@ -29,6 +31,8 @@ class Subject:
     num_tasks: int
     scanned: dict[str, list[Task]] = field(default_factory=dict)
     """Tasks by split, `SCANNED` times as many as are played."""
+    snapshot: bytes = b""
+    """The tasks as they were."""
     demonstrations: list[Rollout] = field(default_factory=list)
     played: list[Rollout] = field(default_factory=list)
     """Rollouts of every degenerate strategy."""
@@ -52,6 +56,7 @@ class Subject:
         """Collect the tasks of all splits. Raises what `tasks` raises."""
         for split in self.env.splits:
             self.scanned[split] = await call(take, self.env, split, SCANNED * self.num_tasks)
+        self.snapshot = msgspec.json.encode(self.scanned)
 
     async def play(self, backend: Backend, tasks: Sequence[Task], sampling: Sampling | None = None) -> list[Rollout]:
         """One rollout of each task, in order, without retries. Failed ones are in the result."""
