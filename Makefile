@@ -2,6 +2,10 @@
 PYTHON ?= python3
 SEED ?= 0
 BIN := .venv/bin
+PIP := --quiet --disable-pip-version-check --constraint constraints.txt
+# Where torch comes from; PyTorch's own index has a small build for CPUs:
+#   make setup TORCH='--index-url https://download.pytorch.org/whl/cpu'
+TORCH ?=
 
 .PHONY: setup quickstart test check test-all bench docs clean
 
@@ -9,8 +13,9 @@ setup: .venv/.stamp
 
 .venv/.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group dev --editable '.[train,rg]'
+	$(BIN)/python -m pip install $(PIP) pip
+	$(BIN)/python -m pip install $(PIP) $(TORCH) torch
+	$(BIN)/python -m pip install $(PIP) --group dev --editable '.[train,rg,datasets]'
 	touch $@
 
 quickstart: setup

@@ -1,4 +1,4 @@
-"""The seams: Tokenizer, Renderer, Sampler, Trainer, Model. Whoever implements one passes its conformance suite in `ludus.testing`.
+"""The seams: Tokenizer, Renderer, Sampler, Trainer, Model. `ludus.testing` has the conformance suites of the engines'.
 
 Arrays of a `Datum` line up with its tokens: entry t belongs to tokens_T[t], whose log-probability is computed from the
 tokens before it; entry 0 is never used. Losses *sum* over tokens; every normaliser is computed over the global batch and
@@ -214,6 +214,10 @@ class Trainer(Protocol):
         """Everything `load` needs to go on bit for bit: weights and optimiser state."""
         ...
 
+    async def weights_hash(self) -> str:
+        """Equal for equal weights, whatever else differs."""
+        ...
+
     async def load(self, path: Path) -> None:
         """Go on from a saved state. Raises ModelFolderError."""
         ...
@@ -241,9 +245,7 @@ class Model(Protocol):
         """An `openai.AsyncOpenAI` bound to this rollout, without a socket where that is possible."""
         ...
 
-    async def chat(
-        self, messages: Sequence[Message], *, tools: Sequence[Any] = (), **sampling: Any
-    ) -> Reply:
+    async def chat(self, messages: Sequence[Message], *, tools: Sequence[Any] = (), **sampling: Any) -> Reply:
         """The model's reply to a conversation.
 
         Args:

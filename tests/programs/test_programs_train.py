@@ -71,7 +71,10 @@ def test_the_exported_model_is_what_transformers_loads(whole):
     result, _ = whole
     model = transformers.AutoModelForCausalLM.from_pretrained(result["model"])
     tokenizer = transformers.AutoTokenizer.from_pretrained(result["model"])
-    assert tokenizer.apply_chat_template([{"role": "user", "content": "1 to 9"}], tokenize=False) == "<|user|>1 to 9<|end|>"
+    assert (
+        tokenizer.apply_chat_template([{"role": "user", "content": "1 to 9"}], tokenize=False)
+        == "<|user|>1 to 9<|end|>"
+    )
     assert model.config.num_hidden_layers > 0
 
 

@@ -196,7 +196,11 @@ def test_keep_thinking_is_told_to_the_template():
     sampled = renderer.tokenizer.encode("hm\n</think>\n\n4<|end|>")
     message, _ = renderer.parse(sampled, "stop")
     assert message == reply(reasoning_content="hm")
-    ids = renderer.render(QUESTION) + sampled + renderer.extend([*QUESTION, message], MORE, ended_by=renderer.end_token_id)
+    ids = (
+        renderer.render(QUESTION)
+        + sampled
+        + renderer.extend([*QUESTION, message], MORE, ended_by=renderer.end_token_id)
+    )
     assert ids == renderer.render([*QUESTION, message, *MORE])
 
 

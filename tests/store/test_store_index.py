@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from rollouts import make_rollout
+from recorded import make_rollout
 
 from ludus.errors import RunFolderError, UnknownName
 from ludus.store import PurposeSummary, RolloutIndex, RunFolder

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from hypothesis import given, settings
-from rollouts import make_rollout, rollouts
+from recorded import make_rollout, rollouts
 
 from ludus.errors import RunFolderError
 from ludus.store import RolloutLog, record
@@ -155,7 +155,7 @@ DISK_FULL = """
 import resource, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from rollouts import make_rollout
+from recorded import make_rollout
 from ludus.errors import RunFolderError
 from ludus.store import RolloutLog
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from rollouts import make_rollout
+from recorded import make_rollout
 
 from ludus.errors import ModelFolderError, RunFolderError
 from ludus.store import RunFolder, is_run_folder

@@ -16,7 +16,6 @@ from ludus.authoring.declare import ToolMark, mark_of
 from ludus.errors import RolloutError, ToolError
 from ludus.types import Message, ToolCall
 
-
 _PREFIX = "argument_"
 """Keeps parameters such as `json` and `copy` apart from the attributes that pydantic's models have."""
 

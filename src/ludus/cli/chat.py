@@ -65,15 +65,18 @@ class Talk:
     def reset(self) -> None:
         """Begin again."""
         from ludus.recording.recorder import Recorder
+        from ludus.types import MAIN_ROLE
 
-        backends = {"policy": self._backend}
+        backends = {MAIN_ROLE: self._backend}
         self._recorder: Recorder = Recorder(backends, self._sampling, secrets.randbits(63), secrets.token_hex(8))
         self._messages: list[Message] = [{"role": "system", "content": self._system}] if self._system else []
 
     async def say(self, text: str, on_text: Callable[[str], None]) -> Reply:
         """The reply to a message; one that fails or is stopped leaves the conversation as it was."""
-        messages = [*self._messages, {"role": "user", "content": text}]
-        reply = await self._recorder.call("policy", messages, on_text=on_text)
+        from ludus.types import MAIN_ROLE, user
+
+        messages = [*self._messages, user(text)]
+        reply = await self._recorder.call(MAIN_ROLE, messages, on_text=on_text)
         self._messages = [*messages, reply.message]
         return reply
 

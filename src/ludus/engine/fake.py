@@ -121,7 +121,7 @@ class FakeEngine:
         logprobs_V = self._logprobs(temperature)
         if temperature == 0:
             return int(logprobs_V.argmax())
-        return int(min(np.searchsorted(np.exp(logprobs_V).cumsum(), rng.random()), len(logprobs_V) - 1))
+        return min(int(np.searchsorted(np.exp(logprobs_V).cumsum(), rng.random())), len(logprobs_V) - 1)
 
     def _logprobs(self, temperature: float) -> NDArray[np.float64]:
         scaled_V = self.logits_V / (temperature or 1.0)
@@ -168,7 +168,7 @@ class FakeEngine:
         self._gradient_V = np.zeros_like(self.logits_V)
         return {"grad_norm": norm, "lr": optimizer.lr, "skipped": 0.0 if finite else 1.0}
 
-    def weights_hash(self) -> str:
+    async def weights_hash(self) -> str:
         """16 hex digits over the logits."""
         return hashlib.blake2b(self.logits_V.tobytes(), digest_size=8).hexdigest()
 
@@ -176,7 +176,7 @@ class FakeEngine:
         """Writes `fake.json`."""
         path.mkdir(parents=True, exist_ok=True)
         (path / "fake.json").write_text(json.dumps(self.logits_V.tolist()))
-        return Checkpoint(path, self.weights_hash())
+        return Checkpoint(path, await self.weights_hash())
 
     async def load(self, path: Path) -> None:
         """Reads `fake.json`. Raises ModelFolderError."""

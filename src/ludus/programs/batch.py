@@ -103,4 +103,6 @@ def _check_trainable(sequence: TokenSequence) -> None:
             "trainer can't compute the same probabilities; leave top_p and top_k out of the environment's sampling"
         )
     if sequence.temperature <= 0:
-        raise ConfigError("rollouts sampled at temperature 0 can't be trained on: every log-probability is of a sure thing")
+        raise ConfigError(
+            "rollouts sampled at temperature 0 can't be trained on: every log-probability is of a sure thing"
+        )

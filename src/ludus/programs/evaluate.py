@@ -138,6 +138,9 @@ class Budget(msgspec.Struct, frozen=True):
         return ""
 
 
+NO_BUDGET = Budget()
+
+
 async def run_evaluation(
     env: Environment,
     backends: Mapping[str, Backend],
@@ -146,7 +149,7 @@ async def run_evaluation(
     tasks: list[Task],
     samples: int = 1,
     log: RolloutLog | None = None,
-    budget: Budget = Budget(),
+    budget: Budget = NO_BUDGET,
     done: Mapping[str, list[Rollout]] | None = None,
     progress: Progress = lambda row: None,
     on_start: Callable[[Scheduler], None] = lambda scheduler: None,
@@ -208,7 +211,7 @@ async def evaluate_async(
     out: str | Path | None = None,
     timeout_s: float = 600.0,
     workers: int = 0,
-    budget: Budget = Budget(),
+    budget: Budget = NO_BUDGET,
     progress: Progress = lambda row: None,
     on_start: Callable[[Scheduler], None] = lambda scheduler: None,
 ) -> Evaluation:
@@ -256,7 +259,8 @@ def evaluate(env: str | Environment, model: str | Backend, **options: Any) -> Ev
         UsageError: an environment, model or option that does not exist.
         TooManyFailures: nearly all rollouts fail.
     """
-    return run_anywhere(lambda: evaluate_async(env, model, **options))
+    result: Evaluation = run_anywhere(lambda: evaluate_async(env, model, **options))
+    return result
 
 
 def run_anywhere(main: Callable[[], Any]) -> Any:

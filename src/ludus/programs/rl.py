@@ -12,9 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ludus.authoring.tasks import take
-from ludus.errors import UnknownName
 from ludus.programs import diagnostics
-from ludus.programs.advantages import ADVANTAGES
 from ludus.programs.batch import Sample, has_variance, make_samples, split_updates, to_data
 from ludus.programs.recipe import RlConfig
 from ludus.programs.schedule import Shuffled, learning_rate
@@ -35,8 +33,6 @@ class Collected:
 
 async def rl(training: Training, config: RlConfig) -> None:
     """Run RL from where it is to its end, evaluating on the way."""
-    if config.advantage not in ADVANTAGES:
-        raise UnknownName("advantage", config.advantage, ADVANTAGES)
     position, recipe = training.position, training.recipe
     if position.rl_steps >= config.steps or training.stopping:
         return
@@ -66,9 +62,7 @@ async def rl(training: Training, config: RlConfig) -> None:
                 await training.save()
 
 
-async def collect(
-    training: Training, config: RlConfig, scheduler: Scheduler, tasks: Shuffled[Task]
-) -> Collected:
+async def collect(training: Training, config: RlConfig, scheduler: Scheduler, tasks: Shuffled[Task]) -> Collected:
     """Run groups until enough of them have rewards that differ, or the refills are used up."""
     collected = Collected([], [])
     most = int(config.groups * (1 + config.refill))

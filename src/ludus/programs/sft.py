@@ -53,7 +53,9 @@ async def make_demonstrations(training: Training, config: SftConfig) -> list[Dem
     env, backend = training.env, training.backends[MAIN_ROLE]
     assert isinstance(backend, TokenBackend)  # it is trained
     if not env.can_demonstrate:
-        raise UsageError(f"{env.describe().id} has no demonstrate(task), so [sft] has nothing to learn from: leave it out")
+        raise UsageError(
+            f"{env.describe().id} has no demonstrate(task), so [sft] has nothing to learn from: leave it out"
+        )
     tasks = take(env, "train", config.num_demonstrations)
     played: dict[str, Rollout] = {}
     plan = training.plan("demonstration", "train")

@@ -5,15 +5,15 @@ Stages: evaluate the start, warm up (SFT), evaluate, RL with evaluations on the 
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ludus import config
+from ludus.authoring.environment import Environment
 from ludus.authoring.loading import load_environment
-from ludus.errors import ConfigError, RunFolderError, UsageError
+from ludus.errors import UnknownName
+from ludus.programs.advantages import ADVANTAGES
 from ludus.programs.models import PRESET, OpenModel, model_folder, open_folder, open_model
 from ludus.programs.recipe import Recipe
 from ludus.programs.rl import rl
@@ -23,7 +23,10 @@ from ludus.store import RunFolder
 
 
 async def train(
-    recipe: Recipe, *, progress: Progress = lambda row: None, on_start: Callable[[Training], None] = lambda training: None
+    recipe: Recipe,
+    *,
+    progress: Progress = lambda row: None,
+    on_start: Callable[[Training], None] = lambda training: None,
 ) -> dict[str, Any]:
     """Run a recipe from its beginning. Returns what result.json holds.
 
@@ -38,7 +41,7 @@ async def train(
         run.write_config(config.to_toml(recipe))
         if recipe.model.startswith(PRESET):
             _init(run.path / "init", recipe.model.removeprefix(PRESET), recipe.seed)
-        return await _run(recipe, run, resume=False, progress=progress, on_start=on_start)
+        return await _run(recipe, env, run, resume=False, progress=progress, on_start=on_start)
 
 
 async def resume(
@@ -51,13 +54,20 @@ async def resume(
     """
     with RunFolder.resume(path) as run:
         recipe = config.load(Recipe, run.path / "config.toml")
-        return await _run(recipe, run, resume=True, progress=progress, on_start=on_start)
+        run.load_state()  # before anything is made: without one there is nothing to go on with
+        env = load_environment(recipe.env, recipe.env_options)
+        return await _run(recipe, env, run, resume=True, progress=progress, on_start=on_start)
 
 
 async def _run(
-    recipe: Recipe, run: RunFolder, *, resume: bool, progress: Progress, on_start: Callable[[Training], None]
+    recipe: Recipe,
+    env: Environment,
+    run: RunFolder,
+    *,
+    resume: bool,
+    progress: Progress,
+    on_start: Callable[[Training], None],
 ) -> dict[str, Any]:
-    env = load_environment(recipe.env, recipe.env_options)
     folder = run.path / "init" if recipe.model.startswith(PRESET) else model_folder(recipe.model)
     settings: dict[str, Any] = {
         "device": recipe.device, "threads": recipe.threads, "deterministic": recipe.deterministic,
@@ -116,8 +126,6 @@ async def _finish(training: Training) -> dict[str, Any]:
 def _check(recipe: Recipe, roles: tuple[str, ...]) -> None:
     """What can be known to be wrong before anything is made."""
     from ludus.engine.torch.losses import LOSSES
-    from ludus.errors import UnknownName
-    from ludus.programs.advantages import ADVANTAGES
 
     for role in recipe.role_models:
         if role not in roles:

@@ -121,7 +121,11 @@ class Training:
 
     async def _evaluate_once(self, config: EvalConfig, name: str, sampling: dict[str, Any]) -> Evaluation:
         tasks = take(self.env, config.split, config.num_tasks)
-        limit = {} if self.recipe.rl is None or self.recipe.rl.max_tokens is None else {"max_tokens": self.recipe.rl.max_tokens}
+        limit = (
+            {}
+            if self.recipe.rl is None or self.recipe.rl.max_tokens is None
+            else {"max_tokens": self.recipe.rl.max_tokens}
+        )
         plan = self.plan(f"eval:{name}", config.split, **limit, **sampling)
         result = await run_evaluation(
             self.env, self.backends, plan, tasks=tasks, samples=config.samples, log=self.run.rollouts,
@@ -170,7 +174,12 @@ class Training:
 
 
 def _eval_row(name: str, result: dict[str, Any]) -> dict[str, Any]:
-    row = {"eval/name": name, "eval/mean": result["mean"], "eval/se": result["se"], "eval/excluded": result["num_excluded"]}
+    row = {
+        "eval/name": name,
+        "eval/mean": result["mean"],
+        "eval/se": result["se"],
+        "eval/excluded": result["num_excluded"],
+    }
     if "greedy_mean" in result:
         row["eval/greedy_mean"] = result["greedy_mean"]
     row |= {f"eval/metric/{metric}": value for metric, value in result["metrics"].items()}

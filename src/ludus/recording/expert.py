@@ -60,10 +60,10 @@ class _Demonstration:
             raise RolloutError(f"{self._env.describe().id} has no demonstration of this task")
         try:  # here: a StopIteration can't leave a coroutine
             if inspect.isasyncgen(play):
-                return await (anext(play) if first else play.asend(new))
+                return await play.asend(None if first else new)  # type: ignore[arg-type] # None starts it
             if inspect.isgenerator(play):
                 # In the loop's own thread: a generator may not be entered from another while it runs; steps are short.
-                return next(play) if first else play.send(new)
+                return play.send(None if first else new)  # type: ignore[arg-type] # None starts it
             return next(play)
         except (StopIteration, StopAsyncIteration):
             raise RolloutError("the demonstrator has nothing more to say, but the environment goes on") from None

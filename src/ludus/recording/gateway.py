@@ -11,14 +11,12 @@ import secrets
 import socket
 import threading
 import time
-import weakref
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from ludus.errors import ModelCallFailed, UsageError
 from ludus.recording import wire
 from ludus.recording.recorder import Recorder
-from ludus.types import Reply
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -89,7 +87,8 @@ class Gateway:
         """Stop the server and wait until it has."""
         await asyncio.sleep(0)  # a thread may just have asked for it to be started
         if self._serving is not None:
-            while not self._server.started and not self._serving.done():  # else it would leave its socket open
+            # else it would leave its socket open; uvicorn tells nobody when it has started
+            while not self._server.started and not self._serving.done():  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
             self._server.should_exit = True
             await self._serving
@@ -148,10 +147,12 @@ async def chat_endpoint(request: Request, recorder: Recorder, role: str) -> Resp
 
     try:
         body = await request.json()
+        if not isinstance(body, dict):
+            raise UsageError(f"expected the body to be a JSON object, got {type(body).__name__}")
         asked = wire.parse_chat(body)
-    except (UsageError, ValueError) as error:
+    except (UsageError, ValueError, RecursionError) as error:
         return error_response(400, str(error), "invalid_request_error")
-    head = {
+    head: dict[str, Any] = {
         "id": f"chatcmpl-{secrets.token_hex(8)}",
         "model": recorder.backends[role].name,
         "created": int(time.time()),

@@ -15,10 +15,10 @@ from typing import Any
 
 import msgspec
 
-from ludus.errors import ModelCallFailed
-from ludus.protocols import SampleChunk, SampleRequest
 from ludus.authoring.context import Context
 from ludus.authoring.environment import Environment
+from ludus.errors import ModelCallFailed
+from ludus.protocols import SampleChunk, SampleRequest
 from ludus.recording.backend import Backend, Bindable, OnText, TokenBackend
 from ludus.recording.wire import canonical
 from ludus.renderers.parsing import tool_calls_of
@@ -96,7 +96,9 @@ class Recorder:
             sampling = msgspec.structs.replace(sampling, seed=derive(self.seed, role, turn))
         parent, keys = self._find_parent(role, messages, tools)
         known = self._recorded[parent].history if parent is not None else []
-        new = [_copy(message) for message in messages[len(known) :]]  # agents may edit their conversations, not the record
+        new = [
+            _copy(message) for message in messages[len(known) :]
+        ]  # agents may edit their conversations, not the record
         call = Call(role=role, parent=parent, messages=new, reply={}, sampling=sampling)
         began = time.perf_counter()
         backend = self.backends[role]

@@ -27,7 +27,6 @@ from ludus.rollouts.scoring import score_group
 from ludus.rollouts.workers import WorkerPool
 from ludus.types import MAIN_ROLE, Rollout, Sampling, Seeds, Task
 
-
 log = logging.getLogger(__name__)
 
 

@@ -1,4 +1,4 @@
-"""A worker process: `python -m ludus.rollouts.worker FD`. Runs environments; models, tokens and recording stay outside."""
+"""A worker process, `python -m ludus.rollouts.worker FD`: environments run here; models and recording stay outside."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Line:
         future = self.waiting[number] = asyncio.get_running_loop().create_future()
         try:
             frames.send(self.writer, Ask(number, job, **what))
-            answer = await future
+            answer: Answer = await future
         finally:
             del self.waiting[number]
         if answer.error:
