@@ -6,6 +6,7 @@ The unit of the queue is the group.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -21,6 +22,10 @@ from ludus.protocols import AdamW, Loss
 from ludus.rollouts.scheduler import Group, Scheduler
 from ludus.seeds import derive
 from ludus.types import Task
+
+
+LEAST_USEFUL = 0.2
+"""However few groups have rewards that differ, a wave is at most five times what is missing."""
 
 
 @dataclass
@@ -62,19 +67,27 @@ async def rl(training: Training, config: RlConfig) -> None:
                 await training.save()
 
 
-async def collect(training: Training, config: RlConfig, scheduler: Scheduler, tasks: Shuffled[Task]) -> Collected:
-    """Run groups until enough of them have rewards that differ, or the refills are used up."""
-    collected = Collected([], [])
+async def collect(
+    training: Training, config: RlConfig, scheduler: Scheduler, tasks: Shuffled[Task]
+) -> Collected:
+    """Run groups until enough of them have rewards that differ, or the refills are used up.
+
+    As many groups are started as will, at the rate of late, give what is missing: waves of stragglers waste the engine.
+    A few more than asked for may come out, and are used.
+    """
+    collected, position = Collected([], []), training.position
     most = int(config.groups * (1 + config.refill))
     while len(collected.used) < config.groups and len(collected.groups) < most and not training.stopping:
-        wanted = min(config.groups - len(collected.used), most - len(collected.groups))
-        position = training.position
+        missing = config.groups - len(collected.used)
+        wanted = min(math.ceil(missing / position.useful_rate), most - len(collected.groups))
         wave = [tasks.at(position.tasks_used + i) for i in range(wanted)]
         position.tasks_used += wanted
         async for group in scheduler.groups(wave, config.group_size):
             collected.groups.append(group)
             if has_variance(group, training.trained_roles):
                 collected.used.append(group)
+    rate = len(collected.used) / max(1, len(collected.groups))
+    position.useful_rate = max(LEAST_USEFUL, 0.8 * position.useful_rate + 0.2 * rate) if config.refill else 1.0
     return collected
 
 

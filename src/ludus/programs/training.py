@@ -36,6 +36,8 @@ class Position(msgspec.Struct):
     rl_steps: int = 0
     tasks_used: int = 0
     """Tasks taken from the training stream."""
+    useful_rate: float = 1.0
+    """Share of groups whose rewards differ, of late."""
     skipped: int = 0
     """Optimiser steps dropped in a row."""
     tokens_sampled: int = 0
