@@ -9,6 +9,7 @@ from typing import Any
 from ludus.cli.output import align, decimals, faint, heading, interval, plus_minus, short
 
 ROWS = {"start": "start", "after_sft": "after SFT", "end": "end"}
+DEMONSTRATOR = {"demonstrator": "demonstrator"}
 
 
 def summary(result: Mapping[str, Any], env: str) -> list[str]:
@@ -24,7 +25,8 @@ def summary(result: Mapping[str, Any], env: str) -> list[str]:
     lines = ["", f"{heading(result['name'])}  " + faint(f"{took}, {short(tokens['sampled'])} tokens sampled"), ""]
     evaluations = {name: result["eval"][name] for name in ROWS if name in result["eval"]}
     if evaluations:
-        lines += ["  " + line for line in _table(evaluations)] + [""]
+        expert = {name: result[name] for name in DEMONSTRATOR if result.get(name)}
+        lines += ["  " + line for line in _table({**expert, **evaluations})] + [""]
         changes = [line for first, last in _pairs(evaluations) if (line := _change(run, first, last))]
         lines += ["  " + line for line in changes] + ([""] if changes else [])
     lines.append(f"  report  {result['report']}")
@@ -39,7 +41,7 @@ def _table(evaluations: Mapping[str, Mapping[str, Any]]) -> list[str]:
         turns = evaluation["metrics"].get("num_turns")
         rows.append(
             [
-                ROWS[name],
+                (ROWS | DEMONSTRATOR)[name],
                 plus_minus(evaluation["mean"], evaluation["se"]),
                 plus_minus(evaluation.get("greedy_mean"), evaluation.get("greedy_se")),
                 "–" if turns is None else f"{turns:.2f}",

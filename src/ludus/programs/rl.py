@@ -23,7 +23,6 @@ from ludus.rollouts.scheduler import Group, Scheduler
 from ludus.seeds import derive
 from ludus.types import Task
 
-
 LEAST_USEFUL = 0.2
 """However few groups have rewards that differ, a wave is at most five times what is missing."""
 
@@ -67,9 +66,7 @@ async def rl(training: Training, config: RlConfig) -> None:
                 await training.save()
 
 
-async def collect(
-    training: Training, config: RlConfig, scheduler: Scheduler, tasks: Shuffled[Task]
-) -> Collected:
+async def collect(training: Training, config: RlConfig, scheduler: Scheduler, tasks: Shuffled[Task]) -> Collected:
     """Run groups until enough of them have rewards that differ, or the refills are used up.
 
     As many groups are started as will, at the rate of late, give what is missing: waves of stragglers waste the engine.

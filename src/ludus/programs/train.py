@@ -90,6 +90,7 @@ async def _stages(training: Training) -> None:
     recipe = training.recipe
     await training.evaluate("start", greedy=True)
     if recipe.sft:
+        await training.evaluate_demonstrator()
         await sft(training, recipe.sft)
         await training.export()
         await training.evaluate("after_sft", greedy=True)
@@ -110,6 +111,7 @@ async def _finish(training: Training) -> dict[str, Any]:
         "env": training.recipe.env,
         "complete": not training.stopping,
         "eval": {name: value for name, value in position.evaluations.items() if not name.startswith("step ")},
+        "demonstrator": position.demonstrator,
         "history": position.history,
         "seconds": position.seconds,
         "tokens": {"sampled": position.tokens_sampled, "trained": position.tokens_trained},

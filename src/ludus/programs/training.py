@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from ludus.programs.models import OpenModel
 from ludus.programs.recipe import EvalConfig, Recipe
 from ludus.protocols import WeightsRef
 from ludus.recording.backend import Backend
+from ludus.recording.expert import Expert
 from ludus.rollouts.scheduler import Plan, Scheduler
 from ludus.store import RunFolder
 from ludus.types import MAIN_ROLE
@@ -44,6 +45,8 @@ class Position(msgspec.Struct):
     tokens_trained: int = 0
     seconds: float = 0.0
     evaluations: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
+    demonstrator: dict[str, Any] = msgspec.field(default_factory=dict)
+    """What the expert scores on the evaluation's tasks."""
     history: list[dict[str, Any]] = msgspec.field(default_factory=list)
     """Evaluations along the way: step, mean, se."""
 
@@ -121,17 +124,27 @@ class Training:
         self.position.history.append({"name": name, "step": self.position.step, "mean": sampled.mean, "se": sampled.se})
         self.log("eval", _eval_row(name, result))
 
-    async def _evaluate_once(self, config: EvalConfig, name: str, sampling: dict[str, Any]) -> Evaluation:
+    async def evaluate_demonstrator(self) -> None:
+        """What the model is taught from, on the same held-out tasks: imitation should come close to it."""
+        if self.recipe.eval is None or self.position.demonstrator or not self.env.can_demonstrate or self.stopping:
+            return
+        result = await self._evaluate_once(self.recipe.eval, "demonstrator", {}, {MAIN_ROLE: Expert()})
+        if not result.stopped:
+            self.position.demonstrator = result.to_dict()
+
+    async def _evaluate_once(
+        self,
+        config: EvalConfig,
+        name: str,
+        sampling: dict[str, Any],
+        backends: Mapping[str, Backend] | None = None,
+    ) -> Evaluation:
         tasks = take(self.env, config.split, config.num_tasks)
-        limit = (
-            {}
-            if self.recipe.rl is None or self.recipe.rl.max_tokens is None
-            else {"max_tokens": self.recipe.rl.max_tokens}
-        )
-        plan = self.plan(f"eval:{name}", config.split, **limit, **sampling)
+        if self.recipe.rl and self.recipe.rl.max_tokens is not None:
+            sampling = {"max_tokens": self.recipe.rl.max_tokens, **sampling}
         result = await run_evaluation(
-            self.env, self.backends, plan, tasks=tasks, samples=config.samples, log=self.run.rollouts,
-            progress=self.note, on_start=self.watch,
+            self.env, backends or self.backends, self.plan(f"eval:{name}", config.split, **sampling), tasks=tasks,
+            samples=config.samples, log=self.run.rollouts, progress=self.note, on_start=self.watch,
         )  # fmt: skip
         self.position.tokens_sampled += result.tokens["completion"]
         return result

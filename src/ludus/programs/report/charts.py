@@ -29,19 +29,19 @@ SMOOTH_FROM = 20
 _CURVES: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("rl", "Reward in training", {"reward/mean": "reward", "success": "success"}),
     ("rl", "Turns", {"turns/mean": "turns"}),
-    ("rl", "Completion length, tokens", {"tokens/completion_mean": "completion", "length/mean": "rollout"}),
+    ("rl", "Completion length, tokens", {"length/mean": "rollout", "length/mean_right": "solved", "length/mean_wrong": "not solved"}),
     ("rl", "Entropy, nats per token", {"entropy": "entropy"}),
     (
         "rl",
         "KL divergence, nats per token",
-        {"kl_old": "from the sampler", "kl_ref": "from the reference", "mismatch/kl": "before the update"},
+        {"kl_old": "from the sampler", "mismatch/kl": "before the update"},
     ),
     ("rl", "Gradient norm", {"grad_norm": "gradient norm"}),
     ("rl", "Excluded and truncated, share of rollouts", {"excluded": "excluded", "truncated": "truncated"}),
     ("rl", "Loss", {"loss": "loss"}),
     ("sft", "Fine-tuning loss", {"loss": "loss"}),
 )
-_TIMES = {"time/sampling": "sampling", "time/training": "training", "time/scheduling": "scheduling"}
+_TIMES = {"time/sampling": "sampling", "time/training": "training"}
 
 # Colours that stand for CSS variables while Matplotlib draws.
 _VARIABLES = {"#010101": "--ink-soft", "#010102": "--line"} | {f"#01020{i}": f"--c{i}" for i in range(1, 6)}
