@@ -90,12 +90,11 @@ def training_rows(steps: int = 30) -> list[dict[str, object]]:
                 "reward/mean": step / steps,
                 "turns/mean": 3.0,
                 "entropy": 1 / step,
-                "tokens/completion_mean": 30.0,
+                "length/mean": 30.0,
                 "kl_old": 0.001,
                 "grad_norm": None if step == 4 else 0.5,
                 "time/sampling": 1.0,
                 "time/training": 2.0,
-                "time/scheduling": 1.0,
                 "truncated": 0.1,
                 "excluded": 0.0,
             }
@@ -230,7 +229,7 @@ def test_only_what_was_measured_is_charted() -> None:
     assert charts["Evaluation score"].series[0] == Series("score", [0.0, 10.0], [0.1, 0.9], [0.02, 0.01])
     assert charts["Gradient norm"].series[0].x == [1.0, 2.0, 3.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0]
     assert charts["Fine-tuning loss"].series[0].y == [2.0, 1.0]
-    assert [s.y[0] for s in charts["Where the time goes, share of a step"].series] == [0.25, 0.5, 0.25]
+    assert [s.y[0] for s in charts["Where the time goes, share of a step"].series] == [1 / 3, 2 / 3]
     assert "Loss" not in charts
     assert charts_of([]) == []
 
