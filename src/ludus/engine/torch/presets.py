@@ -1,6 +1,6 @@
 """Small models made from nothing: `init_model` writes a folder that this engine, transformers and vLLM load.
 
-`tiny` (0.5 M parameters) learns toy tasks on two CPU cores in minutes; `mini` (4.9 M) is its larger sibling. Both are
+`tiny` (0.5 M parameters) learns toy tasks on two CPU cores in minutes; `small` (0.9 M) is its deeper sibling. Both are
 Qwen3 with tied embeddings; their vocabulary is bytes, two-digit numbers and the chat template's special tokens.
 """
 
@@ -26,9 +26,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
         "head_dim": 32, "intermediate_size": 384, "max_position_embeddings": 1024,
     },
-    "mini": {
-        "hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 4, "num_key_value_heads": 2,
-        "head_dim": 64, "intermediate_size": 768, "max_position_embeddings": 1024,
+    "small": {
+        "hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "head_dim": 32, "intermediate_size": 384, "max_position_embeddings": 1024,
     },
 }  # fmt: skip
 
@@ -43,7 +43,7 @@ def init_model(folder: Path, preset: str = "tiny", seed: int = 0) -> None:
 
     Args:
         folder: made if missing.
-        preset: "tiny" or "mini".
+        preset: "tiny" or "small".
         seed: equal seeds give equal weights.
 
     Raises:
