@@ -210,6 +210,10 @@ class Trainer(Protocol):
         """Apply and clear the accumulated gradient. A NaN or infinite one is dropped: `skipped` is then 1.0."""
         ...
 
+    async def reset_optimizer(self) -> None:
+        """Forget the optimiser's moments and the accumulated gradient: another loss begins."""
+        ...
+
     async def save(self, path: Path) -> Checkpoint:
         """Everything `load` needs to go on bit for bit: weights and optimiser state."""
         ...

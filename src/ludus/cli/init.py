@@ -13,7 +13,11 @@ from ludus.errors import FileProblem, MissingExtra
 @click.command("init")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option(
-    "--preset", metavar="NAME", default="tiny", show_default=True, help="tiny (0.5 M parameters) or small (0.9 M, deeper)."
+    "--preset",
+    metavar="NAME",
+    default="tiny",
+    show_default=True,
+    help="tiny (0.5 M parameters) or small (0.9 M, deeper).",
 )
 @click.option(
     "--seed",

@@ -168,6 +168,10 @@ class FakeEngine:
         self._gradient_V = np.zeros_like(self.logits_V)
         return {"grad_norm": norm, "lr": optimizer.lr, "skipped": 0.0 if finite else 1.0}
 
+    async def reset_optimizer(self) -> None:
+        """There are no moments; only the gradient is forgotten."""
+        self._gradient_V = np.zeros_like(self.logits_V)
+
     async def weights_hash(self) -> str:
         """16 hex digits over the logits."""
         return hashlib.blake2b(self.logits_V.tobytes(), digest_size=8).hexdigest()

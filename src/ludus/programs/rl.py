@@ -40,6 +40,8 @@ async def rl(training: Training, config: RlConfig) -> None:
     position, recipe = training.position, training.recipe
     if position.rl_steps >= config.steps or training.stopping:
         return
+    if position.rl_steps == 0:  # moments of the warm-up's small gradients would make RL's first steps huge
+        await training.engine.trainer.reset_optimizer()
     most = config.steps * config.groups * (1 + config.refill)
     tasks = Shuffled(take(training.env, "train", int(most) + 1), derive(recipe.seed, "rl"))
     limit = {} if config.max_tokens is None else {"max_tokens": config.max_tokens}

@@ -164,6 +164,7 @@ async def check_trainer(make_trainer: Callable[[], Trainer]) -> None:
     await trainer_ignores_weightless_tokens(make_trainer())
     await trainer_skips_bad_gradients(make_trainer())
     await trainer_resumes(make_trainer(), make_trainer())
+    await trainer_forgets_moments(make_trainer())
 
 
 async def trainer_lines_up_arrays(trainer: Trainer) -> None:
@@ -288,3 +289,14 @@ def _assert_close(expected: Sequence[float], got: Sequence[float], what: str, to
     assert len(expected) == len(got), f"{what}: {len(expected)} and {len(got)} values"
     for one, other in zip(expected, got, strict=True):
         assert math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance), f"{what}: {one} and {other}"
+
+
+async def trainer_forgets_moments(trainer: Trainer) -> None:
+    """After a reset nothing of earlier gradients is left: a step without a gradient changes no weight."""
+    await trainer.forward_backward(_data(), CROSS_ENTROPY)
+    await trainer.optim_step(AdamW(lr=1e-2))
+    before = await trainer.weights_hash()
+    await trainer.forward_backward(_data(), CROSS_ENTROPY)
+    await trainer.reset_optimizer()
+    await trainer.optim_step(AdamW(lr=1e-2))
+    assert await trainer.weights_hash() == before, "an optimiser that was reset still moves the weights"

@@ -67,6 +67,11 @@ class FlatAdamW:
         """Drop what was accumulated."""
         self._flat.zero_gradients()
 
+    def forget(self) -> None:
+        """Begin again: the moments of one loss say nothing about another's."""
+        self._optimizer.state.clear()
+        self.clear_gradients()
+
     def save(self, folder: Path) -> None:
         """Write the moments by parameter name, and the number of steps."""
         state = self._optimizer.state.get(self._parameter, {})

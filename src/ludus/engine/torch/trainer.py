@@ -74,6 +74,10 @@ class TorchTrainer:
         """Apply and clear the accumulated gradient; see `FlatAdamW.step` for the metrics."""
         return await self._run(lambda: self._optim_step(optimizer))
 
+    async def reset_optimizer(self) -> None:
+        """Forget the moments and what was accumulated."""
+        await self._worker.run(lambda: self._moments().forget())
+
     async def save(self, path: Path) -> Checkpoint:
         """Write model.safetensors, optimizer.safetensors and optimizer.json into the folder `path`."""
         return await self._worker.run(lambda: self._save(path))

@@ -29,7 +29,11 @@ SMOOTH_FROM = 20
 _CURVES: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("rl", "Reward in training", {"reward/mean": "reward", "success": "success"}),
     ("rl", "Turns", {"turns/mean": "turns"}),
-    ("rl", "Completion length, tokens", {"length/mean": "rollout", "length/mean_right": "solved", "length/mean_wrong": "not solved"}),
+    (
+        "rl",
+        "Completion length, tokens",
+        {"length/mean": "rollout", "length/mean_right": "solved", "length/mean_wrong": "not solved"},
+    ),
     ("rl", "Entropy, nats per token", {"entropy": "entropy"}),
     (
         "rl",
