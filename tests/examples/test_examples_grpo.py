@@ -26,7 +26,7 @@ from ludus.rollouts.scheduler import Plan, Scheduler
 from ludus.types import MAIN_ROLE, Sampling
 
 FILE = Path(__file__).parents[2] / "examples" / "grpo_in_one_file.py"
-TEMPERATURE = 0.8
+TEMPERATURE = 6.0  # random weights are nearly sure of themselves; the replies have to differ
 
 
 class Chatter(ludus.Environment):
