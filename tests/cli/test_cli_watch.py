@@ -109,3 +109,9 @@ def test_a_terminal_has_a_live_display_unless_it_is_dumb(tmp_path, term, live):
     assert run.returncode == 0 and "guess · demonstrator" in written.decode()
     assert (b"\x1b[" in written) == live
     assert b"\x1b" not in out
+
+
+def test_a_sparkline_survives_rounding():
+    for denominator in range(3, 400):
+        values = [1 / denominator, 0.652 + 1 / denominator, 2 / 3]
+        assert len(sparkline(values)) == 3

@@ -107,8 +107,9 @@ def sparkline(values: list[float], width: int = 40) -> str:
     """
     shown = values[-width:]
     low, high = min(shown), max(shown)
-    scale = (len(BARS) - 1) / (high - low) if high > low else 0.0
-    return "".join(BARS[math.ceil((value - low) * scale)] for value in shown)
+    top = len(BARS) - 1
+    scale = top / (high - low) if high > low else 0.0
+    return "".join(BARS[min(top, math.ceil((value - low) * scale))] for value in shown)  # rounding may pass the top
 
 
 def _known(value: Any) -> bool:
