@@ -72,6 +72,22 @@ async def test_micro_batches_change_nothing(make_engine):
             torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
 
 
+async def test_cores_side_by_side_change_nothing_and_add_up_to_the_same_bits(make_engine):
+    data = make_data(200)
+    alone, *together = (make_engine(threads=threads) for threads in (1, 3, 3))
+    expected = await alone.trainer.forward_backward(data, PPO)
+    results = [await engine.trainer.forward_backward(data, PPO) for engine in together]
+    for _ in range(2):  # gradients of several calls accumulate
+        await alone.trainer.forward_backward(data, PPO)
+        for engine in together:
+            await engine.trainer.forward_backward(data, PPO)
+    assert results[0].loss == results[1].loss == pytest.approx(expected.loss, rel=1e-5)
+    np.testing.assert_allclose(results[0].logprobs, expected.logprobs, atol=1e-4)
+    for name, gradient in gradients(alone).items():
+        torch.testing.assert_close(gradients(together[0])[name], gradient, atol=1e-3, rtol=1e-3)
+        assert torch.equal(gradients(together[0])[name], gradients(together[1])[name])
+
+
 @pytest.mark.parametrize("tempered", [False, True])
 def test_the_head_in_chunks_changes_nothing(sharp, tempered):
     decoder = load_decoder(sharp)

@@ -25,8 +25,8 @@ from ludus.errors import ModelCallFailed, UsageError
 from ludus.protocols import WeightsRef
 
 SMALL_MODEL = 50_000_000
-"""Parameters up to which sampling takes one thread by default: its operators take microseconds, less than it takes to
-wake a second thread, and the event loop can use the other core. Training takes all cores in any case."""
+"""Parameters up to which an operator gets one thread: it takes microseconds, less than it takes to wake a second one.
+Sampling then leaves the other cores to the event loop; training takes them all, a micro-batch each."""
 CACHE_BYTES = 1 << 30
 
 
@@ -72,7 +72,8 @@ class TorchEngine:
             self._weights, cache, max_batch=max_batch, deterministic=deterministic, decode=decode
         )
         training_threads = threads or _num_cores()
-        sampling_threads = threads or (1 if weights_N.numel() <= SMALL_MODEL else training_threads)
+        small = self.device.type == "cpu" and weights_N.numel() <= SMALL_MODEL
+        sampling_threads = threads or (1 if small else training_threads)
 
         def start() -> None:
             torch.set_num_threads(sampling_threads)  # on the worker's thread: OpenMP counts threads per calling thread
@@ -83,7 +84,11 @@ class TorchEngine:
         self._worker = Worker(start, self.sampler.step, self.sampler.batch.ready, self.sampler.fail)
         self.sampler.bind(self._worker)
         self.trainer = TorchTrainer(
-            self._weights, self._worker, micro_batch_tokens=micro_batch_tokens, num_threads=training_threads
+            self._weights,
+            self._worker,
+            micro_batch_tokens=micro_batch_tokens,
+            num_threads=training_threads,
+            side_by_side=small,
         )
 
     @property
@@ -102,6 +107,7 @@ class TorchEngine:
     def close(self) -> None:
         """End the thread; requests that still wait fail with ModelCallFailed."""
         self._worker.close(lambda: self.sampler.fail(ModelCallFailed("the engine was closed")))
+        self.trainer.close()
 
 
 def _num_cores() -> int:

@@ -62,6 +62,18 @@ class FlatParameters:
             self.gradients_N.zero_()
         return self.gradients_N
 
+    @property
+    def leaves(self) -> list[nn.Parameter]:
+        """What autograd differentiates by: every parameter and every fused group."""
+        return [leaf for leaf, _ in self._leaves]
+
+    def add_gradients(self, gradients: Sequence[Tensor | None]) -> None:
+        """Add gradients of `leaves`, in their order, to the buffer; None is of a leaf that was not used."""
+        for (leaf, _), gradient in zip(self._leaves, gradients, strict=True):
+            if gradient is not None:
+                assert leaf.grad is not None  # zero_gradients made the buffer
+                leaf.grad += gradient
+
     def views(self, buffer_N: Tensor) -> Iterator[tuple[str, Tensor]]:
         """The parameters' parts of any buffer of this layout (values, gradients, moments), by name."""
         for name, (offset, shape) in self._spans.items():

@@ -1,13 +1,16 @@
 """TorchTrainer: the Trainer protocol on the decoder that the sampler uses.
 
 Data are packed into micro-batches; the head runs only where a log-probability is asked for. Everything sums, so how the
-batch is split changes results by rounding only. All work happens on the engine's thread, in order of submission.
+batch is split changes results by rounding only. All work happens on the engine's thread, in order of submission; the
+operators of a small model are too short to share among cores, so there each core takes a micro-batch of its own.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,8 +34,22 @@ MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}
 """Packed tokens of one forward, by device: what the CPU's caches hold, what fills a GPU."""
 HEAD_ELEMENTS = 1 << 26
 """Logits kept at once (256 MiB in float32); beyond that the head runs in chunks that are recomputed in the backward."""
+SIDE_BY_SIDE_TOKENS = 512
+"""Fewest packed tokens that are worth a core of their own."""
 ResultT = TypeVar("ResultT")
 EMPTY: NDArray[np.float32] = np.empty(0, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one micro-batch adds: shape [P] each, and the gradients of all leaves where they weren't added already."""
+
+    batch: MicroBatch
+    loss: float
+    metrics: dict[str, Tensor]
+    logprobs_P: Tensor
+    entropies_P: Tensor
+    gradients: Sequence[Tensor | None] | None
 
 
 class TorchTrainer:
@@ -42,15 +59,25 @@ class TorchTrainer:
         weights: shared with the sampler.
         worker: the engine's thread.
         micro_batch_tokens: most packed tokens of one forward; None is what suits the device.
-        num_threads: of PyTorch's operators on the CPU while training.
+        num_threads: on the CPU while training.
+        side_by_side: spend the threads on micro-batches, one each, instead of on PyTorch's operators.
     """
 
     def __init__(
-        self, weights: LiveWeights, worker: Worker, *, micro_batch_tokens: int | None, num_threads: int
+        self,
+        weights: LiveWeights,
+        worker: Worker,
+        *,
+        micro_batch_tokens: int | None,
+        num_threads: int,
+        side_by_side: bool,
     ) -> None:
         self._weights, self._worker, self._num_threads = weights, worker, num_threads
         device = weights.decoder.device.type
         self._micro_batch_tokens = micro_batch_tokens or MICRO_BATCH_TOKENS.get(device, MICRO_BATCH_TOKENS["cpu"])
+        self._pool: ThreadPoolExecutor | None = None
+        if side_by_side and num_threads > 1:
+            self._pool = ThreadPoolExecutor(num_threads, "ludus-torch-trainer", lambda: torch.set_num_threads(1))
         self._optimizer: FlatAdamW | None = None
         self._finite = True
 
@@ -90,6 +117,11 @@ class TorchTrainer:
         """32 hex digits (blake2b) over the bytes of all parameters, in order of their names."""
         return await self._worker.run(lambda: weights_hash(self._weights.decoder))
 
+    def close(self) -> None:
+        """End the threads."""
+        if self._pool:
+            self._pool.shutdown()
+
     async def _run(self, function: Callable[[], ResultT]) -> ResultT:
         """The function's result, computed on the engine's thread with the trainer's number of operator threads."""
 
@@ -125,17 +157,40 @@ class TorchTrainer:
         total, sums = 0.0, dict[str, float]()
         logprobs: list[NDArray[np.float32]] = [EMPTY] * len(data)
         entropies: list[NDArray[np.float32]] = [EMPTY] * len(data)
-        for batch in micro_batches(data, wanted, self._micro_batch_tokens, self._weights.decoder.device):
-            logprobs_P, entropy_P = self._logprobs(batch)
-            loss_sum, metrics = loss_fn(logprobs_P, _Arrays(loss.name, batch.arrays_P), loss.params)
-            loss_sum.backward()  # type: ignore[no-untyped-call]
-            total += loss_sum.item()
-            for name, value in metrics.items():
+        batches = micro_batches(data, wanted, self._tokens_per_batch(wanted), self._weights.decoder.device)
+        for part in self._map(lambda batch: self._part(batch, loss_fn, loss), batches):
+            total += part.loss
+            for name, value in part.metrics.items():
                 sums[name] = sums.get(name, 0.0) + float(value)
-            _scatter(logprobs, batch, logprobs_P)
-            _scatter(entropies, batch, entropy_P)
+            if part.gradients:
+                self._weights.decoder.flat.add_gradients(part.gradients)
+            _scatter(logprobs, part.batch, part.logprobs_P)
+            _scatter(entropies, part.batch, part.entropies_P)
         self._finite = self._finite and math.isfinite(total)
         return TrainResult(total, sums, np.concatenate([EMPTY, *logprobs]), np.concatenate([EMPTY, *entropies]))
+
+    def _part(self, batch: MicroBatch, loss_fn: LossFn, loss: Loss) -> _Part:
+        logprobs_P, entropies_P = self._logprobs(batch)
+        loss_sum, metrics = loss_fn(logprobs_P, _Arrays(loss.name, batch.arrays_P), loss.params)
+        gradients = None
+        if self._pool:  # added in order by one thread, so that the sum has the same bits every time
+            gradients = torch.autograd.grad(loss_sum, self._weights.decoder.flat.leaves, allow_unused=True)
+        else:
+            loss_sum.backward()  # type: ignore[no-untyped-call]
+        return _Part(batch, loss_sum.item(), metrics, logprobs_P.detach(), entropies_P, gradients)
+
+    def _tokens_per_batch(self, wanted: Sequence[Sequence[int]]) -> int:
+        """Most tokens of a micro-batch: as few micro-batches as memory allows, but one for every core it is worth."""
+        lengths = [positions[-1] for positions in wanted if positions]
+        if not self._pool or not lengths:
+            return self._micro_batch_tokens
+        total = sum(lengths)
+        cores = min(self._num_threads, max(1, total // SIDE_BY_SIDE_TOKENS))
+        rounds = math.ceil(total / (cores * self._micro_batch_tokens))
+        return math.ceil(total / (cores * rounds)) + max(lengths)
+
+    def _map(self, function: Callable[[MicroBatch], ResultT], batches: Sequence[MicroBatch]) -> Iterable[ResultT]:
+        return self._pool.map(function, batches) if self._pool and len(batches) > 1 else map(function, batches)
 
     def _optim_step(self, settings: AdamW) -> dict[str, float]:
         metrics = self._moments().step(settings, finite=self._finite)
