@@ -1,7 +1,7 @@
 """The presets' tokenizer and chat template.
 
-Byte-level, so that any text has ids; but the numbers 00 to 99 and the words that instructions are made of (see
-`words.txt`) have one token each, so that toy tasks are short. Other words stay letter by letter. Special tokens delimit
+Byte-level, so that any text has ids; but the numbers 00 to 99 and the words and punctuation that instructions are made
+of (see `words.txt`) have one token each, so that toy tasks are short. Other words stay letter by letter. Special tokens delimit
 turns. What a conversation renders to is a prefix of what it renders to after more messages, while old thinking is kept.
 """
 
@@ -60,7 +60,7 @@ CHAT_TEMPLATE = """\
 
 
 def build_tokenizer() -> Tokenizer:
-    """Ids: special tokens, markup, the 256 bytes, the 100 two-digit numbers, the words."""
+    """Ids: special tokens, markup, the 256 bytes, the 100 two-digit numbers, the words and punctuation."""
     added = [*SPECIAL, *MARKUP]
     pieces = [*added, *sorted(pre_tokenizers.ByteLevel.alphabet())]
     merges = [(first, second) for first in "0123456789" for second in "0123456789"]
