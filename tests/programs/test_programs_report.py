@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+import shutil
 import subprocess
 import sys
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -305,3 +308,55 @@ def test_clean_text_has_no_control_characters_and_keeps_the_rest(text: str) -> N
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", clean(text))
     assert clean(clean(text)) == clean(text)
     assert clean("line\n\tof text é 漢字 🙂") == "line\n\tof text é 漢字 🙂"
+
+
+MEASURE = """<script>
+const boxes = [...document.querySelectorAll("svg")].map(svg => svg.getBoundingClientRect());
+document.title = JSON.stringify({
+  overflow: document.documentElement.scrollWidth - window.innerWidth,
+  drawn: boxes.filter(box => box.width > 200 && box.height > 80).length,
+  background: getComputedStyle(document.body).backgroundColor,
+  unreadable: [...document.querySelectorAll("h1, h2, td, p")].filter(
+    element => getComputedStyle(element).color === getComputedStyle(document.body).backgroundColor).length,
+});
+</script></body>"""
+
+
+def chromium(profile: Path, *arguments: str) -> str:
+    """What headless Chromium prints; its log, which has the page's complaints, follows."""
+    name = next((n for n in ("chromium", "chromium-browser", "google-chrome") if shutil.which(n)), None)
+    if name is None:
+        pytest.skip("no Chromium on this machine")
+    command = [name, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    command += [f"--user-data-dir={profile}", "--enable-logging=stderr", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return done.stdout + done.stderr
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 500])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_browser_shows_it_whole(tmp_path: Path, width: int, scheme: str) -> None:
+    html = report(training_run(tmp_path / "demo")).read_text()
+    policy = re.search('<meta http-equiv="Content-Security-Policy"[^>]*>', html)
+    assert policy
+    measured = tmp_path / "measured.html"
+    measured.write_text(html.replace(policy[0], "").replace("</body>", MEASURE))
+    dark = ["--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []
+    out = chromium(tmp_path / "profile", f"--window-size={width},900", *dark, "--dump-dom", measured.as_uri())
+    found = re.search("<title>(.*?)</title>", out)
+    assert found, out
+    layout = json.loads(unescape(found[1]))
+    assert layout["overflow"] <= 0
+    assert layout["drawn"] == 10
+    assert layout["unreadable"] == 0
+    assert (layout["background"] == "rgb(255, 255, 255)") == (scheme == "light")
+
+
+@pytest.mark.browser
+def test_a_browser_has_no_complaint_and_runs_nothing(tmp_path: Path) -> None:
+    path = report(training_run(tmp_path / "demo"))
+    picture = tmp_path / "report.png"
+    log = chromium(tmp_path / "profile", "--window-size=1280,2400", f"--screenshot={picture}", path.as_uri())
+    assert "CONSOLE" not in log, log
+    assert picture.stat().st_size > 50_000  # a blank page of this size takes 10,000
