@@ -1,8 +1,9 @@
 """The presets' tokenizer and chat template.
 
 Byte-level, so that any text has ids; but the numbers 00 to 99 and the words and punctuation that instructions are made
-of (see `words.txt`) have one token each, so that toy tasks are short. Other words stay letter by letter. Special tokens delimit
-turns. What a conversation renders to is a prefix of what it renders to after more messages, while old thinking is kept.
+of (see `words.txt`) have one token each, so that toy tasks are short. Other words stay letter by letter. Special tokens
+delimit turns. What a conversation renders to is a prefix of what it renders to after more messages, while old thinking
+is kept.
 """
 
 from __future__ import annotations
