@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ludus.engine.torch.attention import PackedAttention
 from ludus.engine.torch.folder import load_decoder
 from ludus.engine.torch.head import head
+from ludus.engine.torch.packing import families, micro_batches, predictions
 from ludus.errors import ModelFolderError, UnknownName, UsageError
 from ludus.protocols import AdamW, Datum, Loss
 
@@ -86,6 +87,55 @@ async def test_cores_side_by_side_change_nothing_and_add_up_to_the_same_bits(mak
     for name, gradient in gradients(alone).items():
         torch.testing.assert_close(gradients(together[0])[name], gradient, atol=1e-3, rtol=1e-3)
         assert torch.equal(gradients(together[0])[name], gradients(together[1])[name])
+
+
+def make_families(sizes, seed, vocabulary=366):
+    """Datums of which each family shares a prompt; replies of 1 to 6 tokens, with unsampled ones in between."""
+    rng = random.Random(seed)
+    data = []
+    for size in sizes:
+        prompt = [rng.randrange(vocabulary) for _ in range(rng.choice([3, 12, 13, 30, 31, 60]))]
+        for _ in range(size):
+            reply = [rng.randrange(vocabulary) for _ in range(rng.randrange(1, 7))]
+            weights = [1.0] + [rng.choice([0.0, 1.0]) for _ in reply[1:]]
+            length = len(prompt) + len(reply)
+            data.append(
+                Datum(
+                    tokens_T=prompt + reply,
+                    arrays={
+                        "weights": [0.0] * len(prompt) + weights,
+                        "advantages": [rng.gauss(0, 1)] * length,
+                        "logprobs": [-rng.random() * 6 for _ in range(length)],
+                    },
+                )
+            )
+    rng.shuffle(data)
+    return data
+
+
+@pytest.mark.parametrize("micro_batch_tokens", [10_000, 64])
+@pytest.mark.parametrize("sizes", [[4], [1, 2, 8], [3, 3, 3, 3, 3, 1]])
+async def test_a_shared_prompt_is_run_once_and_changes_nothing(make_engine, micro_batch_tokens, sizes):
+    data = make_families(sizes, seed=len(sizes))
+    shared, alone = (make_engine(micro_batch_tokens=size) for size in (micro_batch_tokens, 10_000))
+    result = await shared.trainer.forward_backward(data, PPO)
+    apart = [await alone.trainer.forward_backward([datum], PPO) for datum in data]
+    np.testing.assert_allclose(result.logprobs, np.concatenate([one.logprobs for one in apart]), atol=1e-4)
+    np.testing.assert_allclose(result.entropies, np.concatenate([one.entropies for one in apart]), atol=1e-4)
+    assert result.loss == pytest.approx(sum(one.loss for one in apart), rel=1e-4, abs=1e-4)
+    for name, gradient in gradients(alone).items():
+        torch.testing.assert_close(gradients(shared)[name], gradient, atol=1e-4, rtol=1e-3, msg=name)
+
+
+def test_only_what_is_needed_is_packed():
+    data = make_families([8], seed=3)  # a prompt of at least 12 tokens
+    wanted = [predictions(datum, weighted=True) for datum in data]
+    prompt = wanted[0][0]
+    assert prompt >= 12
+    (batch,) = micro_batches(data, wanted, families(data, wanted, 10_000), 10_000, torch.device("cpu"))
+    assert len(batch.tokens_T) == prompt + sum(positions[-1] - prompt for positions in wanted)
+    assert sum(segment.length for segment in batch.segments) == len(batch.tokens_T)
+    assert len(batch.targets_P) == sum(map(len, wanted))
 
 
 @pytest.mark.parametrize("tempered", [False, True])

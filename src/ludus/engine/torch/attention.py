@@ -1,7 +1,8 @@
-"""PackedAttention: which packed tokens see which in training, and the packing of token counts into micro-batches.
+"""Attention in training: which packed tokens see which.
 
-Sequences lie end to end; only inside attention are they padded, in buckets of similar length, because PyTorch's fused
-kernels want rectangles. Sampling's counterpart, over a key-value cache, is `cached.py`.
+Segments lie end to end; only inside attention are they padded, in buckets of similar length, because PyTorch's fused
+kernels want rectangles. `PackedAttention` is for sequences that see only themselves; `ContinuedAttention` is for those
+that continue a shared prompt. Sampling's counterpart, over a key-value cache, is `cached.py`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,25 @@ from torch.nn import functional as F
 
 MAX_PADDING = 0.25
 """Share of padding above which a bucket is split."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Packed tokens [start, start + length): each sees those before it in the segment, and all of the context's."""
+
+    start: int
+    length: int
+    context_start: int = 0
+    context_length: int = 0
+
+
+def attention_over(
+    segments: Sequence[Segment], device: torch.device | str = "cpu"
+) -> PackedAttention | ContinuedAttention:
+    """The attention for segments that follow each other."""
+    if any(segment.context_length for segment in segments):
+        return ContinuedAttention(segments, device)
+    return PackedAttention([segment.length for segment in segments], device)
 
 
 @dataclass(frozen=True)
@@ -48,6 +68,90 @@ class PackedAttention:
             flat = out.reshape(bucket.num_rows * bucket.num_columns, *out.shape[2:])
             outputs.append(flat if bucket.places is None else flat[bucket.places])
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+@dataclass(frozen=True)
+class _Rectangle:
+    """Segments of similar shape: B rows of Q queries, over C context columns and Q own ones, all right-padded."""
+
+    queries_BQ: Tensor
+    """Index of each in the packed tokens; 0 where there is none."""
+    keys_BK: Tensor
+    """Likewise of context and own columns, K = C + Q."""
+    sees_B1QK: Tensor | None
+    """None where there is no context: causal."""
+    real_N: Tensor
+    """Of the B * Q queries, those that are there."""
+
+
+class ContinuedAttention:
+    """Causal attention of segments to themselves and to a context elsewhere in the same packed tokens.
+
+    Args:
+        segments: they follow each other and cover all tokens; a context is (part of) another segment without one.
+        device: of the tensors to come.
+    """
+
+    def __init__(self, segments: Sequence[Segment], device: torch.device | str = "cpu") -> None:
+        rows = sorted(segments, key=lambda row: (row.context_length, row.length))
+        self._rectangles = [_rectangle(group, torch.device(device)) for group in _alike(rows)]
+        order = torch.cat([r.queries_BQ.flatten()[r.real_N] for r in self._rectangles])
+        self._places_T = torch.empty_like(order)
+        self._places_T[order] = torch.arange(len(order), device=order.device)
+
+    def attend(self, layer_index: int, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor) -> Tensor:
+        outputs = []
+        for rectangle in self._rectangles:
+            q = _gather(q_THD, rectangle.queries_BQ)
+            k, v = _gather(k_TKD, rectangle.keys_BK), _gather(v_TKD, rectangle.keys_BK)
+            sees = rectangle.sees_B1QK
+            out = F.scaled_dot_product_attention(q, k, v, sees, is_causal=sees is None, enable_gqa=True)
+            outputs.append(out.transpose(1, 2).flatten(0, 1)[rectangle.real_N])
+        return torch.cat(outputs)[self._places_T]
+
+
+def _alike(rows: Sequence[Segment]) -> list[list[Segment]]:
+    """Neighbours whose rectangle holds at most a share MAX_PADDING of padding; with a context or all without."""
+    groups: list[list[Segment]] = []
+    for row in rows:
+        if groups:
+            members = [*groups[-1], row]
+            columns = max(m.context_length for m in members) + max(m.length for m in members)
+            keys = sum(m.context_length + m.length for m in members)
+            mixed = bool(groups[-1][0].context_length) != bool(row.context_length)
+            if not mixed and keys >= (1 - MAX_PADDING) * columns * len(members):
+                groups[-1].append(row)
+                continue
+        groups.append([row])
+    return groups
+
+
+def _rectangle(rows: Sequence[Segment], device: torch.device) -> _Rectangle:
+    def ranges(starts: list[int], lengths: list[int]) -> tuple[Tensor, Tensor]:
+        """Indices [B, longest] counted up from the starts, and which of them are there."""
+        columns_L = torch.arange(max(lengths))
+        there_BL = columns_L < torch.tensor(lengths)[:, None]
+        return (torch.tensor(starts)[:, None] + columns_L) * there_BL, there_BL
+
+    queries_BQ, there_BQ = ranges([row.start for row in rows], [row.length for row in rows])
+    contexts_BC, seen_BC = ranges([row.context_start for row in rows], [row.context_length for row in rows])
+    size = queries_BQ.shape[1]
+    sees_B1QK = None
+    if contexts_BC.shape[1]:
+        causal_QQ = torch.ones(size, size, dtype=torch.bool).tril()
+        sees_BQC, sees_BQQ = seen_BC[:, None].expand(-1, size, -1), causal_QQ.expand(len(rows), -1, -1)
+        sees_B1QK = torch.cat((sees_BQC, sees_BQQ), dim=2)[:, None].to(device)
+    return _Rectangle(
+        queries_BQ=queries_BQ.to(device),
+        keys_BK=torch.cat((contexts_BC, queries_BQ), dim=1).to(device),
+        sees_B1QK=sees_B1QK,
+        real_N=there_BQ.flatten().nonzero()[:, 0].to(device),
+    )
+
+
+def _gather(x_THD: Tensor, places_BL: Tensor) -> Tensor:
+    """Packed [T, H, D] to [B, H, L, D]."""
+    return x_THD.index_select(0, places_BL.flatten()).view(*places_BL.shape, *x_THD.shape[1:]).transpose(1, 2)
 
 
 def _similar(lengths: Sequence[int]) -> list[tuple[int, list[int]]]:

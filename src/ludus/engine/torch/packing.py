@@ -1,15 +1,24 @@
-"""Packing: data to micro-batches of packed tokens, computing no position that nobody asked for."""
+"""Packing: data to micro-batches of packed tokens, computing no position twice and none that nobody asked for.
+
+The rollouts of a group begin with the same prompt. It is packed once, and what each said after it is packed as a
+continuation that sees it: a group of 8 with a long prompt costs little more than one rollout.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ludus.engine.torch.attention import Segment
 from ludus.errors import UsageError
 from ludus.protocols import Datum
+
+SHORTEST_SHARED = 12
+"""Tokens; to run a shorter prompt again costs less than to attend to it from elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +27,8 @@ class MicroBatch:
 
     data: list[int]
     """Which datums, in packed order."""
-    lengths: list[int]
-    """Tokens run, per datum: those before its last prediction."""
+    segments: list[Segment]
+    """Runs of packed tokens: whole datums, shared prompts, and what continues them."""
     tokens_T: Tensor
     positions_T: Tensor
     sources_P: Tensor
@@ -30,6 +39,18 @@ class MicroBatch:
     arrays_P: dict[str, Tensor]
     counts: list[int]
     """Predictions per datum."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Datums that share their first `shared` tokens, none of which is predicted; 0 for one that shares nothing."""
+
+    members: list[int]
+    shared: int
+    num_tokens: int
+    """To be run for all of them."""
+    longest: int
+    """Tokens of the longest member, shared ones included."""
 
 
 def check(data: Sequence[Datum], vocab_size: int, context: int) -> None:
@@ -58,53 +79,100 @@ def predictions(datum: Datum, weighted: bool) -> list[int]:
     return [t for t in positions if weights[t] != 0]
 
 
-def micro_batches(
-    data: Sequence[Datum], wanted: Sequence[Sequence[int]], max_tokens: int, device: torch.device
-) -> list[MicroBatch]:
-    """Pack datums of similar length together, longest last; datums of which nothing is wanted are left out.
+def families(data: Sequence[Datum], wanted: Sequence[Sequence[int]], max_tokens: int) -> list[Family]:
+    """Datums grouped by the prompt before their first prediction; those of which nothing is wanted are left out.
 
     Args:
         data: what to pack.
         wanted: per datum, the positions to predict.
-        max_tokens: most tokens of a micro-batch; a longer datum gets one of its own.
+        max_tokens: most tokens of a family of several; a prompt that more datums share is run again for the others.
+    """
+    by_prompt: dict[tuple[int, ...], list[int]] = {}
+    found: list[Family] = []
+    for index, positions in enumerate(wanted):
+        if positions and positions[0] >= SHORTEST_SHARED:
+            by_prompt.setdefault(tuple(data[index].tokens_T[: positions[0]]), []).append(index)
+        elif positions:
+            found.append(Family([index], 0, positions[-1], positions[-1]))
+    for prompt, members in by_prompt.items():
+        room = max(1, max_tokens - len(prompt))
+        lengths = [wanted[index][-1] - len(prompt) for index in members]
+        rounds = math.ceil(sum(lengths) / room) or 1
+        for part in (members[start::rounds] for start in range(rounds)):
+            if not part:
+                continue
+            shared = len(prompt) if len(part) > 1 else 0
+            longest = max(wanted[index][-1] for index in part)
+            num_tokens = shared + sum(wanted[index][-1] - shared for index in part)
+            found.append(Family(part, shared, num_tokens, longest))
+    return found
+
+
+def micro_batches(
+    data: Sequence[Datum],
+    wanted: Sequence[Sequence[int]],
+    grouped: Sequence[Family],
+    max_tokens: int,
+    device: torch.device,
+) -> list[MicroBatch]:
+    """Pack families of similar length together, longest last.
+
+    Args:
+        data: what to pack.
+        wanted: per datum, the positions to predict.
+        grouped: the data's families.
+        max_tokens: most tokens of a micro-batch; a longer family gets one of its own.
         device: of the tensors.
     """
-    order = sorted((i for i in range(len(data)) if wanted[i]), key=lambda i: wanted[i][-1])
-    batches: list[list[int]] = []
+    batches: list[list[Family]] = []
     room = 0
-    for index in order:
-        length = wanted[index][-1]
-        if length > room:
+    for family in sorted(grouped, key=lambda family: family.longest):
+        if family.num_tokens > room:
             batches.append([])
             room = max_tokens
-        batches[-1].append(index)
-        room -= length
+        batches[-1].append(family)
+        room -= family.num_tokens
     return [_pack(data, wanted, batch, device) for batch in batches]
 
 
-def _pack(data: Sequence[Datum], wanted: Sequence[Sequence[int]], batch: list[int], device: torch.device) -> MicroBatch:
+def _pack(
+    data: Sequence[Datum], wanted: Sequence[Sequence[int]], batch: list[Family], device: torch.device
+) -> MicroBatch:
     tokens: list[int] = []
     positions: list[int] = []
+    segments: list[Segment] = []
     sources: list[int] = []
     targets: list[int] = []
     temperatures: list[float] = []
-    arrays: dict[str, list[float]] = {name: [] for name in data[batch[0]].arrays}
-    for index in batch:
-        datum, asked = data[index], wanted[index]
-        if datum.arrays.keys() != arrays.keys():
-            raise UsageError(f"all data of a call need the same arrays; got {sorted(datum.arrays)}, {sorted(arrays)}")
-        start, length = len(tokens), asked[-1]
-        tokens += datum.tokens_T[:length]
-        positions += range(length)
-        sources += [start + t - 1 for t in asked]
-        targets += [datum.tokens_T[t] for t in asked]
-        temperatures += [datum.temperature or 1.0] * len(asked)  # greedy: log-probabilities at temperature 1
-        for name, values in arrays.items():
-            array = datum.arrays[name]
-            values += [array[t] for t in asked]
+    members = [index for family in batch for index in family.members]
+    arrays: dict[str, list[float]] = {name: [] for name in data[members[0]].arrays}
+
+    def run(datum: Datum, first: int, last: int, context: int) -> None:
+        """Pack tokens [first, last) of a datum; what they continue, if anything, begins at `context`."""
+        if last > first:
+            segments.append(Segment(len(tokens), last - first, context, first))
+            tokens.extend(datum.tokens_T[first:last])
+            positions.extend(range(first, last))
+
+    for family in batch:
+        shared, prompt = family.shared, len(tokens)
+        run(data[family.members[0]], 0, shared, 0)
+        for index in family.members:
+            datum, asked, start = data[index], wanted[index], len(tokens)
+            if datum.arrays.keys() != arrays.keys():
+                raise UsageError(
+                    f"all data of a call need the same arrays; got {sorted(datum.arrays)}, {sorted(arrays)}"
+                )
+            run(datum, shared, asked[-1], prompt)
+            sources += [prompt + t - 1 if t <= shared else start + t - 1 - shared for t in asked]
+            targets += [datum.tokens_T[t] for t in asked]
+            temperatures += [datum.temperature or 1.0] * len(asked)  # greedy: log-probabilities at temperature 1
+            for name, values in arrays.items():
+                array = datum.arrays[name]
+                values += [array[t] for t in asked]
     return MicroBatch(
-        data=batch,
-        lengths=[wanted[index][-1] for index in batch],
+        data=members,
+        segments=segments,
         tokens_T=torch.tensor(tokens, device=device),
         positions_T=torch.tensor(positions, device=device),
         sources_P=torch.tensor(sources, device=device),
@@ -115,5 +183,5 @@ def _pack(data: Sequence[Datum], wanted: Sequence[Sequence[int]], batch: list[in
             else None
         ),
         arrays_P={name: torch.tensor(values, dtype=torch.float32, device=device) for name, values in arrays.items()},
-        counts=[len(wanted[index]) for index in batch],
+        counts=[len(wanted[index]) for index in members],
     )

@@ -19,12 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ludus.engine.torch.attention import PackedAttention
+from ludus.engine.torch.attention import attention_over
 from ludus.engine.torch.folder import WEIGHTS, load_weights, save_tensors, weights_hash
 from ludus.engine.torch.head import head
 from ludus.engine.torch.losses import LossFn, find_loss
 from ludus.engine.torch.optimizer import FlatAdamW
-from ludus.engine.torch.packing import MicroBatch, check, micro_batches, predictions
+from ludus.engine.torch.packing import MicroBatch, check, families, micro_batches, predictions
 from ludus.engine.torch.weights import LiveWeights
 from ludus.engine.torch.worker import Worker
 from ludus.errors import UsageError
@@ -146,7 +146,7 @@ class TorchTrainer:
         wanted = [predictions(datum, weighted=False) for datum in data]
         results: list[NDArray[np.float32]] = [EMPTY] * len(data)
         bare = [Datum(tokens_T=d.tokens_T, arrays={}, temperature=d.temperature) for d in data]
-        for batch in micro_batches(bare, wanted, self._micro_batch_tokens, self._weights.decoder.device):
+        for batch in self._micro_batches(bare, wanted):
             logprobs_P, _ = self._logprobs(batch)
             _scatter(results, batch, logprobs_P)
         return [[0.0, *logprobs.tolist()] for logprobs in results]
@@ -157,7 +157,7 @@ class TorchTrainer:
         total, sums = 0.0, dict[str, float]()
         logprobs: list[NDArray[np.float32]] = [EMPTY] * len(data)
         entropies: list[NDArray[np.float32]] = [EMPTY] * len(data)
-        batches = micro_batches(data, wanted, self._tokens_per_batch(wanted), self._weights.decoder.device)
+        batches = self._micro_batches(data, wanted)
         for part in self._map(lambda batch: self._part(batch, loss_fn, loss), batches):
             total += part.loss
             for name, value in part.metrics.items():
@@ -179,15 +179,16 @@ class TorchTrainer:
             loss_sum.backward()  # type: ignore[no-untyped-call]
         return _Part(batch, loss_sum.item(), metrics, logprobs_P.detach(), entropies_P, gradients)
 
-    def _tokens_per_batch(self, wanted: Sequence[Sequence[int]]) -> int:
-        """Most tokens of a micro-batch: as few micro-batches as memory allows, but one for every core it is worth."""
-        lengths = [positions[-1] for positions in wanted if positions]
-        if not self._pool or not lengths:
-            return self._micro_batch_tokens
-        total = sum(lengths)
-        cores = min(self._num_threads, max(1, total // SIDE_BY_SIDE_TOKENS))
-        rounds = math.ceil(total / (cores * self._micro_batch_tokens))
-        return math.ceil(total / (cores * rounds)) + max(lengths)
+    def _micro_batches(self, data: Sequence[Datum], wanted: Sequence[Sequence[int]]) -> list[MicroBatch]:
+        """As few micro-batches as memory allows, but one for every core that it is worth."""
+        most = self._micro_batch_tokens
+        grouped = families(data, wanted, most)
+        if self._pool and grouped:
+            total = sum(family.num_tokens for family in grouped)
+            cores = min(self._num_threads, max(1, total // SIDE_BY_SIDE_TOKENS))
+            rounds = math.ceil(total / (cores * most))
+            most = math.ceil(total / (cores * rounds)) + max(family.num_tokens for family in grouped)
+        return micro_batches(data, wanted, grouped, most, self._weights.decoder.device)
 
     def _map(self, function: Callable[[MicroBatch], ResultT], batches: Sequence[MicroBatch]) -> Iterable[ResultT]:
         return self._pool.map(function, batches) if self._pool and len(batches) > 1 else map(function, batches)
@@ -221,7 +222,7 @@ class TorchTrainer:
     def _logprobs(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         """Log-probabilities and (without gradient) entropies of the predictions asked for, shape [P] each."""
         decoder = self._weights.decoder
-        attention = PackedAttention(batch.lengths, decoder.device)
+        attention = attention_over(batch.segments, decoder.device)
         hidden_PD = decoder(batch.tokens_T, batch.positions_T, attention)[batch.sources_P]
         max_rows = max(1, HEAD_ELEMENTS // decoder.config.vocab_size)
         return head(decoder, hidden_PD, batch.targets_P, batch.temperatures_P, max_rows)
