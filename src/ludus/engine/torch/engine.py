@@ -36,7 +36,7 @@ class TorchEngine:
     Args:
         folder: in Hugging Face's format.
         device: "auto" is CUDA where there is one, else the CPU.
-        threads: of PyTorch's operators on the CPU; None is all cores for training, and for sampling too unless the
+        threads: on the CPU; None is all cores for training, and for sampling too unless the
             model is small.
         deterministic: batches are composed by `request.order` alone and step only when every attached rollout waits
             (`sampler.attach`), so that equal requests give equal bits, on one machine with one number of threads.
