@@ -113,7 +113,7 @@ async def test_loss_and_gradients_are_those_of_the_package(twin, folder):
     config, engine = RlConfig(advantage="grpo"), TorchEngine(folder, device="cpu", threads=1)
     try:
         groups = await sample_groups(engine, folder)
-        used = [group for group in groups if has_variance(group, [MAIN_ROLE])]
+        used = [group for group in groups if has_variance(group, config, [MAIN_ROLE])]
         assert 2 <= len(used) < len(groups), "some groups must teach, and one must not"
         samples = make_samples(used, config, [MAIN_ROLE])
         assert len({len(sample.sequence.tokens) for sample in samples}) > 3

@@ -59,7 +59,11 @@ class Server:
 
     async def serve(self, reader, writer):
         self.connections.add(asyncio.current_task())
-        head = await reader.readuntil(b"\r\n\r\n")
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError:  # the client gave up before it had asked
+            writer.close()
+            return
         length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
         self.requests.append((head.decode(), json.loads(await reader.readexactly(length))))
         response = self.answers[min(len(self.requests), len(self.answers)) - 1]
@@ -180,7 +184,7 @@ async def test_a_server_that_hangs():
     async with Server(HANG) as server:
         with pytest.raises(ModelCallFailed, match=r"after 2 attempts: no answer within 0\.05 s"):
             await server.ask(timeout_s=0.05, max_retries=1)
-    assert len(server.requests) == 2
+    assert len(server.waits) == 1  # on a busy machine a client may give up before the server has read its request
 
 
 async def test_a_server_that_is_down():

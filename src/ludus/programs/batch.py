@@ -25,9 +25,9 @@ class Sample:
     advantage: float
 
 
-def has_variance(group: Group, roles: Sequence[str]) -> bool:
+def has_variance(group: Group, config: RlConfig, roles: Sequence[str]) -> bool:
     """Whether any trained role's rewards differ within the group: otherwise it carries no gradient."""
-    return any(len({rollout.role_reward(role) for rollout in group.scored}) > 1 for role in roles)
+    return any(len(set(_trained_rewards(group, config, role).tolist())) > 1 for role in roles)
 
 
 def make_samples(groups: Sequence[Group], config: RlConfig, roles: Sequence[str]) -> list[Sample]:
@@ -40,7 +40,7 @@ def make_samples(groups: Sequence[Group], config: RlConfig, roles: Sequence[str]
     samples: list[Sample] = []
     for group in groups:
         for role in roles:
-            rewards_G = np.array([rollout.role_reward(role) for rollout in group.scored])
+            rewards_G = _trained_rewards(group, config, role)
             if len(set(rewards_G.tolist())) < 2:
                 continue
             for rollout, advantage in zip(group.scored, ADVANTAGES[config.advantage](rewards_G), strict=True):
@@ -81,6 +81,12 @@ def split_updates(samples: list[Sample], updates: int) -> list[list[Sample]]:
     for index, held in enumerate(by_rollout.values()):
         parts[index % updates] += held
     return [part for part in parts if part]
+
+
+def _trained_rewards(group: Group, config: RlConfig, role: str) -> np.ndarray:
+    """Rewards [G] as advantages see them: what the environment gave, but for replies cut off under "zero"."""
+    zero = config.truncated == "zero"
+    return np.array([0.0 if zero and rollout.truncated else rollout.role_reward(role) for rollout in group.scored])
 
 
 def _datum(sample: Sample, weight: float) -> Datum:

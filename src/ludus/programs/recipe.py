@@ -50,8 +50,9 @@ class RlConfig(Config):
     """The loss's own numbers, such as clip_low and clip_high."""
     aggregate: Literal["token", "rollout"] = "token"
     """Whether every trained token of the batch weighs the same, or every rollout."""
-    truncated: Literal["keep", "mask"] = "keep"
-    """Rollouts with a reply cut off at its limit: trained on as they were scored, or left out of the loss."""
+    truncated: Literal["keep", "mask", "zero"] = "keep"
+    """Rollouts with a reply cut off at its limit: trained on as they were scored, left out of the loss, or trained on as
+    if their reward were 0, where a scorer does not mind a reply that never ends."""
     refill: Annotated[float, Field(ge=0)] = 2.0
     """Extra groups run, as a multiple of `groups`, to replace those whose rewards are all equal; 0 only drops them."""
     temperature: Annotated[float, Field(gt=0)] = 1.0

@@ -83,7 +83,7 @@ async def collect(training: Training, config: RlConfig, scheduler: Scheduler, ta
         position.tasks_used += wanted
         async for group in scheduler.groups(wave, config.group_size):
             collected.groups.append(group)
-            if has_variance(group, training.trained_roles):
+            if has_variance(group, config, training.trained_roles):
                 collected.used.append(group)
     rate = len(collected.used) / max(1, len(collected.groups))
     position.useful_rate = max(LEAST_USEFUL, 0.8 * position.useful_rate + 0.2 * rate) if config.refill else 1.0
