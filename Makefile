@@ -7,7 +7,7 @@ PIP := --quiet --disable-pip-version-check --constraint constraints.txt
 #   make setup TORCH='--index-url https://download.pytorch.org/whl/cpu'
 TORCH ?=
 
-.PHONY: setup quickstart test check test-all bench docs clean
+.PHONY: setup quickstart test check test-all bench clean
 
 setup: .venv/.stamp
 

@@ -4,9 +4,10 @@
     python benchmarks/quickstart_phases.py runs/guess-0         # reads a run that is there
     python benchmarks/quickstart_phases.py --rollouts 200 --growth 1000 runs/guess-0
 
-Phases come from what the run itself recorded. Scheduling, rendering, recording and scoring happen inside of them; they
-are measured apart, as CPU time of this process with an engine that answers at once, so the fake engine's own time is in
-it. Prints Markdown, for RESULTS.md.
+Phases come from what the run itself recorded. Scheduling, rendering, scoring and recording happen inside of them; they
+are measured apart, as CPU time of this process with an engine that answers at once. Recording is what happens behind
+the model, and the log; scheduling is what is left: the agent's loop, the threads that authors' functions run in, groups,
+and most of what the clocks take themselves (a few per cent). Prints Markdown, for RESULTS.md.
 """
 
 from __future__ import annotations
@@ -19,14 +20,19 @@ import os
 import platform
 import tempfile
 import time
+import types
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import ludus
 from ludus.recording.backend import TokenBackend
+from ludus.recording.recorder import Recorder
+from ludus.rollouts import attempt
 from ludus.rollouts.scheduler import Plan, Scheduler
 from ludus.store import RolloutLog, RunFolder
 from ludus.testing import FakeEngine, fake_renderer
@@ -34,6 +40,9 @@ from ludus.types import MAIN_ROLE, Rollout
 
 RECIPE = Path(__file__).parents[1] / "examples" / "guess.toml"
 IN_FLIGHT, GROUP_SIZE, TURNS = 256, 8, (1, 5)
+PARTS = ("scheduling", "rendering", "scoring", "recording", "fake engine")
+Costs = Mapping[int, Mapping[str, float]]
+"""CPU milliseconds of a rollout: of each of PARTS, by the number of its turns."""
 
 
 # --- the phases of a run --------------------------------------------------------------------------------------------
@@ -120,38 +129,86 @@ def phase_rows(run: RunFolder, found: Recorded) -> Iterator[tuple[str, float, fl
     yield "whole", whole, None
 
 
-def print_phases(path: Path, costs: Mapping[int, float]) -> None:
-    """Both tables about a run; `costs` are CPU milliseconds of a rollout by turns."""
+def part_rows(found: Recorded, costs: Costs) -> Iterator[tuple[str, float, float | None]]:
+    """Name, CPU seconds and sampled tokens of each part of the rollouts that a model played, by the costs measured."""
+    played = [purpose for purpose in found.purposes.values() if purpose.sampled]
+    tokens = sum(purpose.sampled for purpose in played)
+    for part in PARTS[:-1]:
+        yield part, math.fsum(interpolated(costs, part, p.num_turns, p.num_rollouts) for p in played) / 1000, tokens
+
+
+def interpolated(costs: Costs, part: str, num_turns: int, num_rollouts: int) -> float:
+    """CPU milliseconds of rollouts with so many turns in all, on the line through the two that were measured."""
+    few, many = TURNS
+    a_turn = (costs[many][part] - costs[few][part]) / (many - few)
+    return num_rollouts * costs[few][part] + (num_turns - few * num_rollouts) * a_turn
+
+
+def print_phases(path: Path, costs: Costs) -> None:
+    """Both tables about a run."""
     with RunFolder.open(path) as run:
         found = read_rollouts(run)
         rows = list(phase_rows(run, found))
     whole = rows[-1][1] or float("nan")
-    print("\n| phase | seconds | tokens/s | share |\n| --- | ---: | ---: | ---: |")
+    print_rows("phase", "seconds", rows, whole)
+    print("\nInside of sampling and evaluation, by the costs below:")
+    print_rows("part", "CPU seconds", part_rows(found, costs), whole)
+    count = max(1, found.num_rollouts)
+    turns = sum(purpose.num_turns for purpose in found.purposes.values()) / count
+    print(
+        f"\n{found.num_rollouts:,} rollouts of {turns:.2f} turns on average, demonstrations included. Their records, "
+        f"written again: {found.num_bytes / count:,.0f} bytes and {1000 * found.seconds / count:.3f} ms each, "
+        f"{found.num_bytes / 1e6:.1f} MB and {found.seconds:.1f} s in all."
+    )
+
+
+def print_rows(what: str, unit: str, rows: Iterable[tuple[str, float, float | None]], whole: float) -> None:
+    """A table of names, seconds, tokens a second, and shares of the whole."""
+    print(f"\n| {what} | {unit} | tokens/s | share |\n| --- | ---: | ---: | ---: |")
     for name, seconds, tokens in rows:
         rate = f"{tokens / seconds:,.0f}" if tokens and seconds else "–"
         print(f"| {name} | {seconds:.1f} | {rate} | {seconds / whole:.1%} |")
-    count = max(1, found.num_rollouts)
-    turns = sum(purpose.num_turns for purpose in found.purposes.values()) / count
-    beside = interpolated(costs, turns)
-    print("\nInside of these:\n\n| | per rollout | whole run | share |\n| --- | ---: | ---: | ---: |")
-    print(
-        f"| recording | {found.num_bytes / count:,.0f} bytes, {1000 * found.seconds / count:.3f} ms "
-        f"| {found.num_bytes / 1e6:.1f} MB, {found.seconds:.1f} s | {found.seconds / whole:.1%} |"
-    )
-    print(
-        f"| scheduling, rendering, scoring and recording, by the costs below | {beside:.2f} ms CPU "
-        f"| {beside * count / 1000:.1f} s CPU | {beside * count / 1000 / whole:.1%} |"
-    )
-    print(f"\n{found.num_rollouts:,} rollouts of {turns:.2f} turns on average.")
-
-
-def interpolated(costs: Mapping[int, float], turns: float) -> float:
-    """The cost of a rollout of so many turns, on the line through the two that were measured."""
-    (few, low), (many, high) = sorted(costs.items())
-    return low + (high - low) * (turns - few) / (many - few)
 
 
 # --- one rollout beside the model -----------------------------------------------------------------------------------
+
+
+class Clock:
+    """Seconds by name, of code that never waits. What is timed inside of something else counts for itself alone."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._inside = 0.0
+
+    def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, timed."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            outer, self._inside = self._inside, 0.0
+            began = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                spent = time.perf_counter() - began
+                self.seconds[name] += spent - self._inside
+                self._inside = outer + spent
+
+        return call
+
+    def steps(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The coroutine function, timed while it runs and not while it waits; nothing here is cancelled."""
+
+        @types.coroutine
+        def call(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            step = self.timed(name, function(*args, **kwargs).send)
+            while True:
+                try:
+                    awaited = step(None)
+                except StopIteration as ended:
+                    return ended.value
+                yield awaited
+
+        return call
 
 
 class Talk(ludus.Environment):
@@ -171,27 +228,40 @@ class Talk(ludus.Environment):
         return float(len(rollout.reply))
 
 
-async def run_rollouts(turns: int, count: int, log: RolloutLog) -> None:
-    """Run so many rollouts of `turns` turns with an instant engine, and record them."""
-    env, backend = Talk(turns), TokenBackend("instant", FakeEngine(lambda prompt, rng: "50"), fake_renderer())
+async def run_rollouts(turns: int, count: int, log: RolloutLog) -> Clock:
+    """Run so many rollouts of `turns` turns with an instant engine, and record them. Returns what the parts took."""
+    clock, engine, renderer = Clock(), FakeEngine(lambda prompt, rng: "50"), fake_renderer()
+    for owner, name, methods in (
+        (engine, "fake engine", ("_reply", "_logprobs")),
+        (renderer, "rendering", ("render", "extend", "parse")),
+    ):
+        for method in methods:
+            setattr(owner, method, clock.timed(name, getattr(owner, method)))
+    env, backend = Talk(turns), TokenBackend("instant", engine, renderer)
     tasks = env.tasks("train")
     visits = [(tasks[i % len(tasks)], i // len(tasks)) for i in range(-(-count // GROUP_SIZE))]
     plan = Plan(purpose="train", split="train", concurrency=IN_FLIGHT)
-    async with Scheduler(env, {MAIN_ROLE: backend}, plan, on_rollout=log.append) as scheduler:
-        async for group in scheduler.groups(visits, GROUP_SIZE):
-            assert len(group.scored) == GROUP_SIZE
+    append = clock.timed("recording", log.append)
+    with (
+        patch.object(attempt, "score", clock.steps("scoring", attempt.score)),
+        patch.object(Recorder, "call", clock.steps("recording", Recorder.call)),
+    ):
+        async with Scheduler(env, {MAIN_ROLE: backend}, plan, on_rollout=append) as scheduler:
+            async for group in scheduler.groups(visits, GROUP_SIZE):
+                assert len(group.scored) == GROUP_SIZE
+    return clock
 
 
-def cpu_ms(turns: int, count: int) -> float:
-    """CPU milliseconds of this process for a rollout, all threads."""
+def cpu_ms(turns: int, count: int) -> dict[str, float]:
+    """CPU milliseconds of a rollout, by part: scheduling is what this process spent, in all threads, on no other."""
     with tempfile.TemporaryDirectory() as folder:
         log = RolloutLog(Path(folder) / "rollouts")
         asyncio.run(run_rollouts(turns, min(count, IN_FLIGHT), log))  # imports, threads, caches
         began = time.process_time()
-        asyncio.run(run_rollouts(turns, count, log))
-        spent = time.process_time() - began
+        spent = asyncio.run(run_rollouts(turns, count, log)).seconds
+        spent["scheduling"] = time.process_time() - began - math.fsum(spent.values())
         log.close()
-    return 1000 * spent / count
+    return {part: 1000 * spent[part] / count for part in PARTS}
 
 
 def growth_bytes(count: int) -> int:
@@ -217,12 +287,14 @@ def resident_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
 
 
-def print_rollout_costs(costs: Mapping[int, float], count: int, growth: int) -> None:
+def print_rollout_costs(costs: Costs, count: int, growth: int) -> None:
     """What was measured with the instant engine."""
     print(f"\nBeside the model, {IN_FLIGHT} rollouts in flight, {count:,} rollouts:\n")
-    print("| scheduling, rendering, scoring and recording | CPU ms per rollout |\n| --- | ---: |")
-    for turns, milliseconds in costs.items():
-        print(f"| {turns} turn{'s' * (turns > 1)} | {milliseconds:.2f} |")
+    print("| CPU ms per rollout | " + " | ".join(f"{turns} turn{'s' * (turns > 1)}" for turns in TURNS) + " |")
+    print("| --- |" + " ---: |" * len(TURNS))
+    for part in PARTS:
+        print(f"| {part} | " + " | ".join(f"{costs[turns][part]:.3f}" for turns in TURNS) + " |")
+    print("| whole | " + " | ".join(f"{math.fsum(costs[turns].values()):.3f}" for turns in TURNS) + " |")
     grown = growth_bytes(growth)
     print(f"\nMemory grew by {grown / 2**20:.1f} MiB over {growth:,} rollouts ({grown / growth:,.0f} bytes each).")
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
-
-from ludus.errors import UnknownName
 
 ENVIRONMENTS = "ludus.environments"
 ADAPTERS = "ludus.adapters"
@@ -15,11 +12,3 @@ ADAPTERS = "ludus.adapters"
 def entries(group: str) -> dict[str, EntryPoint]:
     """All registered names of a group, built-ins and installed plugins alike."""
     return {entry.name: entry for entry in entry_points(group=group)}
-
-
-def load(group: str, name: str, *, kind: str, see: str = "") -> Any:
-    """The object registered under a name. Raises UnknownName with the nearest valid one."""
-    table = entries(group)
-    if name not in table:
-        raise UnknownName(kind, name, table, see)
-    return table[name].load()

@@ -37,7 +37,8 @@ def content_hash(value: Any) -> str:
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One problem: a prompt and what the scorers need to know. Frozen and serialisable.
+    """One problem: a prompt and what the scorers need to know. Frozen and serialisable: what JSON can't hold is refused
+    with a TypeError that names the field.
 
     >>> Task(prompt="2 + 2?", answer="4").messages()
     [{'role': 'user', 'content': '2 + 2?'}]
@@ -53,11 +54,15 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Names the task in results; by default the hash of its content."""
 
     def __post_init__(self) -> None:
-        if not self.id:
+        for name, decoder in _TASK_FIELDS.items():
             try:
-                msgspec.structs.force_setattr(self, "id", self.content_key())
-            except TypeError as error:
-                raise TypeError(f"a task holds JSON values only (str, numbers, lists, dicts): {error}") from None
+                decoder.decode(msgspec.json.encode(getattr(self, name), order="sorted"))
+            except (TypeError, ValueError, RecursionError) as error:
+                raise TypeError(
+                    f"a task holds JSON values only (str, numbers, lists, dicts), but its {name} does not: {error}"
+                ) from None
+        if not self.id:
+            msgspec.structs.force_setattr(self, "id", self.content_key())
 
     def content_key(self) -> str:
         """Hash of prompt, answer and info: two tasks with the same key are the same problem, whatever their ids."""
@@ -68,6 +73,9 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         if isinstance(self.prompt, str):
             return [user(self.prompt)]
         return [dict(message) for message in self.prompt]
+
+
+_TASK_FIELDS = {field.name: msgspec.json.Decoder(field.type) for field in msgspec.structs.fields(Task)}
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -52,6 +52,8 @@ def test_the_order_of_keys_is_no_content():
 def test_tasks_hold_json_only():
     with pytest.raises(TypeError, match="a task holds JSON values only"):
         Task(prompt="a", answer=object())
+    with pytest.raises(TypeError, match="a task holds JSON values only"):
+        Task(prompt="a", info={"x": object()}, id="named")
 
 
 def test_messages_are_fresh_each_time():
@@ -73,13 +75,24 @@ class Given(ludus.Environment):
             return [Task(prompt=f"{split} {i}") for i in range(4)]
         if self.kind == "endless":
             return (Task(prompt=f"{split} {i}") for i in itertools.count())
-        return {"none": [], "texts": ["a"]}[self.kind]
+        return {
+            "none": [], "texts": ["a"],
+            "repeats": (Task(prompt=f"{i % 3}") for i in itertools.count()),
+            "clash": [Task(prompt="a", id="x"), Task(prompt="b", id="x")],
+        }[self.kind]  # fmt: skip
 
 
 def test_lists_and_endless_generators():
     assert [task.prompt for task in take(Given("list"), "train")] == [f"train {i}" for i in range(4)]
     assert [task.prompt for task in take(Given("endless"), "test", 2)] == ["test 0", "test 1"]
     assert len(take(Given("list"), "train", 100)) == 4
+
+
+def test_a_task_that_comes_again_counts_once():
+    assert [task.prompt for task in take(Given("repeats"), "train", 3)] == ["0", "1", "2"]
+    assert len(take(Given("repeats"), "train", 10)) == 3
+    with pytest.raises(ConfigError, match="two different tasks of 'train' have the id 'x'"):
+        take(Given("clash"), "train")
 
 
 def test_what_is_no_task_is_refused():

@@ -72,7 +72,7 @@ def test_out_with_the_same_settings_is_gone_on_with_and_with_others_refused(ludu
     assert again["num_tasks"] == 8
     assert len(list(evaluated.glob("rollouts/*"))) >= 1
     refused = ludus("eval", "guess", "--model", "demonstrator", "--seed", 1, "--out", evaluated, "--json", code=1)
-    assert "other settings" in refused.stderr and refused.stdout == ""
+    assert "seed was 0, is 1; choose another folder (--out)" in refused.stderr and refused.stdout == ""
 
 
 def test_options_reach_the_environment_and_the_sampler(ludus, tiny_model):
@@ -92,6 +92,13 @@ def test_a_budget_ends_it_early(ludus, tiny_model):
     found = json.loads(ludus("eval", "guess", "--model", tiny_model, "-n", 30, *args, "--json").stdout)
     assert found["num_tasks"] < 30
     assert "the tokens reached" in found["stopped"]
+
+
+def test_a_budget_of_nothing_runs_nothing(ludus):
+    args = ["--price", "1,1", "--max-cost", 0]
+    result = ludus("eval", "guess", "--model", "demonstrator", "-n", 2, *args, code=1)
+    assert "no rollout could be scored: the cost reached 0.0000" in result.stderr
+    assert "and a higher limit where one was reached" in result.stderr
 
 
 def test_workers_run_the_environment(ludus, tiny_model):

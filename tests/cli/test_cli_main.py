@@ -155,6 +155,19 @@ def test_every_command_and_option_has_help():
                 assert parameter.help, f"{ctx.command_path} {parameter.name}"
 
 
+@pytest.mark.parametrize(("shell", "typed"), [("", "bin/ludus"), ("bin", "ludus")])
+def test_commands_are_named_as_they_can_be_typed(tmp_path, shell, typed):
+    script = tmp_path / "bin" / "ludus"
+    script.parent.mkdir()
+    script.write_text(f"#!{sys.executable}\nfrom ludus.cli.main import main\nmain()\n")
+    script.chmod(0o755)
+    where = {"PATH": str(tmp_path / shell)}
+    run = subprocess.run(
+        ["bin/ludus", "evl"], cwd=tmp_path, env={**os.environ, **where}, capture_output=True, text=True
+    )
+    assert run.stderr.startswith("ludus: unknown command 'evl'") and run.stderr.endswith(f"(see {typed} --help)\n")
+
+
 def test_modules_in_the_current_folder_are_found(ludus):
     Path("cli_shop.py").write_text(
         "import ludus\nclass Shop(ludus.Environment):\n"

@@ -7,8 +7,12 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from ludus import config
 from ludus.cli.stopping import Stopper
+from ludus.cli.summary import options_as_args
 
 RECIPE = """
 name = "short"
@@ -62,9 +66,34 @@ def test_a_training_run_says_how_it_went_and_where_to_look(ludus, recipe):
         assert words in out
     for command in ("show runs/short", "chat runs/short", "eval guess --model runs/short", "compare", "play guess"):
         assert f"ludus {command}" in out
+    assert "--model runs/short --model demonstrator" in out
     assert Path("runs/short/report.html").exists()
     assert "SFT 1/2" in err and "RL 1/1" in err and "eval after sft" in err
     assert "\x1b" not in out + err
+
+
+def test_what_to_do_next_keeps_the_options_and_offers_no_expert_that_was_not_met(ludus, recipe):
+    text = Path(recipe).read_text()
+    Path("short.toml").write_text(text.partition("[sft]")[0] + "[eval]\nnum_tasks = 2\n")
+    out = ludus("train", recipe, "env_options.turns=3", "name=a run").stdout
+    assert "  ludus eval guess --arg turns=3 --model 'runs/a run'\n" in out
+    assert "  ludus play guess --arg turns=3\n" in out
+
+
+@given(
+    options=st.dictionaries(
+        st.from_regex(r"[a-z_]{1,5}", fullmatch=True),
+        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x7f"))
+        | st.lists(st.integers() | st.booleans())
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.dictionaries(st.sampled_from("xy"), st.integers(), min_size=1),
+    )
+)
+@settings(deadline=None)
+def test_options_are_read_back_as_they_were(options):
+    words = options_as_args(options)
+    assert words[::2] == ["--arg"] * (len(words) // 2)
+    assert config.merge({}, words[1::2]) == options
 
 
 def test_json_is_the_result_and_a_finished_run_can_be_resumed_evaluated_and_compared(ludus, recipe):

@@ -82,5 +82,5 @@ def test_every_metric_of_every_loss_is_documented(documented):
     names = ("logprobs", "advantages", "weights", "ref_logprobs")
     for loss in LOSSES.values():
         arrays = {name: torch.ones(3) for name in names}
-        _, metrics = loss(torch.zeros(3, requires_grad=True), arrays, {})
+        _, metrics = loss.function(torch.zeros(3, requires_grad=True), arrays, loss.defaults)
         assert metrics.keys() <= documented

@@ -9,6 +9,7 @@ import torch
 
 from ludus.engine.torch.losses import LOSSES, find_loss, register_loss
 from ludus.errors import UnknownName
+from ludus.protocols import Loss
 
 RATIOS = [0.5, 0.9, 1.0, 1.5, 6.0, 0.5, 6.0]
 ADVANTAGES = [1.0, -2.0, 3.0, 1.0, 1.0, -1.0, -1.0]
@@ -19,7 +20,8 @@ def evaluate(name, **params):
     old = torch.full((len(RATIOS),), -1.0)
     logprobs = (old + torch.tensor(RATIOS).log()).requires_grad_()
     arrays = {"logprobs": old, "advantages": torch.tensor(ADVANTAGES), "weights": torch.tensor(WEIGHTS)}
-    loss, metrics = find_loss(name)(logprobs, arrays, params)
+    function, all_params = find_loss(Loss(name, params))
+    loss, metrics = function(logprobs, arrays, all_params)
     (gradient,) = torch.autograd.grad(loss, logprobs)
     return loss.item(), gradient.tolist(), {key: value.item() for key, value in metrics.items()}
 
@@ -76,13 +78,20 @@ def test_cispo_caps_weights_but_loses_no_gradient():
 
 def test_unknown_loss_names_the_nearest():
     with pytest.raises(UnknownName, match="did you mean 'cispo'"):
-        find_loss("cispoo")
+        find_loss(Loss("cispoo"))
+
+
+def test_unknown_parameter_names_the_nearest():
+    with pytest.raises(UnknownName, match=r"parameter of the loss 'ppo'.*did you mean 'clip_high'"):
+        find_loss(Loss("ppo", {"clip_hgih": 0.3}))
+    with pytest.raises(UnknownName, match="parameter of the loss 'importance_sampling'"):
+        find_loss(Loss("importance_sampling", {"clip_low": 0.3}))
 
 
 def test_a_loss_of_ones_own():
-    @register_loss("reinforce")
+    @register_loss("reinforce", scale=1.0)
     def reinforce(logprobs_T, arrays, params):
-        return -(arrays["weights"] * arrays["advantages"] * logprobs_T).sum(), {}
+        return -params["scale"] * (arrays["weights"] * arrays["advantages"] * logprobs_T).sum(), {}
 
     try:
         assert evaluate("reinforce")[1] == pytest.approx(

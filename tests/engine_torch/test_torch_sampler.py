@@ -312,3 +312,13 @@ async def test_deterministic_mode_waits_for_everyone_attached(make_engine):
     assert not first.done()
     engine.sampler.detach()
     assert len((await first).tokens) == 2
+
+
+async def test_deterministic_mode_refuses_two_calls_of_one_rollout(make_engine):
+    """They could never be composed the same way each time; and what waits for nobody must not wait for ever."""
+    engine = make_engine(deterministic=True)
+    engine.sampler.attach(1)
+    calls = [complete(engine.sampler, request([1, 2, 3], max_tokens=2)) for _ in range(2)]
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert all("one model call at a time from each rollout" in str(answer) for answer in answers)
+    assert len((await complete(engine.sampler, request([1, 2, 3], max_tokens=2))).tokens) == 2

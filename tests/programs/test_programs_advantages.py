@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ludus.errors import UsageError
-from ludus.programs.advantages import ADVANTAGES, STD_EPSILON, Array, advantage, batch_std, grpo
+from ludus.programs.advantages import ADVANTAGES, Array, advantage, grpo
 
 groups = st.lists(st.floats(0, 10), min_size=1, max_size=8).map(lambda values: np.array(values))
 
@@ -56,15 +56,6 @@ def test_advantages_are_finite_centred_and_ordered_like_rewards(name: str, rewar
 def test_equal_rewards_and_single_rollouts_teach_nothing(name: str) -> None:
     assert not ADVANTAGES[name](np.full(4, 0.5)).any()
     assert not ADVANTAGES[name](np.array([3.0])).any()
-
-
-def test_batch_std_divides_by_one_number() -> None:
-    batch = [np.array([0.5, -0.5]), np.array([1.0, 0.0, -1.0])]
-    scale = np.std([0.5, -0.5, 1.0, 0.0, -1.0], ddof=1) + STD_EPSILON
-    for scaled, original in zip(batch_std(batch), batch, strict=True):
-        np.testing.assert_allclose(scaled, original / scale)
-    assert batch_std([]) == []
-    assert not batch_std([np.zeros(3)])[0].any()
 
 
 @pytest.fixture

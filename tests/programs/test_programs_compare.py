@@ -21,6 +21,8 @@ def evaluation(
     purpose: str = "eval",
     environment: EnvironmentRef = GUESS,
     excluded: tuple[str, ...] = (),
+    finished: bool = True,
+    stopped: str = "",
 ) -> Path:
     path.parent.mkdir(exist_ok=True)
     with RunFolder.create(path) if not path.exists() else RunFolder.resume(path) as run:
@@ -38,6 +40,10 @@ def evaluation(
                 if task in excluded:
                     rollout.failure = Failure("tool", "environment", "OSError")
                 run.rollouts.append(rollout)
+        if finished and purpose == "eval":
+            run.write_result({"stopped": stopped})
+        elif finished and purpose.startswith("eval:"):
+            run.append_metrics({"phase": "eval", "eval/name": purpose.removeprefix("eval:")})
     return path
 
 
@@ -78,11 +84,27 @@ def test_a_clear_difference_has_a_winner(tmp_path: Path) -> None:
 def test_of_a_training_run_the_last_evaluation_counts(tmp_path: Path) -> None:
     run = tmp_path / "run"
     for purpose, value in (("train", 0.5), ("eval:start", 0.0), ("eval:end", 1.0), ("eval:end:greedy", 0.25)):
-        evaluation(run, {"t1": [value], "t2": [value]}, purpose=purpose)
+        evaluation(run, {"t1": [value], "t2": [value]}, purpose=purpose, finished=not purpose.endswith(":greedy"))
     other = evaluation(tmp_path / "other", {"t1": [0.0], "t2": [0.0]})
     comparison = compare(other, run)
     assert comparison.b.name == "run (eval:end)"
     assert comparison.paired.difference.mean == 1.0
+
+
+def test_the_demonstrator_and_what_was_not_finished_are_passed_over(tmp_path: Path) -> None:
+    run = evaluation(tmp_path / "run", {"t1": [0.5]}, purpose="eval:start")
+    evaluation(run, {"t1": [1.0]}, purpose="eval:demonstrator", finished=False)
+    evaluation(run, {"t1": [1.0]}, purpose="eval:step 70", finished=False)
+    other = evaluation(tmp_path / "other", {"t1": [0.0]})
+    assert compare(other, run).b.purpose == "eval:start"
+    with pytest.raises(UsageError, match=r"killed holds no finished evaluation \(it holds rollouts for: eval\)"):
+        compare(other, evaluation(tmp_path / "killed", {"t1": [1.0]}, finished=False))
+
+
+def test_an_evaluation_that_ended_early_is_noted(tmp_path: Path) -> None:
+    a = evaluation(tmp_path / "a", {"t1": [1.0]}, stopped="interrupted")
+    b = evaluation(tmp_path / "b", {"t1": [1.0]})
+    assert compare(a, b).notes == ("a ended early: interrupted",)
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
@@ -93,7 +115,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
         compare(a, evaluation(tmp_path / "c", {"t1": [1.0]}, environment=EnvironmentRef("guess", {"high": 9})))
     with pytest.raises(UsageError, match="no task in common"):
         compare(a, evaluation(tmp_path / "d", {"t2": [1.0]}))
-    with pytest.raises(UsageError, match=r"no evaluation.*train"):
+    with pytest.raises(UsageError, match=r"no finished evaluation.*train"):
         compare(a, evaluation(tmp_path / "e", {"t1": [1.0]}, purpose="train"))
     with pytest.raises(RunFolderError, match="does not exist; did you mean"):
         compare(a, tmp_path / "aa")

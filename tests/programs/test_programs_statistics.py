@@ -66,16 +66,6 @@ def test_exclusions_at_worst_and_best() -> None:
     assert S.exclusion_bounds({"a": [1.0]}, {}) == (1.0, 1.0)
 
 
-@pytest.mark.parametrize(("successes", "trials"), [(0, 10), (10, 10), (3, 10), (77, 100), (1, 1)])
-def test_wilson(successes: int, trials: int) -> None:
-    expected = scipy.stats.binomtest(successes, trials).proportion_ci(0.95, method="wilson")
-    assert S.wilson_interval(successes, trials) == pytest.approx((expected.low, expected.high), abs=1e-12)
-
-
-def test_wilson_without_trials() -> None:
-    assert S.wilson_interval(0, 0) == (0.0, 1.0)
-
-
 @pytest.mark.parametrize("degrees", [1, 2, 3, 4, 5, 9, 10, 99, 1000, 20001])
 @pytest.mark.parametrize("probability", [0.5, 0.9, 0.975, 0.999, 0.025])
 def test_t_quantiles(probability: float, degrees: int) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ludus import config
-from ludus.errors import RunFolderError, UnknownName
+from ludus.errors import LudusError, RunFolderError
 from ludus.programs.recipe import Recipe
 from ludus.programs.train import resume, train
 from ludus.store import RunFolder
@@ -28,6 +28,7 @@ SMALL = {
     "rl": {"steps": 4, "groups": 2, "group_size": 4},
     "eval": {"num_tasks": 6, "every": 2},
 }
+DUMB = str(Path(__file__).parent / "without_expert.py")
 TIMES = ("time/", "seconds", "latency")
 
 
@@ -89,7 +90,7 @@ class Crash(Exception):
     pass
 
 
-@pytest.mark.parametrize("at", [1, 3, 6, 9])
+@pytest.mark.parametrize("at", [1, 3, 4, 6, 9])
 def test_a_crashed_run_ends_like_one_that_was_not(whole, tmp_path, at):
     result, run = whole
     left = at
@@ -135,6 +136,28 @@ def test_a_stopped_run_goes_on(tmp_path):
     assert resumed["complete"] and resumed["steps"] == {"sft": 3, "rl": 4}
 
 
+@pytest.mark.parametrize("at", [1, 4, 9, 14, 17, 20, 24, 28, 33, 38])
+def test_a_stopped_run_ends_like_one_that_was_not(whole, tmp_path, at):
+    """Stopped in the middle of anything: what was cut short is done again, and nothing is counted twice."""
+    result, run = whole
+    started, seen = [], 0
+
+    def progress(row):
+        nonlocal seen
+        seen += 1
+        if seen == at:
+            started[0].stop()
+
+    asyncio.run(train(recipe(tmp_path), progress=progress, on_start=started.append))
+    assert seen >= at, "the run was over before"
+    resumed = asyncio.run(resume(tmp_path / "run"))
+    assert resumed["weights_hash"] == result["weights_hash"]
+    assert resumed["tokens"] == result["tokens"]
+    assert rows_without_times(tmp_path / "run") == rows_without_times(run)
+    ids = [rollout.id for rollout in RunFolder.open(tmp_path / "run").rollouts]
+    assert sorted(ids) == sorted(rollout.id for rollout in RunFolder.open(run).rollouts)
+
+
 def test_a_run_of_that_name_is_not_overwritten(whole):
     _, run = whole
     with pytest.raises(RunFolderError, match="overwrite"):
@@ -147,11 +170,19 @@ def test_a_run_of_that_name_is_not_overwritten(whole):
         ({"rl": {"advantage": "grop"}}, "did you mean 'grpo'"),
         ({"rl": {"loss": "pop"}}, "did you mean 'ppo'"),
         ({"role_models": {"polcy": "x"}}, "did you mean 'policy'"),
+        ({"rl": {"loss_params": {"clip_hgih": 0.3}}}, "did you mean 'clip_high'"),
         ({"env": "gues"}, "did you mean 'guess'"),
+        ({"model": "preset:tinny"}, "did you mean 'tiny'"),
+        ({"model": "nowhere"}, "no such model"),
+        ({"eval": {"split": "tst"}}, "did you mean 'test'"),
+        ({"env": DUMB}, "has no demonstrate"),
+        ({"env": DUMB, "sft": None, "env_options": {"top_p": 0.5}}, "top_p"),
+        ({"device": "cuda:7"}, "no CUDA device"),
+        ({"device": "gpu"}, "unknown device"),
     ],
 )
-def test_wrong_names_are_told_before_anything_is_made(tmp_path, changes, said):
-    with pytest.raises(UnknownName, match=said):
+def test_what_is_wrong_is_told_before_anything_is_made(tmp_path, changes, said):
+    with pytest.raises(LudusError, match=said):
         asyncio.run(train(recipe(tmp_path, **changes)))
     assert not (tmp_path / "run").exists()
 

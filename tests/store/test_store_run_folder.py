@@ -6,18 +6,20 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from recorded import make_rollout
 
 from ludus.errors import ModelFolderError, RunFolderError
+from ludus.programs.models import model_folder
 from ludus.store import RunFolder, is_run_folder
 from ludus.store.run_folder import MIN_FREE_BYTES
 
 
-def write_weights(content: bytes) -> object:
-    def write(folder: Path) -> None:
+def write_weights(content: bytes) -> Callable[[Path], Awaitable[None]]:
+    async def write(folder: Path) -> None:
         (folder / "weights.bin").write_bytes(content)
         (folder / "sub").mkdir()
         (folder / "sub" / "random.json").write_text("{}")
@@ -96,17 +98,19 @@ def test_the_nearest_run_is_suggested(tmp_path: Path) -> None:
         RunFolder.resume(tmp_path / "guess-2")
 
 
-def test_a_reader_cannot_write(tmp_path: Path) -> None:
+async def test_a_reader_cannot_write(tmp_path: Path) -> None:
     RunFolder.create(tmp_path / "a").close()
     run = RunFolder.open(tmp_path / "a")
     for write in (
         lambda: run.append_metrics({}),
         lambda: run.write_result({}),
         lambda: run.rollouts.append(make_rollout()),
-        lambda: run.save_state(1, write_weights(b"")),
     ):
         with pytest.raises(RunFolderError, match="reading only"):
             write()
+    for save in (run.save_state_async, run.export):
+        with pytest.raises(RunFolderError, match="reading only"):
+            await save(1, write_weights(b""))
 
 
 HOLD = """
@@ -173,10 +177,10 @@ def test_values_that_are_not_json_are_refused(tmp_path: Path) -> None:
 # --- states -------------------------------------------------------------------------------------------------------
 
 
-def test_a_state_comes_back_verified_and_old_ones_are_dropped(tmp_path: Path) -> None:
+async def test_a_state_comes_back_verified_and_old_ones_are_dropped(tmp_path: Path) -> None:
     with RunFolder.create(tmp_path / "a") as run:
         for step in (1, 2, 10):
-            run.save_state(step, write_weights(str(step).encode()))
+            await run.save_state_async(step, write_weights(str(step).encode()))
         assert run.states() == [2, 10]
         state = run.load_state()
         assert (state.step, (state.path / "weights.bin").read_bytes()) == (10, b"10")
@@ -186,49 +190,38 @@ def test_a_state_comes_back_verified_and_old_ones_are_dropped(tmp_path: Path) ->
             run.load_state(1)
 
 
-async def test_a_coroutine_may_write_the_state(tmp_path: Path) -> None:
-    async def write(folder: Path) -> str:
-        (folder / "weights.bin").write_bytes(b"w")
-        return "a value that nobody needs"
-
-    with RunFolder.create(tmp_path / "a") as run:
-        advance(run, 1, 1)
-        await run.save_state_async(1, write)
-        assert run.load_state().manifest.metrics_bytes == len('{"step":1}\n')
-
-
-def test_a_writer_that_fails_leaves_the_states_before(tmp_path: Path) -> None:
-    def fail(folder: Path) -> None:
+async def test_a_writer_that_fails_leaves_the_states_before(tmp_path: Path) -> None:
+    async def fail(folder: Path) -> None:
         (folder / "weights.bin").write_bytes(b"half")
         raise ModelFolderError("no such tensor")
 
     with RunFolder.create(tmp_path / "a") as run:
-        run.save_state(1, write_weights(b"1"))
+        await run.save_state_async(1, write_weights(b"1"))
         with pytest.raises(ModelFolderError, match="no such tensor"):
-            run.save_state(2, fail)
+            await run.save_state_async(2, fail)
         assert run.states() == [1]
         assert [path.name for path in (tmp_path / "a" / "state").iterdir()] == ["1"]
 
 
-def test_killed_before_the_rename(tmp_path: Path) -> None:
+async def test_killed_before_the_rename(tmp_path: Path) -> None:
     with RunFolder.create(tmp_path / "a") as run:
-        run.save_state(1, write_weights(b"1"))
+        await run.save_state_async(1, write_weights(b"1"))
         aside = tmp_path / "a" / "state" / ".2.tmp"
         aside.mkdir()
         (aside / "weights.bin").write_bytes(b"2")
         (aside / "manifest.json").write_text("{}")
         assert run.states() == [1]
         assert run.load_state().step == 1
-        run.save_state(2, write_weights(b"2"))
+        await run.save_state_async(2, write_weights(b"2"))
         assert run.load_state().step == 2
         assert not aside.exists()
 
 
-def test_killed_while_an_old_state_was_removed(tmp_path: Path) -> None:
+async def test_killed_while_an_old_state_was_removed(tmp_path: Path) -> None:
     with RunFolder.create(tmp_path / "a") as run:
-        run.save_state(1, write_weights(b"1"))
+        await run.save_state_async(1, write_weights(b"1"))
         (tmp_path / "a" / "state" / ".0.old").mkdir()
-        run.save_state(2, write_weights(b"2"))
+        await run.save_state_async(2, write_weights(b"2"))
         assert sorted(path.name for path in (tmp_path / "a" / "state").iterdir()) == ["1", "2"]
 
 
@@ -242,13 +235,13 @@ def test_killed_while_an_old_state_was_removed(tmp_path: Path) -> None:
         ("sub/random.json", None, "random.json is missing"),
     ],
 )
-def test_a_damaged_state_is_skipped_by_name_and_refused_when_asked_for(
+async def test_a_damaged_state_is_skipped_by_name_and_refused_when_asked_for(
     tmp_path: Path, name: str, damage: object, says: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with RunFolder.create(tmp_path / "a") as run:
         advance(run, 1, 2)
-        run.save_state(1, write_weights(b"one"))
-        run.save_state(2, write_weights(b"two"))
+        await run.save_state_async(1, write_weights(b"one"))
+        await run.save_state_async(2, write_weights(b"two"))
         file = tmp_path / "a" / "state" / "2" / name
         if callable(damage):
             before = file.read_bytes()
@@ -261,7 +254,7 @@ def test_a_damaged_state_is_skipped_by_name_and_refused_when_asked_for(
         assert says in caplog.text
         with pytest.raises(RunFolderError, match=says):
             run.load_state(2)
-        run.save_state(2, write_weights(b"new"))
+        await run.save_state_async(2, write_weights(b"new"))
         assert run.load_state(2).step == 2
 
 
@@ -273,16 +266,16 @@ def test_resume_without_a_whole_state_is_an_error(tmp_path: Path) -> None:
 # --- going back ---------------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_counted_twice_after_resume(tmp_path: Path) -> None:
+async def test_nothing_is_counted_twice_after_resume(tmp_path: Path) -> None:
     with RunFolder.create(tmp_path / "a") as run:
         advance(run, 1, 2)
-        run.save_state(2, write_weights(b"2"))
+        await run.save_state_async(2, write_weights(b"2"))
         advance(run, 3, 4)
     with RunFolder.resume(tmp_path / "a") as run:
         run.truncate_to(run.load_state())
         assert steps_of(run) == ([1, 2], ["r1", "r2"])
         advance(run, 3, 3)
-        run.save_state(3, write_weights(b"3"))
+        await run.save_state_async(3, write_weights(b"3"))
         advance(run, 4, 5)
     with RunFolder.resume(tmp_path / "a") as run:
         run.truncate_to(run.load_state(2))
@@ -291,30 +284,61 @@ def test_nothing_is_counted_twice_after_resume(tmp_path: Path) -> None:
         assert steps_of(run) == ([1, 2, 3, 4, 5], ["r1", "r2", "r3", "r4", "r5"])
 
 
-def test_going_back_in_the_middle_of_a_run(tmp_path: Path) -> None:
+async def test_going_back_in_the_middle_of_a_run(tmp_path: Path) -> None:
     with RunFolder.create(tmp_path / "a") as run:
-        run.truncate_to(run.save_state(0, write_weights(b"0")))
+        run.truncate_to(await run.save_state_async(0, write_weights(b"0")))
         advance(run, 1, 1)
-        state = run.save_state(1, write_weights(b"1"))
+        state = await run.save_state_async(1, write_weights(b"1"))
         advance(run, 2, 2)
         run.truncate_to(state)
         advance(run, 2, 2)
         assert steps_of(run) == ([1, 2], ["r1", "r2"])
 
 
-def test_a_log_that_lost_records_is_an_error(tmp_path: Path) -> None:
+async def test_a_log_that_lost_records_is_an_error(tmp_path: Path) -> None:
     with RunFolder.create(tmp_path / "a") as run:
         advance(run, 1, 2)
-        state = run.save_state(2, write_weights(b"2"))
+        state = await run.save_state_async(2, write_weights(b"2"))
         segment = run.rollouts.segments()[0]
         os.truncate(segment, 10)
         with pytest.raises(RunFolderError, match=r"000001\.jsonl has 10 bytes but had"):
             run.truncate_to(state)
 
 
-def test_export_folders_are_fresh(tmp_path: Path) -> None:
+def test_back_to_a_mark(tmp_path: Path) -> None:
     with RunFolder.create(tmp_path / "a") as run:
-        folder = run.export_folder(3)
+        start = run.mark()
+        advance(run, 1, 2)
+        mark = run.mark()
+        advance(run, 3, 4)
+        run.cut_to(mark)
+        assert steps_of(run) == ([1, 2], ["r1", "r2"])
+        advance(run, 5, 5)
+        assert steps_of(run) == ([1, 2, 5], ["r1", "r2", "r5"])
+        run.cut_to(start)
+        assert steps_of(run) == ([], [])
+
+
+# --- exports --------------------------------------------------------------------------------------------------------
+
+
+async def test_exports_are_whole_or_absent(tmp_path: Path) -> None:
+    async def write(folder: Path) -> None:
         folder.mkdir()
-        (folder / "old").touch()
-        assert not run.export_folder(3).exists()
+        (folder / "config.json").write_text("{}")
+
+    async def half(folder: Path) -> None:
+        await write(folder)
+        raise OSError(28, "No space left on device")
+
+    with RunFolder.create(tmp_path / "a") as run:
+        first = await run.export(3, write)
+        (first / "old").touch()
+        with pytest.raises(RunFolderError, match=r"can't export to .*No space left"):
+            await run.export(4, half)
+        assert model_folder(str(run.path)) == first
+        assert [path.name for path in (await run.export(3, write)).iterdir()] == ["config.json"]
+        (run.path / "export" / "notes").mkdir()
+        (run.path / "export" / "notes" / "config.json").touch()
+        last = await run.export(10, write)
+        assert model_folder(str(run.path)) == last

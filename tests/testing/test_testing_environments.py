@@ -134,7 +134,7 @@ def test_ids_that_occur_twice():
     def tasks(self, split):
         return [Task(prompt=f"{split} {i}", answer=str(i), id=str(i // 2)) for i in range(20)]
 
-    assert "10 ids occur more than once, such as '0'" in failed(variant(tasks=tasks))["tasks"]
+    assert "two different tasks of 'train' have the id '0'" in failed(variant(tasks=tasks))["tasks"]
 
 
 def test_tasks_that_json_changes():

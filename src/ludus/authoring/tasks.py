@@ -64,20 +64,24 @@ def _no_prompt(row: Mapping[str, Any]) -> Task:
 
 
 def take(env: Environment, split: str, limit: int | None = None) -> list[Task]:
-    """The first tasks of a split.
+    """The first tasks of a split; one that comes again, as generators that draw at random may give it, counts once.
 
     Raises:
         UnknownName: the environment has no such split.
-        ConfigError: it has no tasks, or returned something else than tasks.
+        ConfigError: it has no tasks, returned something else than tasks, or gave two of them one id.
     """
     if split not in env.splits:
         raise UnknownName(f"split of {env.describe().id}", split, env.splits)
-    tasks = list(itertools.islice(env.tasks(split), MOST_TASKS if limit is None else limit))
-    if not tasks:
-        raise ConfigError(f"{env.describe().id} has no tasks in the split {split!r}")
-    for task in tasks:
+    tasks: dict[str, Task] = {}
+    for task in itertools.islice(env.tasks(split), MOST_TASKS):
         if not isinstance(task, Task):
             raise ConfigError(
                 f"{env.describe().id}: tasks({split!r}) gave a {type(task).__name__}, expected ludus.Task"
             )
-    return tasks
+        if tasks.setdefault(task.id, task) != task:
+            raise ConfigError(f"{env.describe().id}: two different tasks of {split!r} have the id {task.id!r}")
+        if len(tasks) == limit:
+            break
+    if not tasks:
+        raise ConfigError(f"{env.describe().id} has no tasks in the split {split!r}")
+    return list(tasks.values())

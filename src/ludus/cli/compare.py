@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def compare(a: Path, b: Path, as_json: bool) -> None:
     """Compare two evaluations task by task: is B better than A?
 
-    A and B are run folders of evaluations, or of training runs, whose last evaluation then counts.
+    A and B are run folders of evaluations, or of training runs, whose last finished evaluation then counts.
     """
     from ludus.programs.compare import compare as compare_runs
 

@@ -85,7 +85,9 @@ def new(name: str, into: Path) -> None:
 
     folder, module = write_package(name, into)
     say(f"wrote {folder}: a package that works and passes its own tests\n")
-    for command in (f"ludus env check {module}", f"ludus play {module}", f"cd {folder} && pip install -e . && pytest"):
+    ludus = click.get_current_context().find_root().command_path
+    install = f"cd {folder} && pip install -e . pytest && pytest"
+    for command in (f"{ludus} env check {module}", f"{ludus} play {module}", install):
         say(faint(f"  {command}"))
 
 

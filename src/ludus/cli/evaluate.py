@@ -154,8 +154,10 @@ def evaluate(
     _print(results, as_json=as_json, several=len(models) > 1)
     if stopper.asked:
         sys.exit(INTERRUPTED)
-    if not all(result.num_tasks for result in results):
-        raise LudusError("no rollout could be scored: every one was excluded (ludus show RUN --failed says why)")
+    for result in results:
+        if not result.num_tasks:
+            excluded = "every one was excluded (ludus show RUN --failed says why)"
+            raise LudusError(f"no rollout could be scored: {excluded if result.num_excluded else result.stopped}")
 
 
 def _check_models(models: tuple[str, ...], base_url: str | None) -> None:
@@ -216,4 +218,4 @@ def _print(results: list[Evaluation], *, as_json: bool, several: bool) -> None:
     if len(results) > 1:
         say(faint(f"  ludus compare {results[0].out} {results[1].out}"))
     if any(result.stopped for result in results):
-        note("the same command with --out goes on where it stopped")
+        note("the same command with --out, and a higher limit where one was reached, goes on where it stopped")

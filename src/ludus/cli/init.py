@@ -40,5 +40,6 @@ def init(folder: Path, preset: str, seed: int) -> None:
         raise MissingExtra("making a model", "train") from error
     init_model(folder, preset, seed)
     say(f"wrote {folder} ({preset}, seed {seed}): random weights, it has yet to be trained")
-    say(faint(f"  ludus eval guess --model {folder}"))
-    say(faint(f"  ludus train examples/guess.toml model={folder}"))
+    ludus = click.get_current_context().find_root().command_path
+    say(faint(f"  {ludus} eval guess --model {folder}"))
+    say(faint(f"  {ludus} train examples/guess.toml model={folder}"))

@@ -9,8 +9,10 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -31,7 +33,6 @@ COMMANDS = {
     "serve": "ludus.cli.serve:serve",
     "env": "ludus.cli.env:env",
 }
-INTERRUPTED = 130
 
 
 class Ludus(LazyGroup):
@@ -45,7 +46,7 @@ class Ludus(LazyGroup):
         if here not in sys.path:
             sys.path.append(here)  # `module:Class` is looked for in the current folder too
         try:
-            code = super().main(args, prog_name or "ludus", **extra)
+            code = super().main(args, prog_name or _as_typed(), **extra)
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             sys.exit(2)
@@ -54,6 +55,8 @@ class Ludus(LazyGroup):
         except LudusError as error:
             _fail(str(error), 2 if isinstance(error, UsageError) else 1)
         except (click.Abort, KeyboardInterrupt):
+            from ludus.cli.stopping import INTERRUPTED  # not above: it loads asyncio, which --help does without
+
             sys.exit(INTERRUPTED)
         except OSError as error:
             if error.errno != errno.EPIPE:
@@ -78,6 +81,14 @@ def main() -> None:
         ludus eval guess --model demonstrator
         ludus train examples/guess.toml
     """
+
+
+def _as_typed() -> str:
+    """What to type to run this once more: `ludus`, or the way to it where a shell finds another one or none."""
+    typed, found = Path(sys.argv[0]), shutil.which("ludus")
+    if typed.stem != "ludus" or (found and Path(found).resolve() == typed.resolve()):
+        return "ludus"
+    return sys.argv[0]
 
 
 def _in_one_line(error: click.ClickException) -> str:

@@ -57,7 +57,8 @@ def _list(index: RolloutIndex, run: Path, purpose: str | None, task: str | None,
         say(line)
     if len(rows) > limit:
         say(faint(f"... and more: --limit {limit * 5}, --purpose {rows[-1].purpose}, --task, --failed"))
-    say(faint(f"\n  ludus show {run} {rows[0].id}"))
+    command = click.get_current_context().find_root().command_path
+    say(faint(f"\n  {command} show {run} {rows[0].id}"))
 
 
 def _overview(purposes: list[PurposeSummary]) -> list[str]:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import click
+
+from ludus import config
 from ludus.cli.output import align, decimals, faint, heading, interval, plus_minus, short
+from ludus.programs.recipe import Recipe
 
 ROWS = {"start": "start", "after_sft": "after SFT", "end": "end"}
 DEMONSTRATOR = {"demonstrator": "demonstrator"}
@@ -61,35 +67,50 @@ def _pairs(evaluations: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _change(run: Path, first: str, last: str) -> str:
     """The paired difference of two evaluations of the run; "" where they have no task in common."""
     from ludus.errors import UsageError
+    from ludus.programs.compare import scores_by_task
     from ludus.programs.statistics import paired_difference
     from ludus.store import RolloutIndex
 
     with RolloutIndex(run) as index:
-        scores = [_scores(index, f"eval:{name}") for name in (first, last)]
+        rows = [index.query(purpose=f"eval:{name}", last_attempts=True) for name in (first, last)]
     try:
-        paired = paired_difference(*scores)
+        paired = paired_difference(*map(scores_by_task, rows))
     except UsageError:
         return ""
     change = f"{decimals(paired.difference.mean, signed=True)}, 95 % interval {interval(paired.interval, signed=True)}"
     return f"{ROWS[first]} → {ROWS[last]}: {heading(change)}"
 
 
-def _scores(index: Any, purpose: str) -> dict[str, list[float]]:
-    scores: dict[str, list[float]] = {}
-    for row in index.query(purpose=purpose, last_attempts=True):
-        if not row.excluded:
-            scores.setdefault(row.task, []).append(row.reward)
-    return scores
-
-
 def _next(run: Path, env: str) -> list[str]:
-    return [
-        f"ludus show {run}",
-        f"ludus chat {run}",
-        f"ludus eval {env} --model {run} --model demonstrator",
-        f"ludus compare OTHER_RUN {run}",
-        f"ludus play {env}",
+    """Commands to go on with, as a shell reads them; the expert is offered where SFT has learnt from it."""
+    recipe = config.load(Recipe, run / "config.toml")
+    environment = [env, *options_as_args(recipe.env_options)]
+    models = ["--model", str(run), *(["--model", "demonstrator"] if recipe.sft else [])]
+    commands = [
+        ["show", str(run)],
+        ["chat", str(run)],
+        ["eval", *environment, *models],
+        ["compare", "OTHER_RUN", str(run)],
+        ["play", *environment],
     ]
+    ludus = click.get_current_context().find_root().command_path
+    return [shlex.join([ludus, *command]) for command in commands]
+
+
+def options_as_args(options: Mapping[str, Any], table: str = "") -> list[str]:
+    """Options of an environment as words that `--arg` reads back.
+
+    >>> options_as_args({"turns": 3, "names": ["a", "b"], "size": {"high": 99}, "label": "true"})
+    ['--arg', 'turns=3', '--arg', 'names=["a", "b"]', '--arg', 'size.high=99', '--arg', 'label="true"']
+    """
+    words = []
+    for key, value in options.items():
+        if isinstance(value, dict):
+            words += options_as_args(value, f"{table}{key}.")
+        else:
+            bare = isinstance(value, str) and config.parse_value(value) == value
+            words += ["--arg", f"{table}{key}={value if bare else json.dumps(value, ensure_ascii=False)}"]
+    return words
 
 
 def _duration(seconds: float) -> str:

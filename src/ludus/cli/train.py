@@ -54,7 +54,8 @@ def train(recipe: Path | None, overrides: tuple[str, ...], resumed: Path | None,
     result = _run(checked, resumed, stopper)
     _print(result, checked, as_json=as_json)
     if stopper.asked:
-        note(f"stopped early; go on with: ludus train --resume {result['run']}")
+        command = click.get_current_context().find_root().command_path
+        note(f"stopped early; go on with: {command} train --resume {result['run']}")
         sys.exit(INTERRUPTED)
 
 

@@ -6,13 +6,12 @@ Each is a pure function of one group's rewards, shape [G]. Adding one:
     def sign(rewards_G):
         return np.sign(rewards_G - rewards_G.mean())
 
-`batch_std` divides by a spread over the whole batch, and is applied after any of them. A group of one has nothing to be
-compared with: its advantage is 0.
+A group of one has nothing to be compared with: its advantage is 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,15 +30,21 @@ ADVANTAGES: dict[str, Advantage] = {}
 
 
 def advantage(name: str) -> Callable[[Advantage], Advantage]:
-    """Make a function available as `advantage = "name"`. Raises UsageError where the name is taken."""
+    """Make a function available as `advantage = "name"`. Raises UsageError where another function has the name."""
 
     def register(function: Advantage) -> Advantage:
-        if name in ADVANTAGES:
+        if name in ADVANTAGES and _place(ADVANTAGES[name]) != _place(
+            function
+        ):  # a file that is loaded again is welcome
             raise UsageError(f"there is already an advantage named {name!r}; choose another name")
         ADVANTAGES[name] = function
         return function
 
     return register
+
+
+def _place(function: Advantage) -> tuple[str, str]:
+    return function.__module__, function.__qualname__
 
 
 @advantage("group_mean")
@@ -70,20 +75,6 @@ def max_rl(rewards_G: Array) -> Array:
     """(r - mean(r)) / mean(r), and 0 where mean(r) <= 0. MaxRL, arXiv:2602.02710; for rewards >= 0."""
     mean = rewards_G.mean()
     return (rewards_G - mean) / mean if mean > 0 else np.zeros_like(rewards_G)
-
-
-def batch_std(advantages: Sequence[Array]) -> list[Array]:
-    """Divide every group's advantages by their standard deviation over the batch, (ddof 1) + 1e-4.
-
-    Lite PPO, arXiv:2508.08221, and ScaleRL, arXiv:2510.13786.
-
-    Args:
-        advantages: one array of shape [G] per group; groups may differ in size.
-    """
-    if not advantages:
-        return []
-    scale = _sample_std(np.concatenate(advantages)) + STD_EPSILON
-    return [advantages_G / scale for advantages_G in advantages]
 
 
 def _sample_std(values: Array) -> float:

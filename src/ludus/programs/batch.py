@@ -44,11 +44,11 @@ def make_samples(groups: Sequence[Group], config: RlConfig, roles: Sequence[str]
             if len(set(rewards_G.tolist())) < 2:
                 continue
             for rollout, advantage in zip(group.scored, ADVANTAGES[config.advantage](rewards_G), strict=True):
-                if config.truncated == "mask" and rollout.truncated:
+                if config.truncated == "mask" and _is_cut(rollout, role):
                     continue
                 for sequence in rollout.sequences:
                     if sequence.role == role:
-                        _check_trainable(sequence)
+                        check_trainable(sequence.truncated_sampling, sequence.temperature)
                         samples.append(Sample(rollout, sequence, float(advantage)))
     return samples
 
@@ -86,7 +86,12 @@ def split_updates(samples: list[Sample], updates: int) -> list[list[Sample]]:
 def _trained_rewards(group: Group, config: RlConfig, role: str) -> np.ndarray:
     """Rewards [G] as advantages see them: what the environment gave, but for replies cut off under "zero"."""
     zero = config.truncated == "zero"
-    return np.array([0.0 if zero and rollout.truncated else rollout.role_reward(role) for rollout in group.scored])
+    return np.array([0.0 if zero and _is_cut(rollout, role) else rollout.role_reward(role) for rollout in group.scored])
+
+
+def _is_cut(rollout: Rollout, role: str) -> bool:
+    """Whether a reply of the role hit its token limit."""
+    return any(call.role == role and call.finish_reason == "length" for call in rollout.calls)
 
 
 def _datum(sample: Sample, weight: float) -> Datum:
@@ -102,13 +107,14 @@ def _datum(sample: Sample, weight: float) -> Datum:
     )
 
 
-def _check_trainable(sequence: TokenSequence) -> None:
-    if sequence.truncated_sampling:
+def check_trainable(truncated_sampling: bool, temperature: float) -> None:
+    """Raises ConfigError where log-probabilities are not those of a distribution that training could move."""
+    if truncated_sampling:
         raise ConfigError(
             "rollouts sampled with top_p < 1 or top_k > 0 can't be trained on: the kept tokens were not recorded, so the "
             "trainer can't compute the same probabilities; leave top_p and top_k out of the environment's sampling"
         )
-    if sequence.temperature <= 0:
+    if temperature <= 0:
         raise ConfigError(
             "rollouts sampled at temperature 0 can't be trained on: every log-probability is of a sure thing"
         )

@@ -1,18 +1,20 @@
 """Compare two evaluations task by task: did B really do better than A, and on which tasks?
 
 Scores are the rewards of the recorded rollouts, matched by task id; excluded rollouts are left out and counted. Of a
-folder with several evaluations (a training run), the last one with sampling is compared, not the greedy one.
+training run, the last evaluation that was finished is compared: with sampling, not the greedy one.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ludus.errors import UsageError
+from ludus.programs.evaluate import PURPOSE
 from ludus.programs.statistics import Estimate, PairedDifference, paired_difference
-from ludus.store import RolloutIndex, RunFolder
+from ludus.store import IndexRow, RolloutIndex, RunFolder
 from ludus.types import EnvironmentRef
 
 _SHOWN_TASKS = 10
@@ -27,11 +29,13 @@ class Evaluation:
     environment: EnvironmentRef
     scores: dict[str, list[float]]
     num_excluded: int
+    stopped: str
+    """Why it ended early, if it did."""
 
     @property
     def name(self) -> str:
         """The run folder's name, and the evaluation's where a folder can have several."""
-        return self.path.name if self.purpose == "eval" else f"{self.path.name} ({self.purpose})"
+        return self.path.name if self.purpose == PURPOSE else f"{self.path.name} ({self.purpose})"
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ def compare(a: Path, b: Path) -> Comparison:
 
     Raises:
         RunFolderError: not a run folder, or a damaged one.
-        UsageError: no evaluation in one of them, different environments or options, or no task in common.
+        UsageError: no finished evaluation in one of them, different environments or options, or no task in common.
     """
     first, second = _read(a), _read(b)
     for what, x, y in (
@@ -91,25 +95,36 @@ def compare(a: Path, b: Path) -> Comparison:
     return Comparison(first, second, paired_difference(first.scores, second.scores), _notes(first, second))
 
 
+def scores_by_task(rows: Iterable[IndexRow]) -> dict[str, list[float]]:
+    """The rewards of the rollouts that were not excluded, by task id."""
+    scores: dict[str, list[float]] = {}
+    for row in rows:
+        if not row.excluded:
+            scores.setdefault(row.task, []).append(row.reward)
+    return scores
+
+
 def _read(path: Path) -> Evaluation:
     with RunFolder.open(path) as run, RolloutIndex(run.path) as index:
-        purpose = _choose(path, [summary.purpose for summary in index.purposes()])
+        purpose = _choose(run, [summary.purpose for summary in index.purposes()])
         rows = index.query(purpose=purpose, last_attempts=True)
-        scores: dict[str, list[float]] = {}
-        for row in rows:
-            if not row.excluded:
-                scores.setdefault(row.task, []).append(row.reward)
         environment = index.get(rows[0].id).environment
-        return Evaluation(path, purpose, environment, scores, sum(row.excluded for row in rows))
+        num_excluded = sum(row.excluded for row in rows)
+        stopped = (run.read_result() or {}).get("stopped", "")
+        return Evaluation(path, purpose, environment, scores_by_task(rows), num_excluded, stopped)
 
 
-def _choose(path: Path, purposes: list[str]) -> str:
-    """The last evaluation, in the order of recording."""
+def _choose(run: RunFolder, purposes: Sequence[str]) -> str:
+    """The last evaluation that has a result: its own, or a row in a training run's metrics. Raises UsageError."""
+    finished = {f"eval:{row['eval/name']}" for row in run.read_metrics() if "eval/name" in row}
+    if run.read_result() is not None:
+        finished.add(PURPOSE)
     for purpose in reversed(purposes):
-        if purpose.startswith("eval") and not purpose.endswith(":greedy"):
+        if purpose in finished:
             return purpose
     raise UsageError(
-        f"{path} holds no evaluation (it holds rollouts for: {', '.join(purposes) or 'nothing'}); run ludus eval first"
+        f"{run.path} holds no finished evaluation (it holds rollouts for: {', '.join(purposes) or 'nothing'}); run "
+        f"ludus eval first, or finish what was begun"
     )
 
 
@@ -117,6 +132,7 @@ def _notes(a: Evaluation, b: Evaluation) -> tuple[str, ...]:
     notes = []
     if (a.environment.version, a.environment.hash) != (b.environment.version, b.environment.hash):
         notes.append("the environment's code differs between the two (another version or content hash)")
+    notes += [f"{e.name} ended early: {e.stopped}" for e in (a, b) if e.stopped]
     unmatched = len(a.scores.keys() ^ b.scores.keys())
     if unmatched:
         notes.append(f"tasks in one evaluation only, left out: {unmatched}")

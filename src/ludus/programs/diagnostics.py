@@ -41,7 +41,7 @@ def of_rollouts(groups: Sequence[Group], success_reward: float) -> dict[str, flo
         "failed": _share(scored, lambda r: r.failure is not None),
         "malformed_calls": _share(scored, lambda r: any(c.malformed for c in r.calls)),
         "excluded": _share(rollouts, lambda r: r.excluded),
-        "forks": _mean(np.array([len(r.sequences) - 1 for r in scored], dtype=float)),
+        "forks": _mean(np.array([_num_forks(r) for r in scored], dtype=float)),
         "repetition": _mean(np.array([repetition(_sampled(r)) for r in scored])),
         "tokens/sampled": float(lengths.sum()),
     }
@@ -128,6 +128,11 @@ def _sampled(rollout: Rollout) -> list[int]:
 
 def _num_sampled(rollout: Rollout) -> int:
     return sum(sequence.num_sampled for sequence in rollout.sequences if sequence.role == MAIN_ROLE)
+
+
+def _num_forks(rollout: Rollout) -> int:
+    """Sequences beyond the first of each role, as `Recorder.num_forks`."""
+    return len(rollout.sequences) - len({sequence.role for sequence in rollout.sequences})
 
 
 def _transcript(rollout: Rollout) -> tuple[str, ...]:

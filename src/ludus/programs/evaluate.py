@@ -10,8 +10,10 @@ import asyncio
 import math
 import threading
 import time
+import tomllib
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,10 @@ from ludus.authoring.environment import Environment
 from ludus.authoring.loading import load_environment
 from ludus.authoring.tasks import take
 from ludus.errors import ConfigError, RunFolderError
-from ludus.programs.models import open_model
+from ludus.programs.models import OpenModel, open_model
 from ludus.programs.statistics import clustered_mean, exclusion_bounds, mean_pass_at_k, mean_pass_hat_k, quantiles
 from ludus.recording.backend import Backend
-from ludus.rollouts.scheduler import Group, Plan, Scheduler
+from ludus.rollouts.scheduler import Plan, Scheduler
 from ludus.store import RolloutLog, RunFolder
 from ludus.types import MAIN_ROLE, Rollout, Sampling, Task, Usage
 
@@ -60,6 +62,7 @@ class Evaluation(msgspec.Struct, kw_only=True):
     """Rollouts that the policy itself made fail; they count as the environment's failure reward."""
     truncated_rate: float
     tokens: dict[str, int]
+    """Of every attempt, retried ones included; so is the cost."""
     cost: float
     latency_s: dict[str, float]
     """Quantiles of a rollout's time."""
@@ -86,10 +89,13 @@ class Tally:
         self.metrics: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         self.num_failed = self.num_truncated = 0
 
+    def spend(self, rollout: Rollout) -> None:
+        """Count what an attempt took, whether or not it is a sample's last."""
+        self.usage = self.usage + rollout.usage
+
     def add(self, rollout: Rollout) -> None:
         """Count one sample's last attempt."""
         task = rollout.task.id
-        self.usage = self.usage + rollout.usage
         if rollout.excluded:
             self.num_excluded[task] += 1
             return
@@ -108,9 +114,10 @@ class Tally:
         most = max((len(rewards) for rewards in succeeded.values()), default=0)
         ks = [k for k in (1, 2, 4, 8, 16, 32, 64, 128) if k <= most]
         low, high = estimate.interval()
+        seen = [0.0, *(reward for rewards in self.rewards.values() for reward in rewards)]
         return Evaluation(
             num_tasks=estimate.num_tasks, mean=estimate.mean, se=estimate.se, interval=(low, high),
-            bounds=exclusion_bounds(self.rewards, self.num_excluded),
+            bounds=exclusion_bounds(self.rewards, self.num_excluded, worst=min(0.0, *seen), best=max(1.0, *seen)),
             pass_at={str(k): mean_pass_at_k(succeeded, k).mean for k in ks},
             pass_hat={str(k): mean_pass_hat_k(succeeded, k).mean for k in ks},
             metrics={name: clustered_mean(values).mean for name, values in sorted(self.metrics.items())},
@@ -150,7 +157,7 @@ async def run_evaluation(
     samples: int = 1,
     log: RolloutLog | None = None,
     budget: Budget = NO_BUDGET,
-    done: Mapping[str, list[Rollout]] | None = None,
+    earlier: Iterable[Rollout] = (),
     progress: Progress = lambda row: None,
     on_start: Callable[[Scheduler], None] = lambda scheduler: None,
 ) -> Evaluation:
@@ -159,39 +166,61 @@ async def run_evaluation(
     Args:
         samples: rollouts a task.
         log: where rollouts are recorded.
-        done: finished groups of an earlier call, by task id; they are counted, not run again.
+        earlier: what earlier calls recorded, in that order; finished groups of `tasks` are counted, not run again.
         on_start: is handed the scheduler, to stop it early.
 
     Raises:
         TooManyFailures: nearly all rollouts fail.
     """
     began = time.perf_counter()
-    tally, stopped = Tally(env.success_reward), ""
-    for rollouts in (done or {}).values():
-        for rollout in rollouts:
-            tally.add(rollout)
-    todo = [(task, 0) for task in tasks if task.id not in (done or {})]
+    tally = Tally(env.success_reward)
+    done = _count_earlier(tally, earlier, tasks, samples, plan.max_retries)
+    todo = [(task, 0) for task in tasks if task.id not in done]
     finished = len(tasks) - len(todo)
 
-    async with Scheduler(env, backends, plan, on_rollout=log.append if log else lambda rollout: None) as scheduler:
+    def record(rollout: Rollout) -> None:
+        if log is not None:
+            log.append(rollout)
+        tally.spend(rollout)
+        scheduler.stopping |= bool(budget.spent(tally.usage))
+
+    async with Scheduler(env, backends, plan, on_rollout=record) as scheduler:
+        scheduler.stopping = bool(budget.spent(tally.usage))
         on_start(scheduler)
         async for group in scheduler.groups(todo, samples):
-            _count(tally, group)
+            for rollout in group.rollouts:
+                tally.add(rollout)
             finished += 1
-            stopped = budget.spent(tally.usage)
-            scheduler.stopping |= bool(stopped)
             progress({"phase": plan.purpose, "done": finished, "total": len(tasks)})
-    if finished < len(tasks) and not stopped:
-        stopped = "interrupted"
+    stopped = "" if finished == len(tasks) else budget.spent(tally.usage) or "interrupted"
     return tally.result(
         env=env.describe().id, model=backends[MAIN_ROLE].name, split=plan.split, samples=samples,
         num_retried=scheduler.watch.retried, seconds=time.perf_counter() - began, stopped=stopped,
     )  # fmt: skip
 
 
-def _count(tally: Tally, group: Group) -> None:
-    for rollout in group.rollouts:
-        tally.add(rollout)
+def _count_earlier(
+    tally: Tally, earlier: Iterable[Rollout], tasks: Iterable[Task], samples: int, max_retries: int
+) -> set[str]:
+    """Count what is recorded of the tasks; returns the ids of those that are finished.
+
+    A sample is finished if the attempt recorded last counts or was its last chance. A killed evaluation leaves others,
+    and so does a group scorer that failed: their tasks begin anew, from the first attempt on.
+    """
+    last: dict[str, dict[int, Rollout]] = {task.id: {} for task in tasks}
+    for rollout in earlier:
+        if rollout.task.id in last:
+            tally.spend(rollout)
+            rollout.sequences = []  # only scores and counts are needed
+            last[rollout.task.id][rollout.seeds.sample] = rollout
+    done = set()
+    for task, rollouts in last.items():
+        ended = [r for r in rollouts.values() if not r.excluded or r.seeds.attempt == max_retries]
+        if len(ended) == samples:
+            done.add(task)
+            for rollout in ended:
+                tally.add(rollout)
+    return done
 
 
 async def evaluate_async(
@@ -219,30 +248,27 @@ async def evaluate_async(
     if isinstance(env, str):
         env = load_environment(env, args)
     tasks = take(env, split, num_tasks)
-    opened = open_model(model, base_url=base_url, price=price) if isinstance(model, str) else None
-    backend: Backend = opened.backend if opened else model  # type: ignore[assignment]
     overrides = {"max_tokens": max_tokens, "temperature": temperature}
     sampling = preferred_sampling(env, {k: v for k, v in overrides.items() if v is not None})
     plan = Plan(seed, PURPOSE, split, sampling, concurrency, timeout_s, workers=workers)
-    about = {
-        "env": msgspec.to_builtins(env.describe()), "model": backend.name, "split": split, "samples": samples,
-        "seed": seed, "sampling": msgspec.to_builtins(sampling),
-    }  # fmt: skip
-    run = _open_out(Path(out), about) if out is not None else None
-    try:
+    with ExitStack() as stack:
+        opened = open_model(model, base_url=base_url, price=price) if isinstance(model, str) else OpenModel(model)
+        stack.callback(opened.close)
+        run = None
+        if out is not None:
+            about = {
+                "env": msgspec.to_builtins(env.describe()), "model": opened.backend.name, **await opened.identity(),
+                "split": split, "samples": samples, "seed": seed, "sampling": msgspec.to_builtins(sampling),
+            }  # fmt: skip
+            run = stack.enter_context(_open_out(Path(out), about))
         result = await run_evaluation(
-            env, {MAIN_ROLE: backend}, plan, tasks=tasks, samples=samples, log=run.rollouts if run else None,
-            done=_finished_groups(run, samples) if run else None, budget=budget, progress=progress, on_start=on_start,
+            env, {MAIN_ROLE: opened.backend}, plan, tasks=tasks, samples=samples, log=run.rollouts if run else None,
+            earlier=run.rollouts if run else (), budget=budget, progress=progress, on_start=on_start,
         )  # fmt: skip
         result.out = str(out or "")
         if run:
             run.write_result(result.to_dict())
         return result
-    finally:
-        if run:
-            run.close()
-        if opened:
-            opened.close()
 
 
 def evaluate(env: str | Environment, model: str | Backend, **options: Any) -> Evaluation:
@@ -295,7 +321,7 @@ def preferred_sampling(env: Environment, overrides: Mapping[str, Any]) -> Sampli
 
 
 def _open_out(path: Path, about: dict[str, Any]) -> RunFolder:
-    """The run folder of an evaluation, new or begun before with the same settings."""
+    """The run folder of an evaluation, new or begun before with the same model and settings. Raises RunFolderError."""
     import tomli_w
 
     text = tomli_w.dumps({"evaluation": _without_none(about)})
@@ -304,9 +330,32 @@ def _open_out(path: Path, about: dict[str, Any]) -> RunFolder:
         run = RunFolder.create(path)
         run.write_config(text)
         return run
-    if config.read_text() != text:
-        raise RunFolderError(f"{path} holds an evaluation with other settings (see {config}); choose another folder")
+    try:
+        before = tomllib.loads(config.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RunFolderError(f"{config} is damaged: {error}") from None
+    if "evaluation" not in before:
+        raise RunFolderError(f"{path} holds a run that is not an evaluation; choose another folder (--out)")
+    if changes := _changes(before["evaluation"], tomllib.loads(text)["evaluation"]):
+        raise RunFolderError(f"{path} holds another evaluation: {', '.join(changes)}; choose another folder (--out)")
     return RunFolder.resume(path)
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any], table: str = "") -> list[str]:
+    """Entries that differ, each with what it was and is.
+
+    >>> _changes({"seed": 0, "env": {"id": "guess", "hash": "1f"}}, {"seed": 1, "env": {"id": "guess", "hash": "2f"}})
+    ['seed was 0, is 1', "env.hash was '1f', is '2f'"]
+    """
+    changes = []
+    for key in dict.fromkeys([*before, *now]):
+        was, value = before.get(key), now.get(key)
+        if isinstance(was, dict) and isinstance(value, dict):
+            changes += _changes(was, value, f"{table}{key}.")
+        elif was != value:
+            was, value = ("absent" if entry is None else repr(entry) for entry in (was, value))
+            changes.append(f"{table}{key} was {was}, is {value}")
+    return changes
 
 
 def _without_none(value: Any) -> Any:
@@ -314,14 +363,3 @@ def _without_none(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_none(entry) for key, entry in value.items() if entry is not None}
     return [_without_none(entry) for entry in value if entry is not None] if isinstance(value, list) else value
-
-
-def _finished_groups(run: RunFolder, samples: int) -> dict[str, list[Rollout]]:
-    """Whole groups among the recorded rollouts: the last attempt of every sample, by task id."""
-    last: dict[str, dict[int, Rollout]] = defaultdict(dict)
-    for rollout in run.rollouts:
-        held = last[rollout.task.id].get(rollout.seeds.sample)
-        if held is None or rollout.seeds.attempt >= held.seeds.attempt:
-            rollout.sequences = []  # only scores and counts are needed
-            last[rollout.task.id][rollout.seeds.sample] = rollout
-    return {task: list(rollouts.values()) for task, rollouts in last.items() if len(rollouts) == samples}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ludus.errors import MissingExtra, ModelFolderError, UsageError
 from ludus.recording.backend import Backend, TokenBackend
 from ludus.recording.expert import Expert
+from ludus.recording.remote import RemoteBackend
 from ludus.store import is_run_folder
 
 if TYPE_CHECKING:
@@ -26,8 +27,14 @@ class OpenModel:
     backend: Backend
     engine: TorchEngine | None = None
 
+    async def identity(self) -> dict[str, str]:
+        """What stands behind the name now: the hash of our own weights, or an API's address; of others nothing."""
+        if self.engine is not None:
+            return {"weights_hash": await self.engine.trainer.weights_hash()}
+        return {"base_url": self.backend.base_url} if isinstance(self.backend, RemoteBackend) else {}
+
     def close(self) -> None:
-        """Stop the engine."""
+        """Stop the engine. An API's connections close with the event loop."""
         if self.engine is not None:
             self.engine.close()
 
@@ -55,14 +62,18 @@ def open_model(
         MissingExtra: torch is not installed.
     """
     if spec.startswith(OPENAI):
-        from ludus.recording.remote import RemoteBackend
-
         return OpenModel(RemoteBackend(spec.removeprefix(OPENAI), base_url=base_url, price=price))
     if base_url is not None:
         raise UsageError(f"a base URL goes with openai:NAME, but the model is {spec!r}: openai:{spec} ?")
     if spec == DEMONSTRATOR:
         return OpenModel(Expert())
     return open_folder(model_folder(spec), spec, device=device, threads=threads, deterministic=deterministic)
+
+
+def check_model(spec: str) -> None:
+    """Raises ModelFolderError where `spec` names a folder that is not there."""
+    if spec != DEMONSTRATOR and not spec.startswith(OPENAI):
+        model_folder(spec)
 
 
 def open_folder(
@@ -86,10 +97,10 @@ def model_folder(spec: str) -> Path:
     """The folder of a model's weights. Raises ModelFolderError."""
     path = Path(spec)
     if is_run_folder(path):
-        exports = sorted((path / "export").glob("*/config.json"), key=lambda file: int(file.parent.name))
+        exports = [file for file in (path / "export").glob("*/config.json") if file.parent.name.isdigit()]
         if not exports:
             raise ModelFolderError(f"the run {path} has not exported a model yet")
-        return exports[-1].parent
+        return max(exports, key=lambda file: int(file.parent.name)).parent
     if not path.exists():
         raise ModelFolderError(
             f"no such model: {spec!r}; expected a model folder, a run folder, openai:NAME or {DEMONSTRATOR} "

@@ -48,10 +48,15 @@ async def rl(training: Training, config: RlConfig) -> None:
     plan = training.plan("train", "train", temperature=config.temperature, **limit)
     async with Scheduler(training.env, training.backends, plan, on_rollout=training.run.rollouts.append) as scheduler:
         training.watch(scheduler)
+        every = recipe.eval.every if recipe.eval else 0
         while position.rl_steps < config.steps:
-            began = time.perf_counter()
+            if every and position.rl_steps and position.rl_steps % every == 0:
+                await training.evaluate(f"step {position.rl_steps}", greedy=False)
+                training.watch(scheduler)
+            go_back, began = training.mark(), time.perf_counter()
             collected = await collect(training, config, scheduler, tasks)
             if training.stopping:
+                go_back()
                 return
             sampled = time.perf_counter()
             row = await update(training, config, collected)
@@ -60,10 +65,6 @@ async def rl(training: Training, config: RlConfig) -> None:
             row |= {"time/sampling": sampled - began, "time/training": time.perf_counter() - sampled}
             row |= {"time/loop_lag_max": scheduler.lag.worst_s}
             training.log("rl", row)
-            every = recipe.eval.every if recipe.eval else 0
-            if every and position.rl_steps % every == 0 and position.rl_steps < config.steps:
-                await training.evaluate(f"step {position.rl_steps}", greedy=False)
-                training.watch(scheduler)
             if position.rl_steps % recipe.save_every == 0 and not training.stopping:
                 await training.save()
 

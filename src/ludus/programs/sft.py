@@ -25,7 +25,10 @@ async def sft(training: Training, config: SftConfig) -> None:
     position = training.position
     if position.sft_steps >= config.steps or training.stopping:
         return
-    demonstrations = Shuffled(await make_demonstrations(training, config), derive(training.recipe.seed, "sft"))
+    made = await make_demonstrations(training, config)
+    if training.stopping:
+        return
+    demonstrations = Shuffled(made, derive(training.recipe.seed, "sft"))
     while position.sft_steps < config.steps and not training.stopping:
         began = time.perf_counter()
         start = position.sft_steps * config.batch_size
@@ -48,24 +51,25 @@ async def make_demonstrations(training: Training, config: SftConfig) -> list[Dem
     """Rollouts of the expert on training tasks, as tokens.
 
     Raises:
-        UsageError: the environment has no expert, or none of its demonstrations was complete.
+        UsageError: none of its demonstrations was complete.
     """
     env, backend = training.env, training.backends[MAIN_ROLE]
     assert isinstance(backend, TokenBackend)  # it is trained
-    if not env.can_demonstrate:
-        raise UsageError(
-            f"{env.describe().id} has no demonstrate(task), so [sft] has nothing to learn from: leave it out"
-        )
     tasks = take(env, "train", config.num_demonstrations)
     played: dict[str, Rollout] = {}
-    plan = training.plan("demonstration", "train")
-    async with Scheduler(env, {MAIN_ROLE: Expert()}, plan, on_rollout=training.run.rollouts.append) as scheduler:
+    plan, backends = training.plan("demonstration", "train"), {**training.backends, MAIN_ROLE: Expert()}
+    again = training.position.sft_steps > 0  # resumed: they are recorded already
+    record, go_back = (lambda rollout: None) if again else training.run.rollouts.append, training.mark()
+    async with Scheduler(env, backends, plan, on_rollout=record) as scheduler:
         training.watch(scheduler)
         async for group in scheduler.groups([(task, 0) for task in tasks], 1):
             played.update((rollout.task.id, rollout) for rollout in group.scored)
             training.note({"phase": "demonstrations", "done": len(played), "total": len(tasks)})
+    if training.stopping:
+        go_back()
+        return []
     in_order = [played[task.id] for task in tasks if task.id in played]
-    if not in_order and not training.stopping:
+    if not in_order:
         raise UsageError(f"no demonstration of {env.describe().id} could be completed (ludus env check says why)")
     return [backend.renderer.demonstration(rollout.messages, rollout.tools) for rollout in in_order]
 

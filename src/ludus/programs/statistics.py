@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 
@@ -105,20 +104,6 @@ def exclusion_bounds(
         return clustered_mean(filled).mean
 
     return mean(worst), mean(best)
-
-
-def wilson_interval(num_successes: int, num_trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion: right also for few trials and near 0 and 1. (0, 1) without trials."""
-    if num_trials == 0:
-        return 0.0, 1.0
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    share = num_successes / num_trials
-    scale = 1 + z**2 / num_trials
-    center = (share + z**2 / (2 * num_trials)) / scale
-    half = z * math.sqrt(share * (1 - share) / num_trials + z**2 / (4 * num_trials**2)) / scale
-    low = 0.0 if num_successes == 0 else center - half
-    high = 1.0 if num_successes == num_trials else center + half
-    return low, high
 
 
 def paired_difference(a: Scores, b: Scores) -> PairedDifference:

@@ -12,13 +12,17 @@ from typing import Any
 from ludus import config
 from ludus.authoring.environment import Environment
 from ludus.authoring.loading import load_environment
-from ludus.errors import UnknownName
+from ludus.authoring.tasks import take
+from ludus.errors import ConfigError, MissingExtra, UnknownName, UsageError
 from ludus.programs.advantages import ADVANTAGES
-from ludus.programs.models import PRESET, OpenModel, model_folder, open_folder, open_model
+from ludus.programs.batch import check_trainable
+from ludus.programs.evaluate import preferred_sampling
+from ludus.programs.models import PRESET, OpenModel, check_model, model_folder, open_folder, open_model
 from ludus.programs.recipe import Recipe
 from ludus.programs.rl import rl
 from ludus.programs.sft import sft
 from ludus.programs.training import Progress, Training
+from ludus.protocols import Loss
 from ludus.store import RunFolder
 
 
@@ -36,7 +40,7 @@ async def train(
         TooManyFailures, NonFiniteUpdate: the run can't go on; what it had is whole.
     """
     env = load_environment(recipe.env, recipe.env_options)
-    _check(recipe, env.roles)
+    _check(recipe, env)
     with RunFolder.create(Path(recipe.runs) / recipe.name, overwrite=recipe.overwrite) as run:
         run.write_config(config.to_toml(recipe))
         if recipe.model.startswith(PRESET):
@@ -125,20 +129,42 @@ async def _finish(training: Training) -> dict[str, Any]:
     return result
 
 
-def _check(recipe: Recipe, roles: tuple[str, ...]) -> None:
-    """What can be known to be wrong before anything is made."""
-    from ludus.engine.torch.losses import LOSSES
+def _check(recipe: Recipe, env: Environment) -> None:
+    """What can be known to be wrong before anything is made. Raises UsageError, MissingExtra, ModelFolderError."""
+    try:
+        from ludus.engine.torch.device import find_device
+        from ludus.engine.torch.losses import find_loss
+        from ludus.engine.torch.presets import check_preset
+    except ImportError as error:
+        raise MissingExtra("training a model", "train") from error
 
-    for role in recipe.role_models:
-        if role not in roles:
-            raise UnknownName("role", role, roles)
+    for role, model in recipe.role_models.items():
+        if role not in env.roles:
+            raise UnknownName("role", role, env.roles)
+        check_model(model)
+    if recipe.role_models and recipe.deterministic:
+        raise ConfigError(
+            "deterministic = true composes the batches of one model; with role_models there are several, which would "
+            "wait for each other: leave out one of the two"
+        )
+    if recipe.model.startswith(PRESET):
+        check_preset(recipe.model.removeprefix(PRESET))
+    else:
+        model_folder(recipe.model)
+    find_device(recipe.device)
+    splits = (*(["train"] if recipe.sft or recipe.rl else []), *([recipe.eval.split] if recipe.eval else []))
+    for split in splits:
+        take(env, split, 1)
+    if recipe.sft and not env.can_demonstrate:
+        raise UsageError(
+            f"{env.describe().id} has no demonstrate(task), so [sft] has nothing to learn from: leave it out"
+        )
     if recipe.rl:
         if recipe.rl.advantage not in ADVANTAGES:
             raise UnknownName("advantage", recipe.rl.advantage, ADVANTAGES)
-        if recipe.rl.loss not in LOSSES:
-            raise UnknownName("loss", recipe.rl.loss, LOSSES)
-    if not recipe.model.startswith(PRESET):
-        model_folder(recipe.model)
+        find_loss(Loss(recipe.rl.loss, recipe.rl.loss_params))
+        sampling = preferred_sampling(env, {"temperature": recipe.rl.temperature})
+        check_trainable(sampling.truncated, sampling.temperature)
 
 
 def _init(folder: Path, preset: str, seed: int) -> None:

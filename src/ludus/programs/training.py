@@ -88,6 +88,16 @@ class Training:
         self._scheduler = scheduler
         scheduler.stopping |= self.stopping
 
+    def mark(self) -> Callable[[], None]:
+        """A way back to here, for work that is cut short: a resumed run does it again, and nothing counts twice."""
+        mark, position = self.run.mark(), msgspec.structs.replace(self.position)
+
+        def go_back() -> None:
+            self.run.cut_to(mark)
+            self.position = position
+
+        return go_back
+
     def plan(self, purpose: str, split: str, **sampling: Any) -> Plan:
         """How rollouts of this run are made."""
         return Plan(
@@ -111,13 +121,16 @@ class Training:
         config = self.recipe.eval
         if config is None or name in self.position.evaluations or self.stopping:
             return
+        go_back = self.mark()
         sampled = await self._evaluate_once(config, name, {})
         if sampled.stopped:
+            go_back()
             return
         result = {**sampled.to_dict(), "step": self.position.step}
         if greedy and config.greedy:
             at_zero = await self._evaluate_once(config, f"{name}:greedy", {"temperature": 0.0})
             if at_zero.stopped:
+                go_back()
                 return
             result |= {"greedy_mean": at_zero.mean, "greedy_se": at_zero.se, "greedy_metrics": at_zero.metrics}
         self.position.evaluations[name] = result
@@ -128,9 +141,12 @@ class Training:
         """What the model is taught from, on the same held-out tasks: imitation should come close to it."""
         if self.recipe.eval is None or self.position.demonstrator or not self.env.can_demonstrate or self.stopping:
             return
-        result = await self._evaluate_once(self.recipe.eval, "demonstrator", {}, {MAIN_ROLE: Expert()})
-        if not result.stopped:
-            self.position.demonstrator = result.to_dict()
+        go_back = self.mark()
+        result = await self._evaluate_once(self.recipe.eval, "demonstrator", {}, {**self.backends, MAIN_ROLE: Expert()})
+        if result.stopped:
+            go_back()
+            return
+        self.position.demonstrator = result.to_dict()
 
     async def _evaluate_once(
         self,
@@ -183,9 +199,7 @@ class Training:
 
     async def export(self) -> Path:
         """Write the weights as a Hugging Face model folder; the newest one is what naming the run means."""
-        folder = self.run.export_folder(self.position.step)
-        await self.engine.export(folder)
-        return folder
+        return await self.run.export(self.position.step, self.engine.export)
 
 
 def _eval_row(name: str, result: dict[str, Any]) -> dict[str, Any]:

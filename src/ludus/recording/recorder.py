@@ -91,7 +91,15 @@ class Recorder:
         """
         self._check_open()
         turn, self._started = self._started, self._started + 1
-        sampling = msgspec.structs.replace(self.sampling, **(overrides or {}))
+        sampling = self.sampling
+        if overrides:
+            stop = overrides.get("stop", sampling.stop)
+            fields = {
+                **msgspec.structs.asdict(sampling),
+                **overrides,
+                "stop": (stop,) if isinstance(stop, str) else stop,
+            }
+            sampling = msgspec.convert(fields, Sampling)
         if sampling.seed is None:
             sampling = msgspec.structs.replace(sampling, seed=derive(self.seed, role, turn))
         parent, keys = self._find_parent(role, messages, tools)

@@ -2,6 +2,7 @@
 
 Retries are made here rather than by the client library: they are bounded, they cover answers that are not what was
 promised (proxies answer with HTML, connections end half-way), and they end in one error that says what happened.
+Connections close with the event loop that they belong to, which the caller of a program never sees.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from email.utils import mktime_tz, parsedate_tz
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,18 +58,19 @@ class RemoteBackend:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.name = name
-        self.base_url = (base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL).rstrip("/")
+        address = base_url or os.environ.get("OPENAI_BASE_URL")
+        self.base_url = (address or OPENAI_URL).rstrip("/")
         self._key = api_key or os.environ.get("OPENAI_API_KEY") or ""
-        if not self._key and base_url is None:
+        if not self._key and not address:
             raise UsageError(
                 f"the model {name!r} at {self.base_url} needs a key: set OPENAI_API_KEY, or give the address of an API "
-                f"that needs none (base_url)"
+                f"that needs none (base_url, or OPENAI_BASE_URL)"
             )
         self._max_retries = max_retries
         self._timeout_s = timeout_s
         self._price = price or (0.0, 0.0)
         self._sleep = sleep
-        self._client: tuple[asyncio.AbstractEventLoop, AsyncOpenAI] | None = None
+        self._client: tuple[asyncio.AbstractEventLoop, AsyncOpenAI, AsyncGenerator[AsyncOpenAI, None]] | None = None
 
     async def complete(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], sampling: Sampling) -> Reply:
         """The next reply.
@@ -88,16 +90,17 @@ class RemoteBackend:
         raise ModelCallFailed(self._explain(failed, attempt + 1), failed.blame)
 
     async def close(self) -> None:
-        """Close idle connections."""
+        """Close the connections now, rather than with the event loop."""
         if self._client is not None:
-            client, self._client = self._client[1], None
-            await client.close()
+            (_, _, lifetime), self._client = self._client, None
+            await lifetime.aclose()
 
     async def _post(self, request: dict[str, Any]) -> bytes:
         """One attempt: the body of a successful answer. Raises _Failed."""
         import openai
 
-        completions: Any = self._connect().chat.completions.with_raw_response
+        client = await self._connect()
+        completions: Any = client.chat.completions.with_raw_response
         try:
             async with asyncio.timeout(self._timeout_s):
                 response = await completions.create(model=self.name, **request)
@@ -110,17 +113,25 @@ class RemoteBackend:
         except openai.APIError as error:
             raise _Failed(f"{error} ({error.__cause__!r})" if error.__cause__ else str(error)) from None
 
-    def _connect(self) -> AsyncOpenAI:
+    async def _connect(self) -> AsyncOpenAI:
         """The client of this event loop; connections can't move to another."""
         loop = asyncio.get_running_loop()
         if self._client is None or self._client[0] is not loop:
-            from openai import AsyncOpenAI
-
-            client = AsyncOpenAI(
-                base_url=self.base_url, api_key=self._key or "none", max_retries=0, timeout=self._timeout_s
-            )
-            self._client = (loop, client)
+            lifetime = self._open()
+            self._client = (loop, await anext(lifetime), lifetime)
         return self._client[1]
+
+    async def _open(self) -> AsyncGenerator[AsyncOpenAI, None]:
+        """Yields a client and then closes it: an event loop that ends sees asynchronous generators to their end."""
+        from openai import AsyncOpenAI
+
+        client = AsyncOpenAI(
+            base_url=self.base_url, api_key=self._key or "none", max_retries=0, timeout=self._timeout_s
+        )
+        try:
+            yield client
+        finally:
+            await client.close()
 
     def _reply(self, content: bytes) -> Reply:
         """The answer's reply. Raises _Failed where it is not a chat completion."""

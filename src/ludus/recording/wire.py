@@ -52,7 +52,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "best_of": (1,),
     "echo": (False,),
     "suffix": ("",),
-    "tool_choice": ("auto", "none"),
+    "tool_choice": ("auto",),
     "top_logprobs": (0,),
     "response_format": ({"type": "text"},),
     "modalities": (["text"],),
@@ -125,6 +125,8 @@ def _check_fields(body: Mapping[str, Any], known: set[str]) -> None:
     for name, value in body.items():
         if name in known or name in _HARMLESS or value is None:
             continue
+        if name == "tool_choice" and value == "none" and not body.get("tools"):
+            continue  # without tools there is nothing to choose
         if name not in _NEUTRAL:
             raise UnknownName("field in the request", name, known | _HARMLESS | set(_NEUTRAL))
         if value not in _NEUTRAL[name]:

@@ -20,6 +20,7 @@ from ludus.authoring.environment import Environment
 from ludus.errors import RolloutTimeout
 from ludus.protocols import Model
 from ludus.rollouts.failure import as_failure, mark_failed
+from ludus.rollouts.recordable import make_recordable
 from ludus.rollouts.scoring import score
 from ludus.seeds import derive
 from ludus.types import MAIN_ROLE, Call, Failure, Rollout, Seeds, Sequence, Task
@@ -86,6 +87,7 @@ async def play(
         await recorder.settle()
         _finish(rollout, recorder, ctx)
         mark_failed(rollout, env, _combined(error, unclean))
+    make_recordable(rollout, env)
     rollout.seconds = time.perf_counter() - began
     return rollout
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import traceback
-from collections import Counter
+from collections import Counter, deque
 
 import msgspec
 
@@ -11,10 +12,16 @@ from ludus.authoring.environment import Environment
 from ludus.errors import ModelCallFailed, RolloutError, TooManyFailures
 from ludus.types import Failure, Reward, Rollout
 
+log = logging.getLogger(__name__)
+
+OF_LATE = 200
+"""Finished attempts whose share of failures is watched: a server that dies late in a long run is seen soon."""
 ENOUGH = 20
-"""Finished rollouts before the share of failures says anything."""
+"""Finished attempts before that share says anything."""
 HOPELESS = 0.9
-"""Share of excluded rollouts at which a run stops."""
+"""Share of excluded attempts at which a run stops."""
+WORRYING = 0.02
+"""Share above which it is warned of, once."""
 
 
 def as_failure(error: BaseException) -> Failure:
@@ -47,32 +54,28 @@ def blame_model(rollout: Rollout, env: Environment, failed: ModelCallFailed | No
 
 
 class FailureWatch:
-    """Counts attempts and exclusions; says when nearly all fail."""
+    """Watches the attempts that finished of late: warns when too many are excluded, and says when nearly all are."""
 
     def __init__(self) -> None:
-        self.finished = 0
-        self.excluded = 0
         self.retried = 0
-        self._errors: Counter[str] = Counter()
-        self._last_trace = ""
+        self._of_late: deque[Failure | None] = deque(maxlen=OF_LATE)
+        self._warned = False
 
     def see(self, rollout: Rollout) -> None:
-        """Count a finished attempt."""
-        self.finished += 1
-        self.exclude(rollout)
-
-    def exclude(self, rollout: Rollout) -> None:
-        """Count a finished attempt as excluded, if that is what it is."""
-        if rollout.failure is not None and rollout.excluded:
-            self.excluded += 1
-            self._errors[f"{rollout.failure.boundary}: {rollout.failure.error}"] += 1
-            self._last_trace = rollout.failure.trace
+        """Count a finished attempt, its group scored."""
+        self._of_late.append(rollout.failure if rollout.excluded else None)
 
     def check(self) -> None:
         """Raises TooManyFailures, quoting the commonest failure."""
-        if self.finished >= ENOUGH and self.excluded >= HOPELESS * self.finished:
-            worst, count = self._errors.most_common(1)[0]
-            raise TooManyFailures(
-                f"{self.excluded} of {self.finished} rollouts failed; the commonest failure ({count} times): {worst}\n"
-                f"{self._last_trace}".rstrip()
-            )
+        failures = [failure for failure in self._of_late if failure is not None]
+        finished = len(self._of_late)
+        if finished >= ENOUGH and len(failures) >= HOPELESS * finished:
+            raise TooManyFailures(f"{_commonest(failures, finished)}\n{failures[-1].trace}".rstrip())
+        if finished == OF_LATE and len(failures) > WORRYING * finished and not self._warned:
+            self._warned = True
+            log.warning("%s", _commonest(failures, finished))
+
+
+def _commonest(failures: list[Failure], finished: int) -> str:
+    (worst, count), *_ = Counter(f"{failure.boundary}: {failure.error}" for failure in failures).most_common(1)
+    return f"{len(failures)} of the last {finished} rollouts failed; the commonest failure ({count} times): {worst}"

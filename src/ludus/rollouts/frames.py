@@ -68,7 +68,7 @@ class Done(msgspec.Struct, tag=True, frozen=True):
 ToWorker = Build | Play | Answer
 FromWorker = Ready | Ask | Done
 
-_encode = msgspec.msgpack.Encoder(enc_hook=str).encode
+_encode = msgspec.msgpack.Encoder().encode
 _decoders: dict[Any, msgspec.msgpack.Decoder[Any]] = {
     ToWorker: msgspec.msgpack.Decoder(ToWorker),
     FromWorker: msgspec.msgpack.Decoder(FromWorker),

@@ -25,9 +25,7 @@ class LagMonitor:
 
     def __init__(self) -> None:
         self.worst_s = 0.0
-        self.total_s = 0.0
-        self.blockers: dict[str, int] = {}
-        """Functions seen to hold up the loop for more than half a second, and how often."""
+        """How late the loop has woken at most."""
         self._last_beat = time.monotonic()
         self._task: asyncio.Task[None] | None = None
         self._ended = threading.Event()
@@ -41,7 +39,7 @@ class LagMonitor:
         thread.start()
 
     async def stop(self) -> None:
-        """End; the figures stay."""
+        """End; `worst_s` stays."""
         self._ended.set()
         if self._task is not None:
             self._task.cancel()
@@ -53,9 +51,7 @@ class LagMonitor:
             began = time.monotonic()
             await asyncio.sleep(BEAT_S)
             self._last_beat = time.monotonic()
-            late = self._last_beat - began - BEAT_S
-            self.worst_s = max(self.worst_s, late)
-            self.total_s += late
+            self.worst_s = max(self.worst_s, self._last_beat - began - BEAT_S)
 
     def _watch(self, loop_thread: int) -> None:
         reported = 0.0
@@ -66,9 +62,8 @@ class LagMonitor:
             reported = beat
             frame = sys._current_frames().get(loop_thread)
             if frame is not None:
-                name = _blocking_function(frame)
-                self.blockers[name] = self.blockers.get(name, 0) + 1
-                log.warning("the event loop has been blocked for %.1f s by %s", time.monotonic() - beat, name)
+                blocked_s = time.monotonic() - beat
+                log.warning("the event loop has been blocked for %.1f s by %s", blocked_s, _blocking_function(frame))
 
 
 def _blocking_function(frame: FrameType) -> str:

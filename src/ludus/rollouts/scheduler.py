@@ -10,11 +10,10 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from ludus.authoring.environment import Environment
 from ludus.authoring.loading import rebuildable
-from ludus.errors import RolloutError
+from ludus.errors import RolloutError, RolloutTimeout
 from ludus.protocols import Lockstep
 from ludus.recording.backend import Backend, Bindable, TokenBackend
 from ludus.recording.gateway import Gateway
@@ -24,7 +23,7 @@ from ludus.rollouts.attempt import Attempt, play
 from ludus.rollouts.failure import FailureWatch, as_failure, blame_model, mark_failed
 from ludus.rollouts.lag import LagMonitor
 from ludus.rollouts.scoring import score_group
-from ludus.rollouts.workers import WorkerPool
+from ludus.rollouts.workers import WorkerPool, cancel_all
 from ludus.types import MAIN_ROLE, Rollout, Sampling, Seeds, Task
 
 log = logging.getLogger(__name__)
@@ -69,7 +68,7 @@ class Scheduler:
         env: the environment.
         backends: what stands behind each role; roles not named share the main role's.
         plan: how.
-        on_rollout: told each finished attempt, failed ones included, before it is counted.
+        on_rollout: told each finished attempt, failed ones included.
     """
 
     env: Environment
@@ -119,7 +118,7 @@ class Scheduler:
                     self.watch.check()
                     yield group
         finally:
-            await _cancel(running)
+            await cancel_all(running)
 
     async def _start_workers(self) -> None:
         why = (
@@ -149,7 +148,7 @@ class Scheduler:
                 for group in groups:
                     yield group
             finally:
-                await _cancel(set(running))
+                await cancel_all(set(running))
 
     async def _group(self, task: Task, visit: int, size: int, limit: asyncio.Semaphore | None) -> Group:
         attempts = [self._until_scored(task, visit, sample, limit) for sample in range(size)]
@@ -157,20 +156,27 @@ class Scheduler:
         try:
             group = Group(task, visit, list(await asyncio.gather(*runs)))
         finally:
-            await _cancel(set(runs))
-        if self.env.group_scorers() and group.scored:
-            await self._score_group(group)
+            await cancel_all(set(runs))
+        await self._score_group([rollout for rollout in group.rollouts if rollout.failure is None])
         for rollout in group.rollouts:
-            self.on_rollout(rollout)
+            self._finish(rollout)
         return group
 
-    async def _score_group(self, group: Group) -> None:
+    def _finish(self, attempt: Rollout) -> None:
+        self.watch.see(attempt)
+        self.on_rollout(attempt)
+
+    async def _score_group(self, rollouts: list[Rollout]) -> None:
+        """Compare what did not fail: a failure's reward is the environment's `failure_reward` and nothing else."""
+        if not self.env.group_scorers() or not rollouts:
+            return
         try:
-            await score_group(self.env, group.scored)
-        except RolloutError as error:
-            for rollout in group.scored:
-                mark_failed(rollout, self.env, as_failure(error))
-                self.watch.exclude(rollout)
+            async with asyncio.timeout(self.plan.timeout_s) as limit:
+                await score_group(self.env, rollouts)
+        except (RolloutError, TimeoutError) as error:
+            late = RolloutTimeout(f"scoring the group took more than {self.plan.timeout_s} s")
+            for rollout in rollouts:
+                mark_failed(rollout, self.env, as_failure(late if limit.expired() else error))
 
     async def _until_scored(self, task: Task, visit: int, sample: int, limit: asyncio.Semaphore | None) -> Rollout:
         """Attempts at one sample until one counts, or retries are used up; failed ones are reported on the way."""
@@ -179,12 +185,11 @@ class Scheduler:
             while True:
                 seeds = Seeds(self.plan.seed, visit, sample, number)
                 rollout = await self._attempt(Attempt(task, seeds, self.plan.split, self.plan.purpose), limit)
-                self.watch.see(rollout)
                 if not rollout.excluded or number == self.plan.max_retries:
                     return rollout
                 self.watch.retried += 1
                 number += 1
-                self.on_rollout(rollout)
+                self._finish(rollout)
         finally:
             if limit is None:
                 for sampler in self._lockstep_samplers():
@@ -222,10 +227,3 @@ class Scheduler:
         """The distinct samplers behind the roles that can wait for each other."""
         samplers = [backend.sampler for backend in self.backends.values() if isinstance(backend, TokenBackend)]
         return list({id(sampler): sampler for sampler in samplers if isinstance(sampler, Lockstep)}.values())
-
-
-async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
-    """Cancel what still runs and wait for it; whatever it raises now is of no interest any more."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

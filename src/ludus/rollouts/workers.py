@@ -12,8 +12,9 @@ import logging
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from ludus.errors import ModelCallFailed, UsageError
 from ludus.protocols import Model
@@ -164,6 +165,7 @@ class WorkerPool:
                 task.add_done_callback(worker.asks.discard)
         status = await worker.process.wait()
         worker.retired = True
+        await cancel_all(worker.asks)  # their attempts are over: what they sample belongs to no record any more
         for _, future in worker.jobs.values():
             if not future.done():
                 future.set_exception(WorkerDied(f"exit status {status}"))
@@ -177,7 +179,7 @@ class WorkerPool:
             reply = await recorder.call(ask.role, ask.messages, ask.tools, ask.sampling)
         except ModelCallFailed as error:
             answer = Answer(ask.ask, error=str(error), blame=error.blame)
-        except (TypeError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - raised in the worker, where the agent asked
             answer = Answer(ask.ask, error=f"{type(error).__name__}: {error}", blame="environment")
         else:
             answer = Answer(ask.ask, reply=reply)
@@ -186,11 +188,18 @@ class WorkerPool:
 
     async def _end(self, worker: Worker) -> None:
         worker.retired = True
-        for task in worker.asks:
-            task.cancel()
+        await cancel_all(worker.asks)
         worker.writer.close()
         if worker.process.returncode is None:
             worker.process.kill()
         await worker.process.wait()
         if worker.reading is not None:
             await worker.reading
+
+
+async def cancel_all(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel what still runs and wait for it; whatever it raises now is of no interest any more."""
+    tasks = list(tasks)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

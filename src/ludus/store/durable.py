@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,6 +84,47 @@ def write_atomically(path: Path, data: bytes) -> None:
         aside.unlink(missing_ok=True)
         raise
     fsync(path.parent)
+
+
+@contextmanager
+def or_nothing(aside: Path) -> Iterator[None]:
+    """Where this raises, the folder that is being written aside is gone, and the one it was to replace is back."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        restore_folders(aside.parent)
+        raise
+
+
+def replace_folder(path: Path, aside: Path) -> None:
+    """Give a folder that was written aside, and has reached the disk, its name. Raises OSError.
+
+    One that has the name already is `.NAME.before` until then; after a crash `restore_folders` makes up for it.
+    """
+    before = path.with_name(f".{path.name}.before")
+    if path.exists():
+        path.rename(before)
+    aside.rename(path)
+    fsync(path.parent)
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def restore_folders(parent: Path) -> None:
+    """Give folders back the names that no successor has come for. Only for who alone writes there. Raises OSError."""
+    for before in parent.glob(".*.before"):
+        path = parent / before.name.removeprefix(".").removesuffix(".before")
+        if path.exists():
+            shutil.rmtree(before)
+        else:
+            before.rename(path)
+
+
+def fsync_tree(folder: Path) -> None:
+    """Make a folder and all that is in it reach the disk."""
+    for path in folder.rglob("*"):
+        fsync(path)
+    fsync(folder)
 
 
 def fsync(path: Path) -> None:

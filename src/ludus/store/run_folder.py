@@ -24,12 +24,21 @@ import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from ludus.errors import RunFolderError
-from ludus.store.durable import LineFile, disk_errors, fsync, write_atomically
+from ludus.store.durable import (
+    LineFile,
+    disk_errors,
+    fsync,
+    fsync_tree,
+    or_nothing,
+    replace_folder,
+    restore_folders,
+    write_atomically,
+)
 from ludus.store.rollout_log import RolloutLog
 from ludus.store.states import State, States
 
@@ -37,7 +46,16 @@ logger = logging.getLogger(__name__)
 
 MIN_FREE_BYTES = 50 << 20
 KEEP_STATES = 2
-LAYOUT = ("config.toml", "metrics.jsonl", "rollouts", "index.db", "state", "export", "result.json", "report.html")
+LAYOUT = ("config.toml", "metrics.jsonl", "index.db", "state", "export", "result.json", "report.html")
+"""What a run writes beside its rollouts."""
+
+
+class Mark(NamedTuple):
+    """A place in the growing files of a run."""
+
+    metrics_bytes: int
+    segments: Mapping[str, int]
+    """Bytes of each rollout segment, by file name."""
 
 
 class RunFolder:
@@ -84,6 +102,7 @@ class RunFolder:
             if occupied:
                 _clear(path)
             (path / "rollouts").mkdir(exist_ok=True)
+            fsync(path.parent)
         return run
 
     @classmethod
@@ -97,10 +116,14 @@ class RunFolder:
         """A run folder to go on with: `load_state`, then `truncate_to`.
 
         Raises:
-            RunFolderError: not a run folder, or another process holds it.
+            RunFolderError: not a run folder, another process holds it, or the disk is read-only.
         """
         _check_is_run(path)
-        return cls(path, _take_lock(path), keep=keep)
+        run = cls(path, _take_lock(path), keep=keep)
+        with disk_errors(f"write into {path}"):
+            for name in ("state", "export"):
+                restore_folders(path / name)
+        return run
 
     # --- configuration, metrics, result ---------------------------------------------------------------------------
 
@@ -158,14 +181,28 @@ class RunFolder:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise RunFolderError(f"{path} is damaged: {error}") from None
 
-    def export_folder(self, step: int) -> Path:
-        """export/STEP, where a model folder is to be written; its parent exists, it does not."""
+    async def export(self, step: int, write: Callable[[Path], Awaitable[object]]) -> Path:
+        """Have a model folder written as export/STEP, whole or not at all; returns it.
+
+        Args:
+            step: names the export; an earlier one of that step is replaced.
+            write: fills the folder that it is given, which it may have to make.
+
+        Raises:
+            RunFolderError: disk full or I/O error.
+        """
         self._check_writable()
         folder = self.path / "export" / str(step)
-        with disk_errors(f"make {folder}"):
+        aside = folder.with_name(f".{step}.tmp")
+        with disk_errors(f"export to {folder}"):
             folder.parent.mkdir(exist_ok=True)
-            if folder.exists():
-                shutil.rmtree(folder)
+            fsync(self.path)
+            for left in folder.parent.glob(".*.tmp"):
+                shutil.rmtree(left)
+            with or_nothing(aside):
+                await write(aside)
+                fsync_tree(aside)
+                replace_folder(folder, aside)
         return folder
 
     # --- states ---------------------------------------------------------------------------------------------------
@@ -174,40 +211,25 @@ class RunFolder:
         """Steps of the complete states, oldest first."""
         return self._states.steps()
 
-    def save_state(self, step: int, write: Callable[[Path], object]) -> State:
-        """Save what resume needs, whole or not at all.
+    async def save_state_async(self, step: int, write: Callable[[Path], Awaitable[object]]) -> State:
+        """Save what resume needs, whole or not at all; hashing and syncing run in a thread.
+
+        The metrics and rollouts that count as written are those appended before the call.
 
         Args:
-            step: names the state.
+            step: names the state; an earlier one of that step is replaced.
             write: fills the empty folder that it is given.
 
         Raises:
             RunFolderError: disk full or I/O error; the states before are untouched.
         """
-        with disk_errors(f"save the state of step {step}"):
-            folder, offsets = self._begin_state(step)
-            try:
-                write(folder)
-                return self._states.seal(step, **offsets)
-            except BaseException:
-                self._states.abandon(step)
-                raise
-
-    async def save_state_async(self, step: int, write: Callable[[Path], Awaitable[object]]) -> State:
-        """`save_state` for a coroutine; hashing and syncing run in a thread.
-
-        The metrics and rollouts that count as written are those appended before the call.
-        """
         import asyncio
 
         with disk_errors(f"save the state of step {step}"):
             folder, offsets = self._begin_state(step)
-            try:
+            with or_nothing(folder):
                 await write(folder)
-                return await asyncio.to_thread(self._states.seal, step, **offsets)
-            except BaseException:
-                self._states.abandon(step)
-                raise
+            return await asyncio.to_thread(self._states.seal, step, **offsets)
 
     def load_state(self, step: int | None = None) -> State:
         """The newest whole state (damaged ones are skipped with a logged warning), or that of a step.
@@ -224,20 +246,38 @@ class RunFolder:
             RunFolderError: a file is shorter than it was then.
         """
         self._check_writable()
-        self._close_files()
+        mark = Mark(state.manifest.metrics_bytes, state.manifest.segments)
+        for path, size in self._sizes(mark).items():
+            _check_size(path, size, state.step)
         with disk_errors(f"go back to step {state.step} in {self.path}"):
-            (self.path / "index.db").unlink(missing_ok=True)
-            sizes = {self.rollouts.folder / name: size for name, size in state.manifest.segments.items()}
-            sizes[self.path / "metrics.jsonl"] = state.manifest.metrics_bytes
-            for path, size in sizes.items():
-                _check_size(path, size, state.step)
             self._states.drop_after(state.step)
+        self.cut_to(mark)
+
+    def mark(self) -> Mark:
+        """How far metrics and rollouts have come, for `cut_to`."""
+        metrics = self.path / "metrics.jsonl"
+        return Mark(
+            metrics.stat().st_size if metrics.exists() else 0,
+            {path.name: path.stat().st_size for path in self.rollouts.segments()},
+        )
+
+    def cut_to(self, mark: Mark) -> None:
+        """Forget the metrics and rollouts written since a mark, and the index. Raises RunFolderError."""
+        self._check_writable()
+        self._close_files()
+        with disk_errors(f"go back in {self.path}"):
+            (self.path / "index.db").unlink(missing_ok=True)
+            sizes = self._sizes(mark)
             for path in self.rollouts.segments():
                 if path not in sizes:
                     path.unlink()
             for path, size in sizes.items():
                 if path.exists():
                     os.truncate(path, size)
+
+    def _sizes(self, mark: Mark) -> dict[Path, int]:
+        sizes = {self.rollouts.folder / name: size for name, size in mark.segments.items()}
+        return {**sizes, self.path / "metrics.jsonl": mark.metrics_bytes}
 
     # --- lock -----------------------------------------------------------------------------------------------------
 
@@ -272,15 +312,11 @@ class RunFolder:
     def _begin_state(self, step: int) -> tuple[Path, dict[str, Any]]:
         """A folder to write into, and the sizes of the growing files, which are on disk when this returns."""
         self._check_writable()
-        metrics = self.path / "metrics.jsonl"
-        segments = self.rollouts.segments()
-        for path in (*segments, *([metrics] if metrics.exists() else [])):
-            fsync(path)
-        offsets = {
-            "metrics_bytes": metrics.stat().st_size if metrics.exists() else 0,
-            "segments": {path.name: path.stat().st_size for path in segments},
-        }
-        return self._states.begin(step), offsets
+        folder, mark = self._states.begin(step), self.mark()
+        for path in (*self._sizes(mark), self.rollouts.folder, self.path):  # a file's name is its folder's content
+            if path.exists():
+                fsync(path)
+        return folder, {"metrics_bytes": mark.metrics_bytes, "segments": dict(mark.segments)}
 
 
 def is_run_folder(path: Path) -> bool:
@@ -318,8 +354,8 @@ def _in_the_way(path: Path) -> str:
 
 
 def _clear(path: Path) -> None:
-    for name in LAYOUT:
-        child = path / name
+    """Remove a run's files. The rollouts folder stays, and is emptied last: it tells that this is a run's folder."""
+    for child in (*(path / name for name in LAYOUT), *RolloutLog(path / "rollouts").segments()):
         if child.is_dir() and not child.is_symlink():
             shutil.rmtree(child)
         else:

@@ -15,7 +15,15 @@ from pathlib import Path
 import msgspec
 
 from ludus.errors import RunFolderError
-from ludus.store.durable import disk_errors, fsync, write_atomically
+from ludus.store.durable import (
+    disk_errors,
+    fsync,
+    fsync_tree,
+    or_nothing,
+    replace_folder,
+    restore_folders,
+    write_atomically,
+)
 from ludus.types import content_hash
 
 logger = logging.getLogger(__name__)
@@ -72,6 +80,7 @@ class States:
     def begin(self, step: int) -> Path:
         """An empty folder to write the state of a step into. What crashes left behind is removed."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        restore_folders(self.folder)
         for left in (*self.folder.glob(".*.tmp"), *self.folder.glob(".*.old")):
             shutil.rmtree(left)
         aside = self.folder / f".{step}.tmp"
@@ -81,23 +90,16 @@ class States:
     def seal(self, step: int, *, metrics_bytes: int, segments: dict[str, int]) -> State:
         """Make what was written since `begin` the state of the step, then drop states beyond `keep`."""
         aside, path = self.folder / f".{step}.tmp", self.folder / str(step)
-        files = {name: _entry(aside / name, sync=True) for name in _files(aside)}
-        for folder, _, _ in os.walk(aside):
-            fsync(Path(folder))
-        manifest = Manifest(step=step, files=files, metrics_bytes=metrics_bytes, segments=segments)
-        manifest = msgspec.structs.replace(manifest, hash=manifest.content_hash())
-        write_atomically(aside / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=1))
-        if path.exists():  # a damaged one of the same step, which resume skipped
-            self._remove(path)
-        aside.rename(path)
-        fsync(self.folder)
-        for old in self.steps()[: -self.keep]:
-            self._remove(self.folder / str(old))
+        with or_nothing(aside):
+            files = {name: _entry(aside / name) for name in _files(aside)}
+            fsync_tree(aside)
+            manifest = Manifest(step=step, files=files, metrics_bytes=metrics_bytes, segments=segments)
+            manifest = msgspec.structs.replace(manifest, hash=manifest.content_hash())
+            write_atomically(aside / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+            replace_folder(path, aside)
+            for old in self.steps()[: -self.keep]:
+                self._remove(self.folder / str(old))
         return State(step, path, manifest)
-
-    def abandon(self, step: int) -> None:
-        """Remove what was written since `begin`."""
-        shutil.rmtree(self.folder / f".{step}.tmp", ignore_errors=True)
 
     def load(self, step: int | None = None) -> State:
         """The newest whole state, or that of a step.
@@ -121,6 +123,7 @@ class States:
         for later in self.steps():
             if later > step:
                 self._remove(self.folder / str(later))
+        fsync(self.folder)  # before what they count on is cut
 
     def _remove(self, path: Path) -> None:
         """Renamed first, so that a crash half-way never leaves half a state under a step's name."""
@@ -160,9 +163,7 @@ def _files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def _entry(file: Path, *, sync: bool = False) -> FileEntry:
+def _entry(file: Path) -> FileEntry:
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
-        if sync:
-            os.fsync(content.fileno())
         return FileEntry(os.fstat(content.fileno()).st_size, digest)

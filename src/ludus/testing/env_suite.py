@@ -14,7 +14,6 @@ import json
 import random
 import re
 import sys
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -96,9 +95,6 @@ async def check_tasks(subject: Subject) -> list[Finding]:
     for split, tasks in subject.scanned.items():
         first = tasks[: subject.num_tasks]
         problems += _differences(split, "called again", first, await call(take, env, split, subject.num_tasks))
-        repeated = [id for id, count in Counter(task.id for task in tasks).items() if count > 1]
-        if repeated:
-            problems.append(f"{split}: {len(repeated)} ids occur more than once, such as {repeated[0]!r}")
         problems += [f"{split}: {problem}" for problem in map(_not_json, first) if problem][:1]
     counts = ", ".join(f"{split} {len(tasks)}" for split, tasks in subject.scanned.items())
     return [

@@ -17,7 +17,7 @@ from ludus.engine.torch.cache import KVCache, Slot
 from ludus.engine.torch.cached import CachedAttention, Span, arrange
 from ludus.engine.torch.draw import draw, uniforms
 from ludus.engine.torch.weights import LiveWeights
-from ludus.errors import LudusError, ModelCallFailed
+from ludus.errors import LudusError, ModelCallFailed, UsageError
 from ludus.protocols import SampleChunk, SampleRequest
 from ludus.types import FinishReason
 
@@ -130,7 +130,7 @@ class ContinuousBatch:
         if self._drains and not self._running:
             return True
         present = len(self._running) + len(self._waiting)
-        return present > 0 and (not self._deterministic or present == self.num_attached)
+        return present > 0 and (not self._deterministic or present >= self.num_attached)
 
     def fail(self, error: Exception) -> list[Event]:
         """Give up every request and the cache, after an error that leaves their state unknown."""
@@ -144,6 +144,8 @@ class ContinuousBatch:
     @torch.inference_mode()
     def step(self) -> list[Event]:
         """Admit, run one forward, draw a token for every request whose prompt is done."""
+        if self._deterministic and len(self._running) + len(self._waiting) > self.num_attached:
+            return self.fail(UsageError("deterministic = true takes one model call at a time from each rollout"))
         if not self._running:
             self._end_drains()
         if not self._drains:

@@ -41,11 +41,6 @@ class DecoderConfig:
         """Whether queries and keys are normalised per head (Qwen3)."""
         return self.model_type == "qwen3"
 
-    @property
-    def query_groups(self) -> int:
-        """Query heads that share one key-value head."""
-        return self.num_attention_heads // self.num_key_value_heads
-
     @classmethod
     def from_hf(cls, values: Mapping[str, Any], source: Path) -> DecoderConfig:
         """Read the content of a config.json.

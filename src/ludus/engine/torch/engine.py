@@ -16,12 +16,13 @@ from typing import Literal
 import torch
 
 from ludus.engine.torch.cache import KVCache
+from ludus.engine.torch.device import find_device
 from ludus.engine.torch.folder import load_decoder, save_decoder
 from ludus.engine.torch.sampler import TorchSampler
 from ludus.engine.torch.trainer import TorchTrainer
 from ludus.engine.torch.weights import LiveWeights
 from ludus.engine.torch.worker import Worker
-from ludus.errors import ModelCallFailed, UsageError
+from ludus.errors import ModelCallFailed
 from ludus.protocols import WeightsRef
 
 SMALL_MODEL = 50_000_000
@@ -63,7 +64,7 @@ class TorchEngine:
         decode: Callable[[list[int]], str] | None = None,
     ) -> None:
         self.folder = folder
-        self.device = _device(device)
+        self.device = find_device(device)
         self.decoder = load_decoder(folder, self.device)
         weights_N = self.decoder.flat.values_N
         self._weights = LiveWeights(self.decoder)
@@ -113,15 +114,3 @@ class TorchEngine:
 def _num_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"unknown device {name!r}; expected auto, cpu or cuda") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"device {name!r} was asked for, but PyTorch finds no CUDA device; use device='cpu'")
-    return device

@@ -142,8 +142,11 @@ def read_tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write a safetensors file; tensors may be views of one buffer."""
-    save_file({name: tensor.cpu().clone() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
+    """Write a safetensors file; tensors may be views of one buffer. Raises OSError."""
+    try:
+        save_file({name: tensor.cpu().clone() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # how safetensors reports a full disk
+        raise OSError(str(error)) from error
 
 
 def _tensors(folder: Path) -> Iterator[tuple[str, Tensor, Path]]:

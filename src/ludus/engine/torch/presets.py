@@ -49,8 +49,7 @@ def init_model(folder: Path, preset: str = "tiny", seed: int = 0) -> None:
     Raises:
         UnknownName: no such preset.
     """
-    if preset not in PRESETS:
-        raise UnknownName("preset", preset, PRESETS)
+    check_preset(preset)
     tokenizer = build_tokenizer()
     config = DecoderConfig(
         model_type="qwen3",
@@ -80,6 +79,12 @@ def init_model(folder: Path, preset: str = "tiny", seed: int = 0) -> None:
         },
     )
     (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
+
+
+def check_preset(preset: str) -> None:
+    """Raises UnknownName where there is no such preset."""
+    if preset not in PRESETS:
+        raise UnknownName("preset", preset, PRESETS)
 
 
 def initialise(decoder: Decoder, numbers: Mapping[int, int], seed: int) -> None:

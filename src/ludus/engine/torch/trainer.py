@@ -90,12 +90,12 @@ class TorchTrainer:
         """Add the gradient of the summed loss to what is accumulated.
 
         Raises:
-            UnknownName: no such loss.
+            UnknownName: no such loss, or it has no such parameter.
             UsageError: arrays that are missing or do not line up.
         """
         self._check(data)
-        loss_fn = find_loss(loss.name)
-        return await self._run(lambda: self._forward_backward(data, loss_fn, loss))
+        loss_fn, params = find_loss(loss)
+        return await self._run(lambda: self._forward_backward(data, loss_fn, Loss(loss.name, params)))
 
     async def optim_step(self, optimizer: AdamW) -> dict[str, float]:
         """Apply and clear the accumulated gradient; see `FlatAdamW.step` for the metrics."""

@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ludus.errors import MissingExtra, RunFolderError, UsageError
+from ludus.programs.compare import scores_by_task
 from ludus.programs.report.charts import Chart, charts_of, draw
 from ludus.programs.report.samples import choose_purposes, choose_samples
 from ludus.programs.report.words import clean, duration, name_of, number, score
@@ -160,14 +161,9 @@ def _difference(index: RolloutIndex, purposes: Sequence[str]) -> PairedDifferenc
     """The last evaluation against the first, task by task."""
     if len(purposes) < 2:
         return None
-    scores: list[dict[str, list[float]]] = []
-    for purpose in (purposes[0], purposes[-1]):
-        scores.append({})
-        for row in index.query(purpose=purpose, last_attempts=True):
-            if not row.excluded:
-                scores[-1].setdefault(row.task, []).append(row.reward)
+    rows = [index.query(purpose=purpose, last_attempts=True) for purpose in (purposes[0], purposes[-1])]
     try:
-        return paired_difference(*scores)
+        return paired_difference(*map(scores_by_task, rows))
     except UsageError:  # no task in common: nothing to say
         return None
 

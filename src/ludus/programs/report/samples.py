@@ -35,7 +35,7 @@ class Sample:
 
 def choose_purposes(purposes: Sequence[str]) -> list[str]:
     """The evaluations to put side by side: at most three, first and last included. All of them, where none is one."""
-    evaluations = [purpose for purpose in purposes if purpose.startswith("eval")] or list(purposes)
+    evaluations = [p for p in purposes if p.startswith("eval") and p != "eval:demonstrator"] or list(purposes)
     plain = [purpose for purpose in evaluations if "greedy" not in purpose] or evaluations
     if len(plain) <= MAX_COLUMNS:
         return plain
