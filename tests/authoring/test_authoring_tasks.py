@@ -4,6 +4,7 @@ import itertools
 import json
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -50,10 +51,13 @@ def test_the_order_of_keys_is_no_content():
 
 
 def test_tasks_hold_json_only():
-    with pytest.raises(TypeError, match="a task holds JSON values only"):
-        Task(prompt="a", answer=object())
-    with pytest.raises(TypeError, match="a task holds JSON values only"):
-        Task(prompt="a", info={"x": object()}, id="named")
+    for named in ({}, {"id": "named"}):
+        for field, value in (
+            ("answer", object()), ("answer", "\ud800"), ("info", {"hidden": np.int64(3)}), ("info", {"x": {1: 2}}),
+            ("prompt", 5), ("prompt", ["a"]), ("id", 7),
+        ):  # fmt: skip
+            with pytest.raises(TypeError, match=f"a task holds JSON values only .* but its {field} does not: "):
+                Task(**{"prompt": "a", **named, field: value})
 
 
 def test_messages_are_fresh_each_time():

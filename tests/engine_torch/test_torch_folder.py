@@ -9,9 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ludus.engine.torch import folder as folder_module
 from ludus.engine.torch.config import DecoderConfig
-from ludus.engine.torch.folder import load_decoder, save_decoder, weights_hash
-from ludus.errors import ModelFolderError
+from ludus.engine.torch.folder import load_decoder, save_decoder, save_tensors, weights_hash
+from ludus.errors import ModelFolderError, RunFolderError
+from ludus.programs.models import model_folder
+from ludus.store import RunFolder
 
 
 @pytest.fixture
@@ -129,3 +132,39 @@ def test_half_precision_weights_are_read_as_float32(folder):
 def test_config_round_trip(tiny):
     config = load_decoder(tiny).config
     assert DecoderConfig.from_hf(config.to_hf(), tiny / "config.json") == config
+
+
+@pytest.mark.parametrize("last", ["save_config", "save_tensors", "shutil.copyfile"])
+async def test_an_export_that_ends_between_two_files_leaves_the_one_before(tiny, tmp_path, monkeypatch, last):
+    class Killed(BaseException):
+        pass
+
+    def kill(*args):
+        raise Killed
+
+    async def write(folder):
+        save_decoder(decoder, folder, tokenizer_from=tiny)
+
+    decoder = load_decoder(tiny)
+    with RunFolder.create(tmp_path / "run") as run:
+        await run.export(9, write)
+        with monkeypatch.context() as patched, pytest.raises(Killed):
+            patched.setattr(folder_module, last, kill) if "." not in last else patched.setattr(last, kill)
+            await run.export(10, write)
+        found = model_folder(str(run.path))
+        assert found.name == "9"
+        assert weights_hash(load_decoder(found)) == weights_hash(decoder)
+        await run.export(10, write)
+        assert model_folder(str(run.path)).name == "10"
+
+
+async def test_a_disk_that_takes_no_weights_is_one_clean_error(tmp_path):
+    async def write(folder):
+        save_tensors({"weight": torch.zeros(1)}, folder / "gone" / "model.safetensors")
+
+    with RunFolder.create(tmp_path / "run") as run:
+        with pytest.raises(RunFolderError, match=r"can't save the state of step 1: .*No such file"):
+            await run.save_state_async(1, write)
+        with pytest.raises(RunFolderError, match=r"can't export to .*No such file"):
+            await run.export(1, write)
+        assert run.states() == []

@@ -73,4 +73,5 @@ def test_authors_add_their_own(registry: dict[str, object]) -> None:
 
     assert registry["sign"] is sign
     with pytest.raises(UsageError, match="'grpo'"):
-        advantage("grpo")(grpo)
+        advantage("grpo")(sign)
+    assert advantage("grpo")(grpo) is grpo, "a file may be loaded again"

@@ -460,6 +460,17 @@ async def test_the_text_of_an_object_is_kept(tmp_path):
     assert list(log) == [rollout]
 
 
+async def test_an_option_may_be_any_object(tmp_path):
+    class Searching(Small):
+        def __init__(self, index):
+            self.index = index
+
+    log = RolloutLog(tmp_path)
+    rollout = await attempt(Searching(len), on_rollout=log.append)
+    assert (rollout.failure, rollout.environment.options) == (None, {"index": "<built-in function len>"})
+    assert list(log) == [rollout]
+
+
 async def test_half_of_a_surrogate_pair_is_no_failure(tmp_path):
     log = RolloutLog(tmp_path)
     env = overriding("respond", lambda self, ctx, reply: "\ud800")

@@ -4,6 +4,7 @@ import asyncio
 import time
 
 import msgspec
+import numpy as np
 import pytest
 from playground import Fails, Says, Small, attempt, run
 
@@ -218,6 +219,22 @@ async def test_rewards_of_a_role_that_does_not_exist_are_refused():
 
     rollout = await attempt(Misspelt())
     assert "the scorer judged rewards the role 'oponent', but there is only policy" in rollout.failure.error
+
+
+@pytest.mark.parametrize("group", [False, True])
+async def test_a_turn_that_is_no_int_is_refused(group):
+    class Numpy(Small):
+        @ludus.reward
+        def judged(self, rollout):
+            return 0.0 if group else Reward("", 1.0, turn=np.int64(1))
+
+        @ludus.reward
+        def compared(self, group):
+            return [Reward("", 1.0, turn=np.int64(1))] * len(group)
+
+    rollout = await attempt(Numpy())
+    assert (rollout.failure.boundary, rollout.failure.blame) == ("scorer", "environment")
+    assert "must name a turn by an int, got np.int64(1)" in rollout.failure.error
 
 
 async def test_a_failure_of_the_policy_is_that_of_all_roles():

@@ -10,13 +10,13 @@ from ludus.authoring.environment import Environment
 from ludus.rollouts.failure import mark_failed
 from ludus.types import Failure, Rollout
 
-DEEPEST = 50
+DEEPEST = 20
 """Levels of lists and dicts that are kept of a value that JSON can't hold."""
 
 _FIELDS = {
     field.name: (msgspec.json.Decoder(field.type), field.type)
     for field in msgspec.structs.fields(Rollout)
-    if field.name in ("task", "tools", "calls", "epilogue", "rewards", "stop", "failure")
+    if field.name in ("environment", "task", "tools", "calls", "epilogue", "rewards", "stop", "failure")
 }
 """Where an author's values may be."""
 
@@ -25,7 +25,8 @@ def make_recordable(rollout: Rollout, env: Environment) -> None:
     """Values that JSON can't hold, or that are of another type than the record's, become text, and the rollout fails.
 
     One object in one message would otherwise end the run that writes it, or the one that reads it. A failure that is
-    there already keeps its boundary and blame. Half of a surrogate pair is no fault: the log escapes it.
+    there already keeps its boundary and blame. No fault: an object that is an option of the environment, and half of a
+    surrogate pair, which the log escapes.
     """
     wrong = {}
     for name, (decoder, kind) in _FIELDS.items():
@@ -35,8 +36,9 @@ def make_recordable(rollout: Rollout, env: Environment) -> None:
         except UnicodeEncodeError:
             pass
         except (TypeError, ValueError, RecursionError) as error:
-            wrong[name] = f"{name} must be JSON of the right types: {error}"
             setattr(rollout, name, _mended(value, kind))
+            if name != "environment":
+                wrong[name] = f"{name} must be JSON of the right types: {error}"
     if wrong:
         text = "; ".join(wrong.values())
         failure = Failure("environment", "environment", f"TypeError: {text}")
