@@ -57,7 +57,7 @@ class Small(ludus.Environment):
 async def run(env, model=None, *, tasks=1, size=1, roles=None, on_rollout=None, **plan) -> list[Group]:
     """Groups of an environment's first tasks, in the order of the tasks."""
     backends = {MAIN_ROLE: model or Says(), **(roles or {})}
-    plan = Plan(**{"max_retries": 0, "timeout_s": 20.0, **plan})
+    plan = Plan(**{"max_retries": 0, "timeout_s": 120.0, **plan})
     todo = [(task, 0) for task in list(env.tasks("test"))[:tasks]]
     async with Scheduler(env, backends, plan, on_rollout=on_rollout or (lambda rollout: None)) as scheduler:
         groups = [group async for group in scheduler.groups(todo, size)]

@@ -166,7 +166,7 @@ async def test_an_environment_that_hangs(where, how):
 @pytest.mark.parametrize("how", [hang, hang_in_thread], ids=["async", "sync"])
 async def test_a_scorer_or_a_tool_that_hangs(how):
     for env, model in ((in_scorer(how), Says()), (in_tool(how), Says(calls_tool))):
-        rollout = await attempt(env, model, timeout_s=0.1)
+        rollout = await attempt(env, model, timeout_s=0.5)
         assert (rollout.failure.boundary, rollout.failure.blame) == ("timeout", "environment")
 
 
@@ -183,13 +183,13 @@ async def test_a_tools_own_limit():
 
 
 async def test_a_model_that_hangs_is_not_the_environments_fault():
-    rollout = await attempt(Small(), Hangs(), timeout_s=0.1)
+    rollout = await attempt(Small(), Hangs(), timeout_s=0.5)
     assert (rollout.failure.boundary, rollout.failure.blame) == ("timeout", "infrastructure")
 
 
 async def test_what_was_said_before_the_end_is_kept():
     model = Says(lambda messages: "first")
-    rollout = await attempt(overriding("respond", hang), model, timeout_s=0.1)
+    rollout = await attempt(overriding("respond", hang), model, timeout_s=0.5)
     assert rollout.reply == "first"
     assert [message["role"] for message in rollout.messages] == ["user", "assistant"]
 
@@ -200,7 +200,7 @@ async def test_hanging_threads_do_not_hold_up_others():
             if ctx.task.answer == "0":
                 HOLD.wait()
 
-    groups = await run(Sometimes(), tasks=8, timeout_s=0.5)
+    groups = await run(Sometimes(), tasks=8, timeout_s=2.0)
     assert [group.rollouts[0].failure is None for group in groups] == [False] + [True] * 7
 
 
@@ -342,7 +342,7 @@ async def test_setup_and_teardown_pair(where):
         async def teardown(self, ctx):
             events.append("teardown")
 
-    rollout = await attempt(Tidy(), timeout_s=0.1 if where == "timeout" else 20.0)
+    rollout = await attempt(Tidy(), timeout_s=0.5 if where == "timeout" else 20.0)
     assert events == ["setup", "teardown"]
     assert (rollout.failure is None) == (where == "nowhere")
 
@@ -539,5 +539,5 @@ async def test_a_group_scorer_that_hangs_is_cut_off():
         async def compare(self, group):
             await asyncio.Event().wait()
 
-    (group,) = await run(Slow(), size=2, timeout_s=0.2)
-    assert all("scoring the group took more than 0.2 s" in rollout.failure.error for rollout in group.rollouts)
+    (group,) = await run(Slow(), size=2, timeout_s=1.0)
+    assert all("scoring the group took more than 1.0 s" in rollout.failure.error for rollout in group.rollouts)
