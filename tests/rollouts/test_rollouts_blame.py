@@ -541,3 +541,25 @@ async def test_a_group_scorer_that_hangs_is_cut_off():
 
     (group,) = await run(Slow(), size=2, timeout_s=1.0)
     assert all("scoring the group took more than 1.0 s" in rollout.failure.error for rollout in group.rollouts)
+
+
+ODD = """
+import ludus
+
+class Odd(ludus.Environment):
+    max_turns = 1
+    def tasks(self, split):
+        return [ludus.Task(prompt="?")]
+    def respond(self, ctx, reply):
+        return [{"role": "user", "content": ODD}]
+    @ludus.reward
+    def fine(self, rollout):
+        return 1.0
+"""
+
+
+@pytest.mark.parametrize("odd", [r'"\ud800"', "object()"])
+async def test_what_can_not_leave_a_worker_fails_its_rollout(odd, tmp_path):
+    (tmp_path / "odd.py").write_text(ODD.replace("ODD", odd))
+    (group,) = await run(load_environment(str(tmp_path / "odd.py")), workers=1)
+    assert (group.rollouts[0].failure.boundary, group.rollouts[0].failure.blame) == ("environment", "environment")

@@ -17,8 +17,9 @@ from ludus.authoring.tools import schema_of
 from ludus.errors import ModelCallFailed
 from ludus.rollouts import frames
 from ludus.rollouts.attempt import Attempt, play
+from ludus.rollouts.failure import mark_failed
 from ludus.rollouts.frames import Answer, Ask, Build, Done, Play, Ready, ToWorker
-from ludus.types import Call, Message, Reply
+from ludus.types import Call, Failure, Message, Reply
 from ludus.types import Sequence as TokenSequence
 
 if TYPE_CHECKING:
@@ -129,7 +130,13 @@ async def _play(env: Environment, frame: Play, line: Line) -> None:
     models = {role: RemoteModel(recorder, role, url, key) for role, (url, key, _) in frame.addresses.items()}
     attempt = Attempt(frame.task, frame.seeds, frame.split, frame.purpose)
     rollout = await play(env, attempt, recorder, models, frame.timeout_s)
-    frames.send(line.writer, Done(frame.job, rollout))
+    try:
+        frames.send(line.writer, Done(frame.job, rollout))
+    except (ValueError, OverflowError) as error:  # half of a surrogate pair, an integer of more than 64 bits
+        rollout.calls, rollout.epilogue, rollout.tools = [], [], []
+        why = f"what was said can't leave its process: {type(error).__name__}: {error}"
+        mark_failed(rollout, env, Failure("environment", "environment", why))
+        frames.send(line.writer, Done(frame.job, rollout))
 
 
 if __name__ == "__main__":
