@@ -58,6 +58,14 @@ def test_a_family_of_another_package():
     assert env.ref.options == {"seed": 0, "min_terms": 2, "max_terms": 2}
 
 
+def test_items_that_a_family_fails_to_make_are_passed_over():
+    pytest.importorskip("reasoning_gym")
+    env = load_environment("rg:maze")
+    with pytest.raises(RuntimeError, match="path cell"):
+        env._items[5843]
+    assert 5843 < max(task.info["index"] for task in take(env, "train", 5000))
+
+
 @pytest.mark.parametrize("spec", ["guess", "rg:chain_sum"])
 def test_built_again_from_its_reference_it_is_the_same(spec):
     if spec.startswith("rg:"):

@@ -8,6 +8,7 @@ is in both. Families whose own answer is missing or doesn't score 1 load, but ca
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from ludus.authoring.declare import reward
@@ -19,6 +20,8 @@ STREAM_SIZES = (200_000, 20_000)
 """Items looked at for tasks: as many as the family agrees to."""
 BARREN = 2_000
 """Items in a row without a new question after which a family is taken to be used up."""
+RECENT = 4_096
+"""Items kept: the rollouts of a group are scored against the same one, and some are slow to make."""
 
 
 class ReasoningGym(Environment):
@@ -39,15 +42,16 @@ class ReasoningGym(Environment):
             raise UnknownName("reasoning-gym family", family, names, "ludus env list rg:")
         self.family = family
         self._items = _stream(family, {"seed": seed, **config})
+        self._item = lru_cache(RECENT)(self._make)
 
     def tasks(self, split: str) -> Iterator[Task]:
         """Distinct questions whose hash belongs to the split; a fifth of all are for testing."""
         seen: set[str] = set()
         barren = 0
         for index in range(len(self._items)):
-            item = self._items[index]
-            key = content_hash(item["question"])
-            if key in seen:
+            item = self._item(index)
+            key = content_hash(item["question"]) if item else ""
+            if item is None or key in seen:
                 barren += 1
                 if barren >= BARREN:
                     return
@@ -68,9 +72,17 @@ class ReasoningGym(Environment):
         answer = task.answer
         return answer if isinstance(answer, str) and self._score(answer, task) == 1.0 else None
 
+    def _make(self, index: int) -> dict[str, Any] | None:
+        """An item; None where the generator gives up on it, as some (maze) now and then do."""
+        try:
+            item: dict[str, Any] = self._items[index]
+        except (RuntimeError, ValueError, LookupError, AssertionError):
+            return None
+        return item
+
     def _score(self, text: str, task: Task) -> float:
         try:
-            return float(self._items.score_answer(text, self._items[task.info["index"]]))
+            return float(self._items.score_answer(text, self._item(task.info["index"])))
         except (ArithmeticError, AttributeError, LookupError, SyntaxError, TypeError, ValueError, RecursionError):
             return 0.0  # some checkers parse the reply without guarding themselves
 
