@@ -63,7 +63,7 @@ def test_items_that_a_family_fails_to_make_are_passed_over():
     env = load_environment("rg:maze")
     with pytest.raises(RuntimeError, match="path cell"):
         env._items[5843]
-    assert 5843 < max(task.info["index"] for task in take(env, "train", 5000))
+    assert max(task.info["index"] for task in take(env, "train", 5000)) > 5843
 
 
 @pytest.mark.parametrize("spec", ["guess", "rg:chain_sum"])

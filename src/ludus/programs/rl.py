@@ -101,7 +101,6 @@ async def update(training: Training, config: RlConfig, collected: Collected) -> 
     if not samples:
         return row | {"dead_batch": 1.0}
     lr = learning_rate(position.rl_steps, config.steps, config.lr, config.warmup, config.final_lr)
-    lr *= min(1.0, len(collected.used) / config.groups)  # Adam would step as far on one noisy group as on a full batch
     optimizer = AdamW(lr=lr, weight_decay=config.weight_decay, max_grad_norm=config.max_grad_norm)
     parts = split_updates(samples, config.updates)
     sums: dict[str, list[float]] = {}
