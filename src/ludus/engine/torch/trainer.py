@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -150,7 +151,7 @@ class TorchTrainer:
     def _forward(self, data: Sequence[Datum]) -> list[list[float]]:
         wanted = [predictions(datum, weighted=False) for datum in data]
         results: list[NDArray[np.float32]] = [EMPTY] * len(data)
-        bare = [Datum(tokens_T=d.tokens_T, arrays={}, temperature=d.temperature) for d in data]
+        bare = [msgspec.structs.replace(datum, arrays={}) for datum in data]
         for batch in self._micro_batches(bare, wanted):
             logprobs_P, _ = self._logprobs(batch)
             _scatter(results, batch, logprobs_P)
