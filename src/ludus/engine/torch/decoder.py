@@ -140,7 +140,8 @@ class Decoder(nn.Module):
         if torch.is_grad_enabled() and weight_VD.requires_grad:
             return F.linear(hidden_TD.float(), weight_VD.float())
         if self._head_VD is None:
-            self._head_VD = weight_VD.detach().float()
+            with torch.inference_mode(False):  # training behind an adapter differentiates through it, too
+                self._head_VD = weight_VD.detach().float()
         return F.linear(hidden_TD.float(), self._head_VD)
 
     def changed(self) -> None:

@@ -198,9 +198,14 @@ class Adapter:
         copy_tensors(found, targets, f"an adapter of rank {self.settings.rank} on {', '.join(self.settings.targets)}")
 
 
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds a PEFT adapter."""
+    return (folder / ADAPTER_CONFIG).is_file()
+
+
 def base_of(folder: Path) -> Path:
     """The model folder that an adapter folder names as its base; any other folder itself. Raises ModelFolderError."""
-    if not (folder / ADAPTER_CONFIG).is_file():
+    if not is_adapter(folder):
         return folder
     named = read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
     if not isinstance(named, str) or not named:
