@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ludus.authoring.environment import Environment
 from ludus.authoring.tasks import take
@@ -95,7 +95,7 @@ def gib(count: float) -> str:
 
 def _smaller(recipe: Recipe, folder: Path, config: DecoderConfig, device: torch.device, free: int) -> str:
     """The first setting that would fit."""
-    options = {
+    options: dict[str, dict[str, Any]] = {
         "recompute=true": {"recompute": True},
         "dtype=bfloat16": {"dtype": "bfloat16"},
         "dtype=bfloat16 recompute=true": {"dtype": "bfloat16", "recompute": True},

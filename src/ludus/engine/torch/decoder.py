@@ -69,9 +69,10 @@ class Decoder(nn.Module):
             if not config.tie_word_embeddings:
                 self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         mixtures = [module for module in self.modules() if isinstance(module, MixtureOfExperts)]
-        fused = [group for part in (*self.projections, *mixtures) for group in part.groups()]
+        joined: list[Projection | MixtureOfExperts] = [*self.projections, *mixtures]
+        fused = [group for part in joined for group in part.groups()]
         self.flat = FlatParameters(self, fused, torch.device(device), dtype)
-        for part in (*self.projections, *mixtures):
+        for part in joined:
             part.bind(self.flat)
         self.frequencies_D2, self._rope_scale = rope.frequencies(config, device)
         self._head_VD: Tensor | None = None

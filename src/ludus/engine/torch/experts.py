@@ -84,7 +84,7 @@ class MixtureOfExperts(nn.Module):
         order_N = chosen_TK.flatten().argsort(stable=True)
         counts = torch.bincount(chosen_TK.flatten(), minlength=num_experts).tolist()
         sources_N = order_N // num_chosen
-        rows = x_TD[sources_N].split(counts)
+        rows = torch.split(x_TD[sources_N], counts)
         outputs = [_swiglu(rows[e], gate_up_EID[e], down_EDI[e]) for e in range(num_experts) if counts[e]]
         scaled_ND = torch.cat(outputs) * weights_TK.flatten()[order_N, None].to(x_TD.dtype)
         return torch.zeros_like(x_TD).index_add(0, sources_N, scaled_ND)

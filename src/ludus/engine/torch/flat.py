@@ -62,7 +62,7 @@ class FlatParameters:
                 if leaf.dtype == torch.float32:
                     leaf.grad = gradient
                 else:
-                    leaf.register_post_accumulate_grad_hook(partial(_move, gradient))
+                    leaf.register_post_accumulate_grad_hook(partial(_move, gradient))  # type: ignore[no-untyped-call]
         else:
             self.gradients_N.zero_()
         return self.gradients_N

@@ -36,7 +36,8 @@ def _llama3(plain: Tensor, settings: Mapping[str, Any]) -> Tensor:
     low, high = settings["low_freq_factor"], settings["high_freq_factor"]
     turns = settings["original_max_position_embeddings"] * plain / (2 * math.pi)  # within the trained context
     blend = ((turns - low) / (high - low)).clamp(0, 1)
-    return plain * (blend + (1 - blend) / settings["factor"])
+    factor: float = settings["factor"]
+    return plain * (blend + (1 - blend) / factor)
 
 
 def _yarn(plain: Tensor, config: DecoderConfig) -> tuple[Tensor, float]:

@@ -234,7 +234,7 @@ class TorchTrainer:
         routing = None
         if batch.routing_TN is not None and decoder.config.experts is not None:
             chosen = decoder.config.experts.num_experts_per_tok
-            routing = Routing(batch.routing_TN.long().unflatten(1, (-1, chosen)))
+            routing = Routing(batch.routing_TN.long().view(len(batch.routing_TN), -1, chosen))
         recompute = self._recompute and torch.is_grad_enabled()
         hidden_TD = decoder(batch.tokens_T, batch.positions_T, attention, routing=routing, recompute=recompute)
         hidden_PD = hidden_TD[batch.sources_P]
