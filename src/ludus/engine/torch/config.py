@@ -264,6 +264,7 @@ def _refuse_unsupported(values: Mapping[str, Any], source: Path) -> None:
         ),
         "attention_dropout": (values.get("attention_dropout", 0.0), (0.0, None)),
         "quantization_config": (values.get("quantization_config"), (None,)),
+        "num_experts": (None if values["model_type"] == "qwen3_moe" else values.get("num_experts"), (None, 0)),
     }
     for key, (value, supported) in found.items():
         if value not in supported:

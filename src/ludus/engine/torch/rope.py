@@ -35,7 +35,7 @@ def _llama3(plain: Tensor, settings: Mapping[str, Any]) -> Tensor:
     """Slow dimensions are stretched, fast ones left alone, those between blended (Llama 3.1's reference code)."""
     low, high = settings["low_freq_factor"], settings["high_freq_factor"]
     turns = settings["original_max_position_embeddings"] * plain / (2 * math.pi)  # within the trained context
-    blend = ((turns - low) / (high - low)).clamp(0, 1)
+    blend: Tensor = ((turns - low) / (high - low)).clamp(0, 1)
     factor: float = settings["factor"]
     return plain * (blend + (1 - blend) / factor)
 
