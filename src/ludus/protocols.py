@@ -80,10 +80,16 @@ class Renderer(Protocol):
 # --- engines: tokens in, tokens out -------------------------------------------------------------------------------
 
 
-class WeightsRef(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Which weights: a name (base model, adapter, frozen opponent) and a version; None is the newest published."""
+CURRENT = "current"
+"""Name of the weights that an engine has open: those that are trained."""
+BASE = "base"
+"""Name of the model beneath an adapter, as it was before training."""
 
-    name: str = "base"
+
+class WeightsRef(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Which weights: a name (CURRENT, BASE, a frozen opponent) and a version; None is the newest published."""
+
+    name: str = CURRENT
     version: int | None = None
 
 
@@ -108,6 +114,9 @@ class SampleChunk(msgspec.Struct, frozen=True):
     logprobs: list[float]
     versions: list[int]
     finish_reason: FinishReason | None = None
+    routing: bytes = b""
+    """On the last chunk of a mixture of experts: which experts each token of the request and the reply went to, but for
+    the last one. Little-endian int16, shape [tokens - 1, layers with experts, experts per token]."""
 
 
 @runtime_checkable
@@ -161,6 +170,8 @@ class Datum(msgspec.Struct, kw_only=True):
     needs: `advantages`, `logprobs` (of the sampler), `ref_logprobs`, ..."""
     temperature: float = 1.0
     """The sampler's; the trainer divides logits by it."""
+    routing: bytes = b""
+    """Experts to replay, as in `SampleChunk`, for the first tokens; others choose anew."""
 
 
 class TrainResult(msgspec.Struct, frozen=True):

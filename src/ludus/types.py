@@ -195,6 +195,8 @@ class Sequence(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Of sampled tokens, under the distribution really sampled from; 0.0 elsewhere."""
     versions: list[int] = msgspec.field(default_factory=list)
     """Weights version that sampled the token; -1 elsewhere."""
+    routing: bytes = b""
+    """Which experts the tokens went to, in a mixture of experts; see `protocols.SampleChunk`."""
     truncated_sampling: bool = False
     """Whether top-p or top-k was in force for a token of it."""
     temperature: float = 1.0

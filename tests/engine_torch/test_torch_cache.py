@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from ludus.engine.torch.cache import KVCache
 from ludus.engine.torch.config import DecoderConfig
 from ludus.engine.torch.prefix import common_prefix
+from ludus.engine.torch.weights import WeightsKey
 
 CONFIG = DecoderConfig(
     model_type="qwen3", vocab_size=50, hidden_size=8, num_hidden_layers=2, num_attention_heads=2,
     num_key_value_heads=1, head_dim=4, intermediate_size=8, max_position_embeddings=512,
 )  # fmt: skip
 POSITION_BYTES = 2 * 2 * 1 * 4 * 4
-WEIGHTS = (0, 0)
+WEIGHTS, NEWER, BASE = WeightsKey("current"), WeightsKey("current", 1, 1), WeightsKey("base")
 
 
 def make_cache(positions=10_000):
@@ -63,10 +64,24 @@ def test_other_weights_reuse_nothing():
     busy = cache.acquire("b", prompt, WEIGHTS)
     run(cache, busy)
     cache.park(slot)
-    assert cache.acquire("a", prompt, (1, 1)).num_cached == 0
-    assert cache.acquire("c", prompt, (1, 1)) is None  # "a" is about to compute it anew
+    assert cache.acquire("a", prompt, NEWER).num_cached == 0
+    assert cache.acquire("c", prompt, NEWER) is None  # "a" is about to compute it anew
     cache.park(busy)  # filled by old weights: not kept
-    assert cache.acquire("b", [7, 7], (1, 1)).num_cached == 0
+    assert cache.acquire("b", [7, 7], NEWER).num_cached == 0
+
+
+def test_weights_of_several_names_are_kept_side_by_side():
+    cache = make_cache()
+    prompt = list(range(20))
+    slots = [cache.acquire("a", prompt, weights) for weights in (WEIGHTS, BASE)]
+    assert [slot.num_cached for slot in slots] == [0, 0]
+    for slot in slots:
+        run(cache, slot)
+        cache.filled(slot)
+        cache.park(slot)
+    assert cache.acquire("a", prompt, NEWER).num_cached == 0
+    assert cache.acquire("b", prompt, BASE).num_cached == 19
+    assert cache.acquire("a", prompt, BASE) is slots[1]
 
 
 def test_who_begins_alike_waits_for_the_first_and_copies():

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from ludus.engine.torch import folder as folder_module
 from ludus.engine.torch.config import DecoderConfig
-from ludus.engine.torch.folder import load_decoder, save_decoder, save_tensors, weights_hash
+from ludus.engine.torch.files import save_tensors, tensors_hash
+from ludus.engine.torch.folder import load_decoder, save_decoder
 from ludus.errors import ModelFolderError, RunFolderError
 from ludus.programs.models import model_folder
 from ludus.store import RunFolder
@@ -44,7 +45,7 @@ def test_round_trip_keeps_weights_config_and_tokenizer(tiny, tmp_path):
     save_decoder(decoder, tmp_path / "copy", tokenizer_from=tiny)
     again = load_decoder(tmp_path / "copy")
     assert again.config == decoder.config
-    assert weights_hash(again) == weights_hash(decoder)
+    assert hash_of(again) == hash_of(decoder)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
         assert (tmp_path / "copy" / name).read_bytes() == (tiny / name).read_bytes()
     assert json.loads((tmp_path / "copy" / "config.json").read_text())["eos_token_id"] == 1
@@ -52,10 +53,14 @@ def test_round_trip_keeps_weights_config_and_tokenizer(tiny, tmp_path):
 
 def test_hash_sees_every_bit(tiny):
     decoder = load_decoder(tiny)
-    before = weights_hash(decoder)
+    before = hash_of(decoder)
     with torch.no_grad():
         decoder.model.norm.weight[0] += 2**-23
-    assert weights_hash(decoder) != before
+    assert hash_of(decoder) != before
+
+
+def hash_of(decoder):
+    return tensors_hash(decoder.named_parameters())
 
 
 def test_missing_files_are_named(folder, tmp_path):
@@ -73,16 +78,15 @@ def test_damaged_config_is_refused(folder, text, expected):
 
 
 def test_unknown_architecture_names_the_nearest(folder):
-    edit_config(folder, model_type="qwen3_moe")
-    assert "did you mean 'qwen3'" in refusal(folder)
+    edit_config(folder, model_type="qwen3_meo")
+    assert "did you mean 'qwen3_moe'" in refusal(folder)
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}},
-        {"use_sliding_window": True},
-        {"layer_types": ["sliding_attention"] * 4},
+        {"layer_types": ["linear_attention"] * 4},
+        {"rope_type": "dynamic", "rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4}},
         {"hidden_act": "gelu"},
         {"quantization_config": {"bits": 4}},
         {"num_experts": 8},
@@ -97,6 +101,11 @@ def test_settings_that_change_the_arithmetic_are_refused(folder, change):
 
 
 def test_bad_numbers_are_refused(folder):
+    edit_config(folder, rope_parameters={"rope_type": "yarn", "rope_theta": 1e4})
+    assert "rope_type 'yarn' needs a number under 'factor', got None" in refusal(folder)
+    edit_config(folder, rope_parameters=None, use_sliding_window=True, max_window_layers=0)
+    assert "expected a positive integer under 'sliding_window', got None" in refusal(folder)
+    edit_config(folder, use_sliding_window=False)
     edit_config(folder, hidden_size="big")
     assert "expected a positive integer under 'hidden_size', got 'big'" in refusal(folder)
     edit_config(folder, hidden_size=128, num_key_value_heads=3)
@@ -153,7 +162,7 @@ async def test_an_export_that_ends_between_two_files_leaves_the_one_before(tiny,
             await run.export(10, write)
         found = model_folder(str(run.path))
         assert found.name == "9"
-        assert weights_hash(load_decoder(found)) == weights_hash(decoder)
+        assert hash_of(load_decoder(found)) == hash_of(decoder)
         await run.export(10, write)
         assert model_folder(str(run.path)).name == "10"
 

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     metavar="RUN",
     help="Go on with a run from its newest state.",
 )
+@click.option("--dry-run", is_flag=True, help="Only say what it will take: memory by part, tokens, time.")
 @json_option
-def train(recipe: Path | None, overrides: tuple[str, ...], resumed: Path | None, as_json: bool) -> None:
+def train(recipe: Path | None, overrides: tuple[str, ...], resumed: Path | None, dry_run: bool, as_json: bool) -> None:
     """Train a model as RECIPE (a TOML file) says.
 
     KEY=VALUE sets a value of the recipe, such as rl.steps=10. Ctrl-C finishes what is running and saves; --resume goes
@@ -50,6 +51,9 @@ def train(recipe: Path | None, overrides: tuple[str, ...], resumed: Path | None,
 
         assert recipe is not None  # one of the two is given
         checked = config.load(Recipe, recipe, overrides)
+    if dry_run:
+        _foresee(checked, as_json=as_json)
+        return
     stopper = Stopper("finishing what is running, then saving")
     result = _run(checked, resumed, stopper)
     _print(result, checked, as_json=as_json)
@@ -57,6 +61,25 @@ def train(recipe: Path | None, overrides: tuple[str, ...], resumed: Path | None,
         command = click.get_current_context().find_root().command_path
         note(f"stopped early; go on with: {command} train --resume {result['run']}")
         sys.exit(INTERRUPTED)
+
+
+def _foresee(recipe: Recipe, *, as_json: bool) -> None:
+    """Say what a recipe takes."""
+    from dataclasses import asdict
+
+    from ludus.authoring.loading import load_environment
+    from ludus.cli.summary import foreseen
+    from ludus.programs.dry_run import dry_run
+    from ludus.programs.train import check_recipe
+
+    env = load_environment(recipe.env, recipe.env_options)
+    check_recipe(recipe, env)
+    found = dry_run(recipe, env)
+    if as_json:
+        say_json({**asdict(found), "memory": found.memory.parts()})
+        return
+    for line in foreseen(found):
+        say(line)
 
 
 def _recorded_recipe(run: Path) -> Recipe:

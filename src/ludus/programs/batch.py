@@ -104,6 +104,7 @@ def _datum(sample: Sample, weight: float) -> Datum:
             "logprobs": sequence.logprobs,
         },
         temperature=sequence.temperature,
+        routing=sequence.routing,
     )
 
 

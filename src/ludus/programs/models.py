@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ludus.errors import MissingExtra, ModelFolderError, UsageError
 from ludus.recording.backend import Backend, TokenBackend
@@ -47,14 +47,15 @@ def open_model(
     device: str = "auto",
     threads: int | None = None,
     deterministic: bool = False,
+    dtype: str = "auto",
 ) -> OpenModel:
     """Open the model that `spec` names.
 
     Args:
-        spec: a model folder, a run folder (its newest export), `openai:NAME`, or `demonstrator`.
+        spec: a model or adapter folder, a run folder (its newest export), `openai:NAME`, or `demonstrator`.
         base_url: of the API behind `openai:NAME`.
         price: dollars per million prompt and completion tokens of that API.
-        device, threads, deterministic: of the embedded engine.
+        device, threads, deterministic, dtype: of the embedded engine; see `TorchEngine`.
 
     Raises:
         UsageError: nothing of that name.
@@ -67,7 +68,8 @@ def open_model(
         raise UsageError(f"a base URL goes with openai:NAME, but the model is {spec!r}: openai:{spec} ?")
     if spec == DEMONSTRATOR:
         return OpenModel(Expert())
-    return open_folder(model_folder(spec), spec, device=device, threads=threads, deterministic=deterministic)
+    settings: dict[str, Any] = {"device": device, "threads": threads, "deterministic": deterministic, "dtype": dtype}
+    return open_folder(model_folder(spec), spec, **settings)
 
 
 def check_model(spec: str) -> None:
@@ -76,20 +78,18 @@ def check_model(spec: str) -> None:
         model_folder(spec)
 
 
-def open_folder(
-    folder: Path, name: str, *, device: str = "auto", threads: int | None = None, deterministic: bool = False
-) -> OpenModel:
-    """A model folder in the embedded engine."""
+def open_folder(folder: Path, name: str, **settings: Any) -> OpenModel:
+    """A model or adapter folder in the embedded engine, with the settings of a `TorchEngine`."""
     try:
         from ludus.engine.torch.engine import TorchEngine
+        from ludus.engine.torch.lora import base_of
     except ImportError as error:
         raise MissingExtra("running a model here", "train") from error
     from ludus.renderers.chat import ChatRenderer
 
-    renderer = ChatRenderer.from_folder(folder)
-    engine = TorchEngine(
-        folder, device=device, threads=threads, deterministic=deterministic, decode=renderer.tokenizer.decode
-    )
+    own = (folder / "tokenizer.json").is_file()  # adapters that others trained often come without
+    renderer = ChatRenderer.from_folder(folder if own else base_of(folder))
+    engine = TorchEngine(folder, decode=renderer.tokenizer.decode, **settings)
     return OpenModel(TokenBackend(name, engine.sampler, renderer), engine)
 
 
@@ -97,7 +97,7 @@ def model_folder(spec: str) -> Path:
     """The folder of a model's weights. Raises ModelFolderError."""
     path = Path(spec)
     if is_run_folder(path):
-        exports = [file for file in (path / "export").glob("*/config.json") if file.parent.name.isdigit()]
+        exports = [file for file in (path / "export").glob("*/*config.json") if file.parent.name.isdigit()]
         if not exports:
             raise ModelFolderError(f"the run {path} has not exported a model yet")
         return max(exports, key=lambda file: int(file.parent.name)).parent

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from ludus.config import Config
 
+if TYPE_CHECKING:
+    from ludus.engine.torch.lora import LoraSettings
+
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
+
+
+class LoraConfig(Config):
+    """Train a LoRA adapter, and leave the model beneath it as it is."""
+
+    rank: Positive = 16
+    """Of the matrices that are added."""
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    """What is added counts alpha / rank."""
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """Projections that it acts on."""
 
 
 class SftConfig(Config):
@@ -105,14 +119,27 @@ class Recipe(Config):
     """Folder that holds the run folders."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of weights and activations; auto is what the model is stored in. Optimisers step float32 weights in any case."""
+    recompute: bool = False
+    """Run layers again in the backward pass rather than keep what they computed: less memory, a third more time."""
     threads: Positive | None = None
     """CPU threads of the engine; by default what does not collapse beside another busy process."""
+    lora: LoraConfig | None = None
     sft: SftConfig | None = None
     rl: RlConfig | None = None
     eval: EvalConfig | None = None
+
+    def lora_settings(self) -> LoraSettings | None:
+        """The adapter that is asked for. Raises UnknownName for a target that does not exist."""
+        from ludus.engine.torch.lora import LoraSettings
+
+        return None if self.lora is None else LoraSettings(self.lora.rank, self.lora.alpha, self.lora.targets)
 
     @model_validator(mode="after")
     def _has_work(self) -> Recipe:
         if not (self.sft or self.rl or self.eval):
             raise ValueError("a recipe needs at least one of the tables [sft], [rl], [eval]")
+        if self.deterministic and self.dtype == "bfloat16":
+            raise ValueError("deterministic = true computes in float32: leave dtype out")
         return self

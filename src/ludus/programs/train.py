@@ -16,6 +16,7 @@ from ludus.authoring.tasks import take
 from ludus.errors import ConfigError, MissingExtra, UnknownName, UsageError
 from ludus.programs.advantages import ADVANTAGES
 from ludus.programs.batch import check_trainable
+from ludus.programs.dry_run import check_fits
 from ludus.programs.evaluate import preferred_sampling
 from ludus.programs.models import PRESET, OpenModel, check_model, model_folder, open_folder, open_model
 from ludus.programs.recipe import Recipe
@@ -40,7 +41,7 @@ async def train(
         TooManyFailures, NonFiniteUpdate: the run can't go on; what it had is whole.
     """
     env = load_environment(recipe.env, recipe.env_options)
-    _check(recipe, env)
+    check_recipe(recipe, env)
     with RunFolder.create(Path(recipe.runs) / recipe.name, overwrite=recipe.overwrite) as run:
         run.write_config(config.to_toml(recipe))
         if recipe.model.startswith(PRESET):
@@ -75,9 +76,11 @@ async def _run(
     folder = run.path / "init" if recipe.model.startswith(PRESET) else model_folder(recipe.model)
     settings: dict[str, Any] = {
         "device": recipe.device, "threads": recipe.threads, "deterministic": recipe.deterministic,
+        "dtype": recipe.dtype,
     }  # fmt: skip
+    trained = {"lora": recipe.lora_settings(), "seed": recipe.seed, "recompute": recipe.recompute}
     others: dict[str, OpenModel] = {}
-    opened = open_folder(folder, recipe.name, **settings)
+    opened = open_folder(folder, recipe.name, **settings, **trained)
     try:
         others = {role: open_model(model, **settings) for role, model in recipe.role_models.items()}
         training = Training(recipe, run, env, opened, others, progress)
@@ -129,10 +132,11 @@ async def _finish(training: Training) -> dict[str, Any]:
     return result
 
 
-def _check(recipe: Recipe, env: Environment) -> None:
+def check_recipe(recipe: Recipe, env: Environment) -> None:
     """What can be known to be wrong before anything is made. Raises UsageError, MissingExtra, ModelFolderError."""
     try:
         from ludus.engine.torch.device import find_device
+        from ludus.engine.torch.lora import is_adapter
         from ludus.engine.torch.losses import find_loss
         from ludus.engine.torch.presets import check_preset
     except ImportError as error:
@@ -152,6 +156,9 @@ def _check(recipe: Recipe, env: Environment) -> None:
     else:
         model_folder(recipe.model)
     find_device(recipe.device)
+    if recipe.lora_settings() and not recipe.model.startswith(PRESET) and is_adapter(model_folder(recipe.model)):
+        raise ConfigError(f"{recipe.model} is an adapter already, which goes on being trained: leave [lora] out")
+    check_fits(recipe)
     splits = (*(["train"] if recipe.sft or recipe.rl else []), *([recipe.eval.split] if recipe.eval else []))
     for split in splits:
         take(env, split, 1)

@@ -286,17 +286,18 @@ class Recorder:
         logprobs: list[float] = []
         versions: list[int] = []
         finish: FinishReason | None = None
+        routing = b""
         shown = 0
         async for chunk in backend.sampler.sample(request):
             ids += chunk.tokens
             logprobs += chunk.logprobs
             versions += chunk.versions
-            finish = chunk.finish_reason
+            finish, routing = chunk.finish_reason, chunk.routing
             if on_text is not None:
                 shown = _show(backend, ids, finish, shown, on_text)
         if not ids or finish is None:
             raise ModelCallFailed(f"{backend.name} ended a reply without a token or a finish reason")
-        return SampleChunk(ids, logprobs, versions, finish)
+        return SampleChunk(ids, logprobs, versions, finish, routing)
 
 
 def _show(backend: TokenBackend, ids: list[int], finish: FinishReason | None, shown: int, on_text: OnText) -> int:
@@ -321,6 +322,7 @@ def _append(sequence: TokenSequence, prompt: list[int], chunk: SampleChunk, samp
     sequence.sampled_mask += [1] * len(chunk.tokens)
     sequence.logprobs += chunk.logprobs
     sequence.versions += chunk.versions
+    sequence.routing = chunk.routing  # of all its tokens so far
     sequence.truncated_sampling |= sampling.truncated
     sequence.temperature = sampling.temperature
 

@@ -60,11 +60,15 @@ class PackedAttention:
     def __init__(self, lengths: Sequence[int], device: torch.device | str = "cpu") -> None:
         self._buckets = [_bucket(start, group, torch.device(device)) for start, group in _similar(lengths)]
 
-    def attend(self, layer_index: int, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor) -> Tensor:
+    def attend(self, layer_index: int, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, window: int | None) -> Tensor:
         outputs = []
         for bucket in self._buckets:
             q, k, v = (_pad(x[bucket.start : bucket.end], bucket) for x in (q_THD, k_TKD, v_TKD))
-            out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True).transpose(1, 2)
+            sees = None
+            if window is not None and window < bucket.num_columns:
+                columns = torch.arange(bucket.num_columns, device=q.device)
+                sees = _within(columns, columns, window)
+            out = F.scaled_dot_product_attention(q, k, v, sees, is_causal=sees is None, enable_gqa=True).transpose(1, 2)
             flat = out.reshape(bucket.num_rows * bucket.num_columns, *out.shape[2:])
             outputs.append(flat if bucket.places is None else flat[bucket.places])
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
@@ -80,8 +84,18 @@ class _Rectangle:
     """Likewise of context and own columns, K = C + Q."""
     sees_B1QK: Tensor | None
     """None where there is no context: causal."""
+    positions_BK: Tensor
+    """Of the keys in their sequences; the last Q are the queries'."""
     real_N: Tensor
     """Of the B * Q queries, those that are there."""
+
+    def sees(self, window: int | None) -> Tensor | None:
+        """Which query sees which key, [B, 1, Q, K]; None is causal."""
+        num_queries = self.queries_BQ.shape[1]
+        if window is None or window >= int(self.positions_BK.max()) + 1:
+            return self.sees_B1QK
+        within_B1QK = _within(self.positions_BK[:, -num_queries:], self.positions_BK, window)[:, None]
+        return within_B1QK if self.sees_B1QK is None else within_B1QK & self.sees_B1QK
 
 
 class ContinuedAttention:
@@ -99,15 +113,21 @@ class ContinuedAttention:
         self._places_T = torch.empty_like(order)
         self._places_T[order] = torch.arange(len(order), device=order.device)
 
-    def attend(self, layer_index: int, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor) -> Tensor:
+    def attend(self, layer_index: int, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, window: int | None) -> Tensor:
         outputs = []
         for rectangle in self._rectangles:
             q = _gather(q_THD, rectangle.queries_BQ)
             k, v = _gather(k_TKD, rectangle.keys_BK), _gather(v_TKD, rectangle.keys_BK)
-            sees = rectangle.sees_B1QK
+            sees = rectangle.sees(window)
             out = F.scaled_dot_product_attention(q, k, v, sees, is_causal=sees is None, enable_gqa=True)
             outputs.append(out.transpose(1, 2).flatten(0, 1)[rectangle.real_N])
         return torch.cat(outputs)[self._places_T]
+
+
+def _within(queries_Q: Tensor, keys_K: Tensor, window: int) -> Tensor:
+    """Whether each query position sees each key position: not later, and less than a window before. [..., Q, K]"""
+    distance_QK = queries_Q[..., :, None] - keys_K[..., None, :]
+    return (distance_QK >= 0) & (distance_QK < window)
 
 
 def _alike(rows: Sequence[Segment]) -> list[list[Segment]]:
@@ -141,7 +161,11 @@ def _rectangle(rows: Sequence[Segment], device: torch.device) -> _Rectangle:
         causal_QQ = torch.ones(size, size, dtype=torch.bool).tril()
         sees_BQC, sees_BQQ = seen_BC[:, None].expand(-1, size, -1), causal_QQ.expand(len(rows), -1, -1)
         sees_B1QK = torch.cat((sees_BQC, sees_BQQ), dim=2)[:, None].to(device)
+    context_lengths_B1 = torch.tensor([row.context_length for row in rows])[:, None]
+    own_BQ = context_lengths_B1 + torch.arange(size)
+    positions_BC = torch.arange(contexts_BC.shape[1]).expand(len(rows), -1)
     return _Rectangle(
+        positions_BK=torch.cat((positions_BC, own_BQ), dim=1).to(device),
         queries_BQ=queries_BQ.to(device),
         keys_BK=torch.cat((contexts_BC, queries_BQ), dim=1).to(device),
         sees_B1QK=sees_B1QK,

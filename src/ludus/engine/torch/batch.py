@@ -16,9 +16,10 @@ from torch import Tensor
 from ludus.engine.torch.cache import KVCache, Slot
 from ludus.engine.torch.cached import CachedAttention, Span, arrange
 from ludus.engine.torch.draw import draw, uniforms
+from ludus.engine.torch.experts import Routing
 from ludus.engine.torch.weights import LiveWeights
 from ludus.errors import LudusError, ModelCallFailed, UsageError
-from ludus.protocols import SampleChunk, SampleRequest
+from ludus.protocols import BASE, SampleChunk, SampleRequest
 from ludus.types import FinishReason
 
 PREFILL_CHUNK = 1024
@@ -50,14 +51,11 @@ class Job:
     def num_sampled(self) -> int:
         return len(self.logprobs)
 
-    def chunk(self, finish_reason: FinishReason | None) -> SampleChunk:
+    def chunk(self, finish_reason: FinishReason | None, routing: bytes) -> SampleChunk:
         """What was sampled and not yet sent."""
         sent, self.num_sent = self.num_sent, len(self.logprobs)
-        if sent == 0:
-            tokens = self.tokens[len(self.request.tokens) :]
-            return SampleChunk(tokens, self.logprobs[:], self.versions[:], finish_reason)
         tokens = self.tokens[len(self.request.tokens) + sent :]
-        return SampleChunk(tokens, self.logprobs[sent:], self.versions[sent:], finish_reason)
+        return SampleChunk(tokens, self.logprobs[sent:], self.versions[sent:], finish_reason, routing)
 
 
 class Event(NamedTuple):
@@ -169,7 +167,7 @@ class ContinuousBatch:
             if len(self._running) == self._max_batch:
                 waiting.append(job)
                 continue
-            job.slot = self._cache.acquire(job.request.session, job.tokens, self._weights.key)
+            job.slot = self._cache.acquire(job.request.session, job.tokens, self._weights.key(job.request.weights))
             (self._running if job.slot else waiting).append(job)
         self._waiting = waiting
 
@@ -213,12 +211,25 @@ class ContinuousBatch:
         packed = torch.tensor([tokens, positions, slots], device=device)
         attention = CachedAttention(self._cache, [[spans[i] for i in group] for group in groups], packed[2], packed[1])
         self._cache.copy_prefixes()
-        hidden_TD = self._weights.decoder(packed[0], packed[1], attention)
+        decoder = self._weights.decoder
+        routing = Routing() if decoder.config.experts else None
+        adapted_T = self._adapted([(jobs[i], spans[i]) for group in groups for i in group])
+        hidden_TD = decoder(packed[0], packed[1], attention, adapted_T=adapted_T, routing=routing)
+        if routing is not None:
+            self._cache.routing[packed[2], packed[1]] = routing.chosen_TLK.flatten(1).to(torch.int16)
         self._mark_cached(jobs, spans)
         if not drawn:
             return [], [], []
         hidden_BD = hidden_TD if len(last) == len(tokens) else hidden_TD[torch.tensor(last, device=device)]
         return drawn, *self._draw(drawn, hidden_BD)
+
+    def _adapted(self, packed: Sequence[tuple[Job, Span]]) -> Tensor | None:
+        """1 for new tokens that the adapter acts on, 0 for those of requests to the base; None where all are alike."""
+        decoder = self._weights.decoder
+        if decoder.adapter is None or all(job.request.weights.name != BASE for job, _ in packed):
+            return None
+        flags = [float(job.request.weights.name != BASE) for job, span in packed for _ in range(span.count)]
+        return torch.tensor(flags, device=decoder.device)
 
     def _plan(self) -> tuple[list[Job], list[Span]]:
         """Which tokens of whom this iteration computes."""
@@ -255,21 +266,28 @@ class ContinuousBatch:
 
     def _advance(self, jobs: Sequence[Job], tokens: Sequence[int], logprobs: Sequence[float]) -> list[Event]:
         events = []
-        stamp = self._weights.stamp
         finished = False
         for job, token, logprob in zip(jobs, tokens, logprobs, strict=True):
             job.tokens.append(token)
             job.logprobs.append(logprob)
-            job.versions.append(stamp)
+            job.versions.append(self._weights.stamp(job.request.weights))
             reason = self._finish_reason(job, token)
+            routing = b""
             if reason is not None:
+                routing = self._routing_of(job)
                 self._park(job)
                 finished = True
             if reason is not None or job.request.stream:
-                events.append(Event(job, job.chunk(reason)))
+                events.append(Event(job, job.chunk(reason, routing)))
         if finished:
             self._running = [job for job in self._running if job.slot is not None]
         return events
+
+    def _routing_of(self, job: Job) -> bytes:
+        """See `SampleChunk.routing`."""
+        if self._weights.decoder.config.experts is None or job.slot is None:
+            return b""
+        return self._cache.routing[job.slot.index, : job.slot.num_cached].cpu().numpy().astype("<i2").tobytes()
 
     def _finish_reason(self, job: Job, token: int) -> FinishReason | None:
         sampling = job.request.sampling

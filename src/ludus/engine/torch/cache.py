@@ -8,7 +8,6 @@ and their common length grow on demand up to a memory budget. Left out: paging.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from ludus.engine.torch.config import DecoderConfig
 from ludus.engine.torch.prefix import BLOCK, PrefixIndex, common_prefix
+from ludus.engine.torch.weights import WeightsKey
 
 MIN_LENGTH = 64
 MIN_SLOTS = 8
@@ -27,7 +27,7 @@ class Slot:
 
     index: int
     session: str
-    weights: Hashable
+    weights: WeightsKey
     """Which weights fill it; keys and values of other weights are never reused."""
     tokens: list[int]
     """Its request's tokens, so far."""
@@ -57,7 +57,8 @@ class KVCache:
         self._heads, self._size = config.num_key_value_heads, config.head_dim
         self._context = config.max_position_embeddings
         self._num_layers = config.num_hidden_layers
-        position_bytes = 2 * self._num_layers * self._heads * self._size * dtype.itemsize
+        self._choices = config.routing_width
+        position_bytes = 2 * self._num_layers * self._heads * self._size * dtype.itemsize + 2 * self._choices
         self._budget = budget_bytes // position_bytes
         """Positions of all slots together."""
         self.clear()
@@ -66,36 +67,38 @@ class KVCache:
         """Forget everything and give the memory back; slots in other hands become worthless."""
         self.keys = [self._new(0, 0) for _ in range(self._num_layers)]
         self.values = [self._new(0, 0) for _ in range(self._num_layers)]
+        self.routing = self._new_routing(0, 0)
+        """Which experts each cached token went to: int16 [slots, length, layers with experts * experts per token]."""
         self.num_slots, self.length = 0, MIN_LENGTH
         self._slots: dict[int, Slot] = {}
         self._of_session: dict[str, list[Slot]] = {}
         self._free: list[int] = []
         self._clock = 0
-        self._weights: Hashable = None
+        self._newest: dict[str, WeightsKey] = {}
         self._prefixes = PrefixIndex()
         self._copies: list[tuple[Slot, int, int]] = []
         """To do before the next forward: (to, from slot index, number of positions)."""
 
-    def acquire(self, session: str, tokens: list[int], weights: Hashable) -> Slot | None:
+    def acquire(self, session: str, tokens: list[int], weights: WeightsKey) -> Slot | None:
         """A slot for a request; `num_cached` of its first tokens need not be computed, at most all but one.
 
         Returns:
             None where the request has to wait: every slot is busy and the budget allows no more, or a running request
             is about to compute a beginning that they share.
         """
-        if weights != self._weights:
-            self._weights = weights
+        if self._newest.get(weights.name) != weights:
+            self._newest[weights.name] = weights
             for stale in self._warm():
-                self.free(stale)
-            self._prefixes = PrefixIndex()
-        slot = self._own(session, tokens)
+                if self._is_stale(stale):
+                    self.free(stale)
+        slot = self._own(session, tokens, weights)
         if slot is not None:
             return slot
-        donor, common = self._prefixes.find(tokens) or (None, 0)
+        donor, common = self._prefixes.find(tokens, weights) or (None, 0)
         ready = 0 if donor is None else min(common, donor.num_cached)
         if common - ready >= BLOCK:
             return None
-        slot = self._fresh(session, tokens)
+        slot = self._fresh(session, tokens, weights)
         if slot is not None:
             if donor is not None and ready >= BLOCK:
                 self._promise(slot, donor, min(ready, len(tokens) - 1))
@@ -127,12 +130,12 @@ class KVCache:
 
     def filled(self, slot: Slot) -> None:
         """The slot now holds its request's whole prompt: others may copy from it."""
-        if slot.weights == self._weights:
+        if not self._is_stale(slot):
             self._prefixes.add(slot, replace=True)
 
     def park(self, slot: Slot) -> None:
         """Keep a slot warm for its session's next request."""
-        if not slot.session or slot.ended or slot.weights != self._weights:
+        if not slot.session or slot.ended or self._is_stale(slot):
             self.free(slot)
             return
         self._clock += 1
@@ -167,6 +170,8 @@ class KVCache:
         self._copies = []
         for cached in (*self.keys, *self.values):
             cached[to, :, :length] = cached[source, :, :length]
+        if self._choices:
+            self.routing[to, :length] = self.routing[source, :length]
 
     def write(self, layer_index: int, places_N: Tensor, k_TKD: Tensor, v_TKD: Tensor) -> None:
         """Store new keys and values.
@@ -185,9 +190,14 @@ class KVCache:
         heads_TK = slots_T[:, None] * self._heads + torch.arange(self._heads, device=slots_T.device)
         return (heads_TK * self.length + positions_T[:, None]).flatten()
 
-    def _own(self, session: str, tokens: list[int]) -> Slot | None:
+    def _is_stale(self, slot: Slot) -> bool:
+        """Whether newer weights have taken the name of those that filled it."""
+        return self._newest.get(slot.weights.name) != slot.weights
+
+    def _own(self, session: str, tokens: list[int], weights: WeightsKey) -> Slot | None:
         """The session's warm slot with most in common."""
-        matches = [slot for slot in self._of_session.get(session, ()) if session and not slot.busy]
+        warm = self._of_session.get(session, ()) if session else ()
+        matches = [slot for slot in warm if not slot.busy and slot.weights == weights]
         if not matches:
             return None
         common, slot = max(
@@ -197,14 +207,14 @@ class KVCache:
         slot.tokens, slot.busy, slot.num_cached = tokens, True, min(common, len(tokens) - 1)
         return slot
 
-    def _fresh(self, session: str, tokens: list[int]) -> Slot | None:
+    def _fresh(self, session: str, tokens: list[int], weights: WeightsKey) -> Slot | None:
         """An empty slot: a free one, a new one, or the least recently used warm one."""
         if not self._free and not self._add_slots():
             warm = self._warm()
             if not warm:
                 return None
             self.free(min(warm, key=lambda slot: slot.used))
-        slot = Slot(heapq.heappop(self._free), session, self._weights, tokens)
+        slot = Slot(heapq.heappop(self._free), session, weights, tokens)
         self._slots[slot.index] = slot
         self._of_session.setdefault(session, []).append(slot)
         return slot
@@ -242,7 +252,13 @@ class KVCache:
                 layers[layer] = self._new(num_slots, length)
                 if old:
                     layers[layer][new, :, : self.length] = cached[old, :, : self.length]
+        routing, self.routing = self.routing, self._new_routing(num_slots, length)
+        if old and self._choices:
+            self.routing[new, : self.length] = routing[old, : self.length]
         self.num_slots, self.length = num_slots, length
+
+    def _new_routing(self, num_slots: int, length: int) -> Tensor:
+        return torch.zeros(num_slots, length, self._choices, device=self._device, dtype=torch.int16)
 
     def _new(self, num_slots: int, length: int) -> Tensor:
         # zeros, not empty: masked positions are multiplied by 0, and 0 * NaN would be NaN

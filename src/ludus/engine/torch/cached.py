@@ -43,6 +43,8 @@ class _Box:
     """Of the packed tokens in the rectangle; None where they fill it in order."""
     mask: Tensor
     """Added to the scores: 0 or -inf, [rows, 1, columns, length]."""
+    positions_RC: Tensor
+    """Of the new tokens in their sequences."""
 
 
 def arrange(spans: Sequence[Span]) -> list[list[int]]:
@@ -67,17 +69,31 @@ class CachedAttention:
     def __init__(self, cache: KVCache, groups: Sequence[Sequence[Span]], slots_T: Tensor, positions_T: Tensor) -> None:
         self._cache = cache
         self._places_N = cache.places(slots_T, positions_T)
+        self._windowed: dict[tuple[int, int], Tensor] = {}
         self._boxes: list[_Box] = []
         first = 0
         for group in groups:
             self._boxes.append(_box(group, first, slots_T.device, cache.keys[0].dtype))
             first = self._boxes[-1].last
 
-    def attend(self, layer_index: int, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor) -> Tensor:
+    def attend(self, layer_index: int, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, window: int | None) -> Tensor:
         self._cache.write(layer_index, self._places_N, k_TKD, v_TKD)
         keys, values = self._cache.keys[layer_index], self._cache.values[layer_index]
-        outputs = [_attend(box, q_THD[box.first : box.last], keys, values) for box in self._boxes]
+        outputs = [
+            _attend(box, q_THD[box.first : box.last], keys, values, self._mask(i, window))
+            for i, box in enumerate(self._boxes)
+        ]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+    def _mask(self, index: int, window: int | None) -> Tensor:
+        box = self._boxes[index]
+        if window is None or window >= box.length:
+            return box.mask
+        if (index, window) not in self._windowed:
+            places_L = torch.arange(box.length, device=box.mask.device)
+            early_RCL = places_L <= box.positions_RC[..., None] - window
+            self._windowed[index, window] = box.mask.masked_fill(early_RCL[:, None], float("-inf"))
+        return self._windowed[index, window]
 
 
 def _box(group: Sequence[Span], first: int, device: torch.device, dtype: torch.dtype) -> _Box:
@@ -97,22 +113,23 @@ def _box(group: Sequence[Span], first: int, device: torch.device, dtype: torch.d
     # rows and columns without a token still see one position, or their softmax would be NaN
     visible_RC = np.zeros((num_rows, columns), dtype=np.int64)
     visible_RC[rows_B] = starts_B[:, None] + np.minimum(np.arange(columns), counts_B[:, None] - 1)
-    hidden_RCL = torch.arange(length, device=device) > torch.from_numpy(visible_RC).to(device)[..., None]
+    positions_RC = torch.from_numpy(visible_RC).to(device)
+    hidden_RCL = torch.arange(length, device=device) > positions_RC[..., None]
     mask = torch.zeros(hidden_RCL.shape, device=device, dtype=dtype).masked_fill_(hidden_RCL, float("-inf"))
-    return _Box(first, first + total, num_rows, columns, length, slots, places, mask[:, None])
+    return _Box(first, first + total, num_rows, columns, length, slots, places, mask[:, None], positions_RC)
 
 
-def _attend(box: _Box, q_THD: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def _attend(box: _Box, q_THD: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
     k, v = (cached[box.slots, :, : box.length] for cached in (keys, values))
     num_queries, size = q_THD.shape[1:]
     if box.places is not None:
         padded = q_THD.new_zeros(box.num_rows * box.num_columns, num_queries, size)
         q_THD = padded.index_copy_(0, box.places, q_THD)
     if box.num_columns == 1:
-        out = _decode(q_THD, k, v, box.mask)
+        out = _decode(q_THD, k, v, mask)
     else:
         q = q_THD.view(box.num_rows, box.num_columns, num_queries, size).transpose(1, 2)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=box.mask, enable_gqa=True).transpose(1, 2)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True).transpose(1, 2)
         out = out.reshape(-1, num_queries, size)
     return out if box.places is None else out[box.places]
 

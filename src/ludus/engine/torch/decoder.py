@@ -1,29 +1,49 @@
-"""Decoder: a Llama, Qwen2 or Qwen3 language model on packed tokens.
+"""Decoder: a Llama, Mistral, Qwen2 or Qwen3 (MoE) language model on packed tokens.
 
 Tokens of all sequences lie end to end in one dimension T, so linear layers never compute padding. Which tokens see
 which is decided by an attention strategy, the only difference between training (`attention.py`) and sampling
-(`cached.py`). Parameters carry Hugging Face's names and are views into one buffer (`flat.py`). Left out: LoRA, mixtures
-of experts, encoders.
+(`cached.py`). Parameters carry Hugging Face's names and are views into one buffer (`flat.py`); an adapter (`lora.py`)
+adds to the projections without changing them. Left out: encoders.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
+from ludus.engine.torch import rope
 from ludus.engine.torch.config import DecoderConfig
+from ludus.engine.torch.experts import MixtureOfExperts, Routing
 from ludus.engine.torch.flat import FlatParameters
+from ludus.engine.torch.lora import Adapter
+from ludus.engine.torch.projection import Projection
 
 
 class Attention(Protocol):
     """Decides which tokens see which, and where keys and values come from."""
 
-    def attend(self, layer_index: int, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor) -> Tensor:
-        """Attention output [T, H, D] of H query heads over K key-value heads of size D."""
+    def attend(self, layer_index: int, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, window: int | None) -> Tensor:
+        """Attention output [T, H, D] of H query heads over K key-value heads of size D.
+
+        With a window, a token sees so many positions, itself included.
+        """
         ...
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """What all layers of one forward share."""
+
+    cos_T1D: Tensor
+    sin_T1D: Tensor
+    attention: Attention
+    adapted_T1: Tensor | None
+    routing: Routing | None
 
 
 class Decoder(nn.Module):
@@ -42,22 +62,33 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
+        self.adapter: Adapter | None = None
+        self.projections: list[Projection] = []
         with torch.device("meta"):
-            self.model = _Backbone(config)
+            self.model = _Backbone(config, self.projections)
             if not config.tie_word_embeddings:
                 self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        layers = [layer for layer in self.model.layers if isinstance(layer, _Layer)]
-        self._fused = [fused for layer in layers for fused in (layer.self_attn.qkv, layer.mlp.gate_up)]
-        fused = [group for module in self._fused for group in module.groups()]
+        mixtures = [module for module in self.modules() if isinstance(module, MixtureOfExperts)]
+        joined: list[Projection | MixtureOfExperts] = [*self.projections, *mixtures]
+        fused = [group for part in joined for group in part.groups()]
         self.flat = FlatParameters(self, fused, torch.device(device), dtype)
-        for module in self._fused:
-            module.bind(self.flat)
-        half = torch.arange(0, config.head_dim, 2, dtype=torch.int64).to(device=device, dtype=torch.float32)
-        self.frequencies_D2 = 1.0 / (config.rope_theta ** (half / config.head_dim))
+        for part in joined:
+            part.bind(self.flat)
+        self.frequencies_D2, self._rope_scale = rope.frequencies(config, device)
+        self._head_VD: Tensor | None = None
 
     @property
     def device(self) -> torch.device:
         return self.flat.values_N.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.flat.values_N.dtype
+
+    @property
+    def trained(self) -> FlatParameters:
+        """What an optimiser changes: all parameters, or the adapter's."""
+        return self.flat if self.adapter is None else self.adapter.flat
 
     @property
     def head_weight(self) -> Tensor:
@@ -65,71 +96,103 @@ class Decoder(nn.Module):
         tied = self.config.tie_word_embeddings
         return self.model.embed_tokens.weight if tied else self.lm_head.weight
 
-    def forward(self, tokens_T: Tensor, positions_T: Tensor, attention: Attention) -> Tensor:
-        """Hidden states [T, D] after the last norm, of packed tokens at their positions in their sequences."""
+    def adapt(self, adapter: Adapter) -> None:
+        """From now on the adapter is added, and trained in place of the decoder's own parameters."""
+        self.adapter = adapter
+        self.flat.freeze()
+        for projection in self.projections:
+            projection.added = adapter.of(projection)
+
+    def forward(
+        self,
+        tokens_T: Tensor,
+        positions_T: Tensor,
+        attention: Attention,
+        *,
+        adapted_T: Tensor | None = None,
+        routing: Routing | None = None,
+        recompute: bool = False,
+    ) -> Tensor:
+        """Hidden states [T, D] after the last norm, of packed tokens at their positions in their sequences.
+
+        Args:
+            tokens_T: ids.
+            positions_T: in their sequences.
+            attention: who sees whom.
+            adapted_T: 1 where the adapter acts on a token, 0 where not; None is everywhere.
+            routing: which experts tokens go to: replayed if it says so, else filled in.
+            recompute: keep only what goes into each layer for the backward pass, and run the layer again there.
+        """
         x_TD = F.embedding(tokens_T, self.model.embed_tokens.weight)
-        rope = self._rope(positions_T, x_TD.dtype)
+        cos, sin = self._rope(positions_T, x_TD.dtype)
+        adapted = None if adapted_T is None else adapted_T[:, None].to(x_TD.dtype)
+        shared = _Pass(cos, sin, attention, adapted, routing)
         for index, layer in enumerate(self.model.layers):
-            x_TD = layer(x_TD, rope, attention, index)
+            x_TD = (
+                checkpoint(layer, x_TD, shared, index, use_reentrant=False) if recompute else layer(x_TD, shared, index)
+            )
         return self.model.norm(x_TD)  # type: ignore[no-any-return]
 
     def logits(self, hidden_TD: Tensor) -> Tensor:
-        """Float32 logits [T, V] for the token after each hidden state."""
-        return F.linear(hidden_TD, self.head_weight).float()
+        """Float32 logits [T, V] for the token after each hidden state, never rounded to less."""
+        weight_VD = self.head_weight
+        if weight_VD.dtype == torch.float32:
+            return F.linear(hidden_TD, weight_VD)
+        if torch.is_grad_enabled() and weight_VD.requires_grad:
+            return F.linear(hidden_TD.float(), weight_VD.float())
+        if self._head_VD is None:
+            with torch.inference_mode(False):  # training behind an adapter differentiates through it, too
+                self._head_VD = weight_VD.detach().float()
+        return F.linear(hidden_TD.float(), self._head_VD)
+
+    def changed(self) -> None:
+        """The parameters were changed: forget what was derived from them."""
+        self._head_VD = None
 
     def _rope(self, positions_T: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosine and signed sine [T, 1, D]: rotate(x) = x * cos + swap_halves(x) * sin."""
         angles_TD2 = positions_T[:, None] * self.frequencies_D2
         cos, sin = angles_TD2.cos(), angles_TD2.sin()
+        if self._rope_scale != 1.0:
+            cos, sin = cos * self._rope_scale, sin * self._rope_scale
         return (
             torch.cat((cos, cos), dim=-1)[:, None].to(dtype),
             torch.cat((-sin, sin), dim=-1)[:, None].to(dtype),
         )
 
 
-class _Fused:
-    """Linear layers of one input, computed as one; they are neighbours in the flat buffer, so nothing is copied."""
-
-    def __init__(self, path: str, names: tuple[str, ...], bias: bool) -> None:
-        self._weights = tuple(f"{path}.{name}.weight" for name in names)
-        self._biases = tuple(f"{path}.{name}.bias" for name in names) if bias else ()
-
-    def groups(self) -> list[tuple[str, ...]]:
-        return [self._weights, self._biases] if self._biases else [self._weights]
-
-    def bind(self, flat: FlatParameters) -> None:
-        self._weight = flat.fuse(self._weights)
-        self._bias = flat.fuse(self._biases) if self._biases else None
-
-    def __call__(self, x_TD: Tensor) -> Tensor:
-        return F.linear(x_TD, self._weight, self._bias)
-
-
 class _Backbone(nn.Module):
-    def __init__(self, config: DecoderConfig) -> None:
+    def __init__(self, config: DecoderConfig, projections: list[Projection]) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(_Layer(config, f"model.layers.{i}") for i in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(_Layer(config, index, projections) for index in range(config.num_hidden_layers))
         self.norm = _norm(config, config.hidden_size)
 
 
 class _Layer(nn.Module):
-    def __init__(self, config: DecoderConfig, path: str) -> None:
+    def __init__(self, config: DecoderConfig, index: int, projections: list[Projection]) -> None:
         super().__init__()
-        self.self_attn = _SelfAttention(config, f"{path}.self_attn")
-        self.mlp = _MLP(config, f"{path}.mlp")
+        path = f"model.layers.{index}"
+        self.self_attn = _SelfAttention(config, f"{path}.self_attn", projections)
+        if config.experts is not None and index in config.experts.layers:
+            self.mlp: nn.Module = MixtureOfExperts(config, config.experts, f"{path}.mlp", index)
+        else:
+            self.mlp = _MLP(config, f"{path}.mlp", projections)
         self.input_layernorm = _norm(config, config.hidden_size)
         self.post_attention_layernorm = _norm(config, config.hidden_size)
 
-    def forward(self, x_TD: Tensor, rope: tuple[Tensor, Tensor], attention: Attention, index: int) -> Tensor:
-        x_TD = x_TD + self.self_attn(self.input_layernorm(x_TD), rope, attention, index)
-        return x_TD + self.mlp(self.post_attention_layernorm(x_TD))  # type: ignore[no-any-return]
+    def forward(self, x_TD: Tensor, shared: _Pass, index: int) -> Tensor:
+        x_TD = x_TD + self.self_attn(self.input_layernorm(x_TD), shared, index)
+        normed_TD = self.post_attention_layernorm(x_TD)
+        if isinstance(self.mlp, MixtureOfExperts):
+            return x_TD + self.mlp(normed_TD, shared.routing)  # type: ignore[no-any-return]
+        return x_TD + self.mlp(normed_TD, shared.adapted_T1)  # type: ignore[no-any-return]
 
 
 class _SelfAttention(nn.Module):
     """Grouped-query attention with rotary positions; queries and keys are normalised per head where the model asks."""
 
-    def __init__(self, config: DecoderConfig, path: str) -> None:
+    def __init__(self, config: DecoderConfig, path: str, projections: list[Projection]) -> None:
         super().__init__()
         self.config = config
         query, key_value = (n * config.head_dim for n in (config.num_attention_heads, config.num_key_value_heads))
@@ -140,34 +203,38 @@ class _SelfAttention(nn.Module):
         if config.qk_norm:
             self.q_norm = _norm(config, config.head_dim)
             self.k_norm = _norm(config, config.head_dim)
-        self.qkv = _Fused(path, ("q_proj", "k_proj", "v_proj"), config.qkv_bias)
+        self.qkv = Projection(self, path, ("q_proj", "k_proj", "v_proj"))
+        self.o = Projection(self, path, ("o_proj",))
+        projections += (self.qkv, self.o)
 
-    def forward(self, x_TD: Tensor, rope: tuple[Tensor, Tensor], attention: Attention, index: int) -> Tensor:
+    def forward(self, x_TD: Tensor, shared: _Pass, index: int) -> Tensor:
         config = self.config
         num_queries, num_keys = config.num_attention_heads, config.num_key_value_heads
-        qkv = self.qkv(x_TD).view(-1, num_queries + 2 * num_keys, config.head_dim)
+        qkv = self.qkv(x_TD, shared.adapted_T1).view(-1, num_queries + 2 * num_keys, config.head_dim)
         qk, v = qkv[:, :-num_keys], qkv[:, -num_keys:]
         if config.qk_norm:
             scale = torch.cat((self.q_norm.weight.expand(num_queries, -1), self.k_norm.weight.expand(num_keys, -1)))
             qk = F.rms_norm(qk, (config.head_dim,), None, config.rms_norm_eps) * scale
-        qk = _rotate(qk, *rope)
-        out_THD = attention.attend(index, qk[:, :num_queries], qk[:, num_queries:], v)
-        return self.o_proj(out_THD.flatten(1))  # type: ignore[no-any-return]
+        qk = _rotate(qk, shared.cos_T1D, shared.sin_T1D)
+        out_THD = shared.attention.attend(index, qk[:, :num_queries], qk[:, num_queries:], v, config.window(index))
+        return self.o(out_THD.flatten(1), shared.adapted_T1)
 
 
 class _MLP(nn.Module):
     """SwiGLU."""
 
-    def __init__(self, config: DecoderConfig, path: str) -> None:
+    def __init__(self, config: DecoderConfig, path: str, projections: list[Projection]) -> None:
         super().__init__()
         self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
-        self.gate_up = _Fused(path, ("gate_proj", "up_proj"), config.mlp_bias)
+        self.gate_up = Projection(self, path, ("gate_proj", "up_proj"))
+        self.down = Projection(self, path, ("down_proj",))
+        projections += (self.gate_up, self.down)
 
-    def forward(self, x_TD: Tensor) -> Tensor:
-        gate, up = self.gate_up(x_TD).chunk(2, dim=-1)
-        return self.down_proj(F.silu(gate) * up)  # type: ignore[no-any-return]
+    def forward(self, x_TD: Tensor, adapted_T1: Tensor | None) -> Tensor:
+        gate, up = self.gate_up(x_TD, adapted_T1).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up, adapted_T1)
 
 
 def _norm(config: DecoderConfig, size: int) -> nn.RMSNorm:

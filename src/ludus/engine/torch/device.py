@@ -1,10 +1,18 @@
-"""Devices by name."""
+"""Devices and number formats by name."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import torch
 
-from ludus.errors import UsageError
+from ludus.engine.torch.folder import read_config
+from ludus.errors import UnknownName, UsageError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+STORED = {**DTYPES, "float16": torch.bfloat16}
+"""What weights stored in a format are computed in."""
 
 
 def find_device(name: str) -> torch.device:
@@ -20,3 +28,23 @@ def find_device(name: str) -> torch.device:
             f"device {name!r} was asked for, but PyTorch finds no CUDA device of that number; use device='cpu'"
         )
     return device
+
+
+def find_dtype(name: str, folder: Path) -> torch.dtype:
+    """The number format of a name; "auto" is the one that a model folder's weights are stored in. Raises UnknownName."""
+    if name == "auto":
+        values = read_config(folder)
+        return STORED.get(str(values.get("dtype") or values.get("torch_dtype")), torch.float32)
+    if name not in DTYPES:
+        raise UnknownName("dtype", name, ["auto", *DTYPES])
+    return DTYPES[name]
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that can still be had on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):  # macOS does not say how much is free
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2

@@ -16,39 +16,43 @@ from typing import Literal
 import torch
 
 from ludus.engine.torch.cache import KVCache
-from ludus.engine.torch.device import find_device
-from ludus.engine.torch.folder import load_decoder, save_decoder
+from ludus.engine.torch.device import find_device, find_dtype, free_bytes
+from ludus.engine.torch.folder import copy_tokenizer, load_decoder, save_decoder
+from ludus.engine.torch.lora import Adapter, LoraSettings, base_of, load_adapter
 from ludus.engine.torch.sampler import TorchSampler
 from ludus.engine.torch.trainer import TorchTrainer
 from ludus.engine.torch.weights import LiveWeights
 from ludus.engine.torch.worker import Worker
-from ludus.errors import ModelCallFailed
+from ludus.errors import ModelCallFailed, UsageError
 from ludus.protocols import WeightsRef
 
 SMALL_MODEL = 50_000_000
 """Parameters up to which an operator gets one thread: it takes microseconds, less than it takes to wake a second one.
 Sampling then leaves the other cores to the event loop; training takes them all, a micro-batch each."""
-CACHE_BYTES = 1 << 30
 
 
 class TorchEngine:
     """Loads a model folder once; `sampler` and `trainer` share its weights.
 
     Args:
-        folder: in Hugging Face's format.
+        folder: a model in Hugging Face's format, or a LoRA adapter in PEFT's, whose base is where it says.
+        dtype: "float32", "bfloat16", or "auto": what the weights are stored in, and float32 where `deterministic`.
+        lora: train a new adapter of this kind, rather than all weights.
+        seed: of a new adapter.
+        recompute: trade time for memory in training; see `TorchTrainer`.
         device: "auto" is CUDA where there is one, else the CPU.
         threads: on the CPU; None is all cores for training, and for sampling too unless the
             model is small.
         deterministic: batches are composed by `request.order` alone and step only when every attached rollout waits
             (`sampler.attach`), so that equal requests give equal bits, on one machine with one number of threads.
         max_batch: most requests sampled at once.
-        cache_bytes: memory budget of the key-value cache.
+        cache_bytes: memory budget of the key-value cache; None is a quarter of what is free.
         micro_batch_tokens: most tokens of one training forward; None is what suits the device.
         decode: text of token ids, for stop strings.
 
     Raises:
         ModelFolderError: the folder can't be loaded.
-        UsageError: the device does not exist.
+        UsageError: the device does not exist; an adapter is asked for on top of an adapter.
     """
 
     def __init__(
@@ -56,19 +60,34 @@ class TorchEngine:
         folder: Path,
         *,
         device: str = "auto",
+        dtype: str = "auto",
+        lora: LoraSettings | None = None,
+        seed: int = 0,
+        recompute: bool = False,
         threads: int | None = None,
         deterministic: bool = False,
         max_batch: int = 256,
-        cache_bytes: int = CACHE_BYTES,
+        cache_bytes: int | None = None,
         micro_batch_tokens: int | None = None,
         decode: Callable[[list[int]], str] | None = None,
     ) -> None:
         self.folder = folder
         self.device = find_device(device)
-        self.decoder = load_decoder(folder, self.device)
+        self._base = base_of(folder)
+        kind = "float32" if dtype == "auto" and deterministic else dtype
+        self.decoder = load_decoder(self._base, self.device, find_dtype(kind, self._base))
+        if self._base != folder:
+            if lora is not None:
+                raise UsageError(f"{folder} is an adapter already, and goes on being trained: leave LoRA settings out")
+            self.decoder.adapt(load_adapter(self.decoder, folder))
+        elif lora is not None:
+            adapter = Adapter(self.decoder, lora)
+            adapter.initialise(seed)
+            self.decoder.adapt(adapter)
         weights_N = self.decoder.flat.values_N
         self._weights = LiveWeights(self.decoder)
-        cache = KVCache(self.decoder.config, self.device, weights_N.dtype, cache_bytes)
+        budget = free_bytes(self.device) // 4 if cache_bytes is None else cache_bytes
+        cache = KVCache(self.decoder.config, self.device, weights_N.dtype, budget)
         self.sampler = TorchSampler(
             self._weights, cache, max_batch=max_batch, deterministic=deterministic, decode=decode
         )
@@ -90,6 +109,7 @@ class TorchEngine:
             micro_batch_tokens=micro_batch_tokens,
             num_threads=training_threads,
             side_by_side=small,
+            recompute=recompute,
         )
 
     @property
@@ -102,8 +122,17 @@ class TorchEngine:
         await self.sampler.publish(weights, when)
 
     async def export(self, folder: Path) -> None:
-        """Write the weights as they are now as a model folder, with this model's tokenizer and chat template."""
-        await self._worker.run(lambda: save_decoder(self.decoder, folder, tokenizer_from=self.folder))
+        """Write the weights as they are now, with this model's tokenizer and chat template: a model folder, or a PEFT
+        adapter folder that names its base."""
+
+        def write() -> None:
+            if self.decoder.adapter is None:
+                save_decoder(self.decoder, folder, tokenizer_from=self._base)
+            else:
+                self.decoder.adapter.save(folder, base=str(self._base.resolve()))
+                copy_tokenizer(self._base, folder)
+
+        await self._worker.run(write)
 
     def close(self) -> None:
         """End the thread; requests that still wait fail with ModelCallFailed."""

@@ -1,4 +1,4 @@
-"""FlatParameters: all parameters of a module as views into one buffer, and their gradients into another.
+"""FlatParameters: all parameters of a module as views into one buffer, and their gradients, in float32, into another.
 
 Why: projections that read the same input (q, k, v; gate, up) lie side by side, so one matrix product serves them
 without a copy that could go stale; the optimiser is one kernel over one tensor; the gradient norm is one reduction.
@@ -7,6 +7,7 @@ without a copy that could go stale; the optimiser is one kernel over one tensor;
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -55,9 +56,13 @@ class FlatParameters:
     def zero_gradients(self) -> Tensor:
         """Zero the gradient buffer, made at the first call; gradients of all leaves add up in it. Shape [N]."""
         if self.gradients_N is None:
-            self.gradients_N = torch.zeros_like(self.values_N)
+            self.gradients_N = torch.zeros_like(self.values_N, dtype=torch.float32)
             for leaf, offset in self._leaves:
-                leaf.grad = self.gradients_N[offset : offset + leaf.numel()].view_as(leaf)
+                gradient = self._part(self.gradients_N, leaf, offset)
+                if leaf.dtype == torch.float32:
+                    leaf.grad = gradient
+                else:
+                    leaf.register_post_accumulate_grad_hook(partial(_move, gradient))  # type: ignore[no-untyped-call]
         else:
             self.gradients_N.zero_()
         return self.gradients_N
@@ -69,17 +74,33 @@ class FlatParameters:
 
     def add_gradients(self, gradients: Sequence[Tensor | None]) -> None:
         """Add gradients of `leaves`, in their order, to the buffer; None is of a leaf that was not used."""
-        for (leaf, _), gradient in zip(self._leaves, gradients, strict=True):
+        assert self.gradients_N is not None  # zero_gradients makes it
+        for (leaf, offset), gradient in zip(self._leaves, gradients, strict=True):
             if gradient is not None:
-                assert leaf.grad is not None  # zero_gradients made the buffer
-                leaf.grad += gradient
+                self._part(self.gradients_N, leaf, offset).add_(gradient)
+
+    def freeze(self) -> None:
+        """Differentiate by none of the parameters from now on."""
+        for leaf in self.leaves:
+            leaf.requires_grad_(False)
 
     def views(self, buffer_N: Tensor) -> Iterator[tuple[str, Tensor]]:
         """The parameters' parts of any buffer of this layout (values, gradients, moments), by name."""
         for name, (offset, shape) in self._spans.items():
             yield name, buffer_N[offset : offset + shape.numel()].view(shape)
 
+    @staticmethod
+    def _part(buffer_N: Tensor, leaf: Tensor, offset: int) -> Tensor:
+        return buffer_N[offset : offset + leaf.numel()].view_as(leaf)
+
     def _leaf(self, offset: int, shape: torch.Size) -> nn.Parameter:
         leaf = nn.Parameter(self.values_N[offset : offset + shape.numel()].view(shape))
         self._leaves.append((leaf, offset))
         return leaf
+
+
+def _move(total: Tensor, leaf: Tensor) -> None:
+    """Add a leaf's fresh gradient to the float32 total, and free it."""
+    if leaf.grad is not None:
+        total.add_(leaf.grad)
+        leaf.grad = None

@@ -1,12 +1,10 @@
 """Model folders in Hugging Face's format: read, write, and say exactly what is wrong with a bad one.
 
-Reads `model.safetensors` or a sharded `model.safetensors.index.json`; writes one file. Left out: pickled weights, which
-run code when read.
+Reads `model.safetensors` or a sharded `model.safetensors.index.json`; writes one file.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -14,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ludus.engine.torch.config import DecoderConfig
 from ludus.engine.torch.decoder import Decoder
+from ludus.engine.torch.files import copy_tensors, read_json, read_tensors, save_tensors
 from ludus.errors import ModelFolderError
 
 WEIGHTS = "model.safetensors"
@@ -59,9 +56,14 @@ def save_decoder(decoder: Decoder, folder: Path, tokenizer_from: Path) -> None:
     origin = read_json(config_file) if config_file.is_file() else {}
     save_config(decoder, folder, {key: origin[key] for key in SPECIAL_IDS if origin.get(key) is not None})
     save_tensors({name: parameter.detach() for name, parameter in decoder.named_parameters()}, folder / WEIGHTS)
+    copy_tokenizer(tokenizer_from, folder)
+
+
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    """Copy tokenizer, chat template and generation settings, as far as they are there."""
     for name in TOKENIZER_FILES:
-        if (tokenizer_from / name).is_file() and tokenizer_from.resolve() != folder.resolve():
-            shutil.copyfile(tokenizer_from / name, folder / name)
+        if (source / name).is_file() and source.resolve() != folder.resolve():
+            shutil.copyfile(source / name, folder / name)
 
 
 def save_config(decoder: Decoder, folder: Path, extra: Mapping[str, Any]) -> None:
@@ -71,40 +73,12 @@ def save_config(decoder: Decoder, folder: Path, extra: Mapping[str, Any]) -> Non
     (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
-def load_weights(decoder: Decoder, folder: Path) -> None:
-    """Copy the tensors of a model folder into the decoder, in place. Raises ModelFolderError."""
-    parameters = {name: parameter.detach() for name, parameter in decoder.named_parameters()}
-    missing = set(parameters)
-    for name, tensor, file in _tensors(folder):
-        if _is_derived(name, decoder.config):
-            continue
-        target = parameters.get(name)
-        if target is None:
-            raise ModelFolderError(
-                f"{file}: unexpected tensor {name!r}; a {decoder.config.model_type} model of this config.json has no "
-                "such parameter: config.json and weights do not belong together"
-            )
-        if tensor.shape != target.shape:
-            raise ModelFolderError(
-                f"{file}: tensor {name!r}: expected shape {list(target.shape)}, got {list(tensor.shape)}"
-            )
-        target.copy_(tensor)
-        missing.discard(name)
-    if missing:
-        first = min(missing)
-        raise ModelFolderError(
-            f"{folder}: tensor {first!r} of shape {list(parameters[first].shape)} is missing from the weights "
-            f"({len(missing)} missing in all)"
-        )
-
-
-def weights_hash(decoder: Decoder) -> str:
-    """32 hex digits (blake2b) over the bytes of all parameters, in order of their names."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, parameter in sorted(decoder.named_parameters()):
-        digest.update(name.encode())
-        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def load_weights(decoder: Decoder, folder: Path, targets: Mapping[str, Tensor] | None = None) -> None:
+    """Copy the tensors of a model folder into the decoder, or into other tensors of its names. Raises ModelFolderError."""
+    targets = targets or {name: parameter.detach() for name, parameter in decoder.named_parameters()}
+    found = ((n, tensor, file) for n, tensor, file in _tensors(folder) if not _is_derived(n, decoder.config))
+    copy_tensors(found, targets, f"a {decoder.config.model_type} model of this config.json")
+    decoder.changed()
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -112,41 +86,6 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise ModelFolderError(f"no such model folder: {folder} (expected a folder with config.json and {WEIGHTS})")
     return read_json(folder / "config.json")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object in a file. Raises ModelFolderError."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelFolderError(f"{path} is missing; a model folder needs it") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ModelFolderError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise ModelFolderError(f"{path}: expected a JSON object, got {type(values).__name__}")
-    return values
-
-
-def read_tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
-    """Names and tensors of a safetensors file, one at a time. Raises ModelFolderError."""
-    if not path.is_file():
-        raise ModelFolderError(f"{path} is missing; expected a safetensors file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 (not a dict: it has no iterator)
-                yield name, file.get_tensor(name)
-    except SafetensorError as error:
-        raise ModelFolderError(
-            f"{path} ({path.stat().st_size} bytes) is not a whole safetensors file: {error}; was the copy cut short?"
-        ) from None
-
-
-def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write a safetensors file; tensors may be views of one buffer. Raises OSError."""
-    try:
-        save_file({name: tensor.cpu().clone() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
-    except SafetensorError as error:  # how safetensors reports a full disk
-        raise OSError(str(error)) from error
 
 
 def _tensors(folder: Path) -> Iterator[tuple[str, Tensor, Path]]:

@@ -1,4 +1,7 @@
-"""FlatAdamW: torch's AdamW on a decoder's flat buffer, with clipping, a guard against NaN, and a saved form by name."""
+"""FlatAdamW: torch's AdamW on a flat buffer, with clipping, a guard against NaN, and a saved form by name.
+
+Of parameters in bfloat16 it keeps a float32 master: most steps are smaller than bfloat16's last bit, and would be lost.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ludus.engine.torch.files import read_json, read_tensors, save_tensors
 from ludus.engine.torch.flat import FlatParameters
-from ludus.engine.torch.folder import read_json, read_tensors, save_tensors
 from ludus.errors import ModelFolderError
 from ludus.protocols import AdamW
 
@@ -29,7 +32,10 @@ class FlatAdamW:
 
     def __init__(self, flat: FlatParameters) -> None:
         self._flat = flat
-        self._parameter = nn.Parameter(flat.values_N)
+        exact = flat.values_N.dtype == torch.float32
+        self.master_N = flat.values_N if exact else flat.values_N.float()
+        """The weights that are stepped, in float32."""
+        self._parameter = nn.Parameter(self.master_N)
         self._parameter.grad = flat.zero_gradients()
         self._optimizer = torch.optim.AdamW([self._parameter], fused=True)
 
@@ -59,9 +65,19 @@ class FlatAdamW:
                 weight_decay=settings.weight_decay,
             )
             self._optimizer.step()
-            ratio = self._update_norm(settings) / max(float(torch.linalg.vector_norm(self._flat.values_N)), 1e-30)
+            self.publish()
+            ratio = self._update_norm(settings) / max(float(torch.linalg.vector_norm(self.master_N)), 1e-30)
         gradients_N.zero_()
         return {"grad_norm": grad_norm, "lr": settings.lr, "skipped": float(skipped), "update_norm_ratio": ratio}
+
+    def publish(self) -> None:
+        """Round the master to the parameters that the decoder computes with."""
+        if self.master_N is not self._flat.values_N:
+            self._flat.values_N.copy_(self.master_N)
+
+    def masters(self) -> dict[str, Tensor]:
+        """The float32 weights by parameter name."""
+        return dict(self._flat.views(self.master_N))
 
     def clear_gradients(self) -> None:
         """Drop what was accumulated."""
@@ -90,7 +106,7 @@ class FlatAdamW:
         steps = read_json(folder / STATE).get("steps")
         if not isinstance(steps, int):
             raise ModelFolderError(f"{folder / STATE}: expected a whole number under 'steps', got {steps!r}")
-        state: dict[str, Tensor] = {moment: torch.zeros_like(self._flat.values_N) for moment in MOMENTS}
+        state: dict[str, Tensor] = {moment: torch.zeros_like(self.master_N) for moment in MOMENTS}
         targets = {f"{name}.{m}": view for m in MOMENTS for name, view in self._flat.views(state[m])}
         found = set()
         for name, tensor in read_tensors(folder / TENSORS):
@@ -105,7 +121,7 @@ class FlatAdamW:
             raise ModelFolderError(f"{folder / TENSORS}: tensor {absent!r} is missing")
         self._optimizer.state.clear()
         if steps:
-            state["step"] = torch.tensor(float(steps), device=self._flat.values_N.device)
+            state["step"] = torch.tensor(float(steps), device=self.master_N.device)
             self._optimizer.state[self._parameter] = state
         self.clear_gradients()
 
@@ -115,8 +131,8 @@ class FlatAdamW:
         steps = int(state["step"].item())
         mean_scale = 1 / (1 - settings.beta1**steps)
         square_scale = 1 / (1 - settings.beta2**steps)
-        total = torch.zeros((), device=self._flat.values_N.device)
-        pieces = (buffer.split(CHUNK) for buffer in (state["exp_avg"], state["exp_avg_sq"], self._flat.values_N))
+        total = torch.zeros((), device=self.master_N.device)
+        pieces = (buffer.split(CHUNK) for buffer in (state["exp_avg"], state["exp_avg_sq"], self.master_N))
         for mean_C, square_C, value_C in zip(*pieces, strict=True):
             step_C = (mean_C * mean_scale) / ((square_C * square_scale).sqrt_().add_(settings.eps))
             step_C.add_(value_C, alpha=settings.weight_decay)

@@ -10,7 +10,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ludus.engine.torch.attention import Segment
@@ -37,6 +39,8 @@ class MicroBatch:
     temperatures_P: Tensor | None
     """None where all are 1."""
     arrays_P: dict[str, Tensor]
+    routing_TN: Tensor | None
+    """Experts to replay, -1 where a token chooses anew; None where none are known."""
     counts: list[int]
     """Predictions per datum."""
 
@@ -53,7 +57,7 @@ class Family:
     """Tokens of the longest member, shared ones included."""
 
 
-def check(data: Sequence[Datum], vocab_size: int, context: int) -> None:
+def check(data: Sequence[Datum], vocab_size: int, context: int, routing_width: int) -> None:
     """Raises UsageError for a datum that can't be trained on, naming it."""
     for index, datum in enumerate(data):
         length = len(datum.tokens_T)
@@ -64,6 +68,10 @@ def check(data: Sequence[Datum], vocab_size: int, context: int) -> None:
         for name, array in datum.arrays.items():
             if len(array) != length:
                 raise UsageError(f"datum {index}: array {name!r} has {len(array)} entries for {length} tokens")
+        if datum.routing and len(datum.routing) != 2 * routing_width * (length - 1):
+            raise UsageError(
+                f"datum {index}: {len(datum.routing)} bytes of routing for {length} tokens and {routing_width} experts each"
+            )
         if not datum.temperature >= 0:
             raise UsageError(f"datum {index}: temperature must be >= 0, got {datum.temperature}")
 
@@ -151,8 +159,13 @@ def _pack(
         """Pack tokens [first, last) of a datum; what they continue, if anything, begins at `context`."""
         if last > first:
             segments.append(Segment(len(tokens), last - first, context, first))
+            if width:
+                replayed.append(_routing(datum, first, last, width))
             tokens.extend(datum.tokens_T[first:last])
             positions.extend(range(first, last))
+
+    replayed: list[NDArray[np.int16]] = []
+    width = max(_width(data[index]) for index in members)
 
     for family in batch:
         shared, prompt = family.shared, len(tokens)
@@ -184,4 +197,17 @@ def _pack(
         ),
         arrays_P={name: torch.tensor(values, dtype=torch.float32, device=device) for name, values in arrays.items()},
         counts=[len(wanted[index]) for index in members],
+        routing_TN=torch.from_numpy(np.concatenate(replayed)).to(device) if width else None,
     )
+
+
+def _width(datum: Datum) -> int:
+    """Experts that a token of it went to, in all layers; 0 where that is not known."""
+    return len(datum.routing) // (2 * max(1, len(datum.tokens_T) - 1))
+
+
+def _routing(datum: Datum, first: int, last: int, width: int) -> NDArray[np.int16]:
+    """Experts of tokens [first, last), -1 for those beyond what is known."""
+    known = np.frombuffer(datum.routing, "<i2").reshape(-1, width)[first:last]
+    missing = np.full((last - first - len(known), width), -1, np.int16)
+    return np.concatenate([known, missing])

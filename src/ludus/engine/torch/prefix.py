@@ -6,7 +6,7 @@ the others. Beginnings are found by chained hashes of blocks of tokens, and alwa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,19 +24,19 @@ class PrefixIndex:
 
     def add(self, slot: Slot, *, replace: bool) -> None:
         """Make a slot's tokens findable; `replace` puts it in place of slots that begin alike."""
-        slot.prefixes = list(_hashes(slot.tokens))
+        slot.prefixes = list(_hashes(slot.tokens, slot.weights))
         for prefix in slot.prefixes:
             if replace or prefix not in self._slots:
                 self._slots[prefix] = slot
 
-    def find(self, tokens: Sequence[int]) -> tuple[Slot, int] | None:
-        """The slot with the longest beginning in common, to the block, and the length in common, to the token."""
+    def find(self, tokens: Sequence[int], weights: Hashable) -> tuple[Slot, int] | None:
+        """The slot of these weights with the longest beginning in common, to the block; and the common length."""
         found = None
-        for prefix in _hashes(tokens):
+        for prefix in _hashes(tokens, weights):
             if prefix not in self._slots:
                 break
             found = self._slots[prefix]
-        if found is None:
+        if found is None or found.weights != weights:
             return None
         common = common_prefix(found.tokens, tokens)
         return (found, common) if common >= BLOCK else None
@@ -57,8 +57,8 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     return next(i for i in range(length) if a[i] != b[i])
 
 
-def _hashes(tokens: Sequence[int]) -> Iterator[int]:
-    chain = 0
+def _hashes(tokens: Sequence[int], weights: Hashable) -> Iterator[int]:
+    chain = hash(weights)
     for end in range(BLOCK, len(tokens) + 1, BLOCK):
         chain = hash((chain, *tokens[end - BLOCK : end]))
         yield chain

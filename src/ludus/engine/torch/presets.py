@@ -17,7 +17,8 @@ import torch
 
 from ludus.engine.torch.config import DecoderConfig
 from ludus.engine.torch.decoder import Decoder
-from ludus.engine.torch.folder import WEIGHTS, save_config, save_tensors
+from ludus.engine.torch.files import save_tensors
+from ludus.engine.torch.folder import WEIGHTS, save_config
 from ludus.engine.torch.tokenizer import CHAT_TEMPLATE, END, PAD, build_tokenizer
 from ludus.errors import UnknownName
 

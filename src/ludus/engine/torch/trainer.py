@@ -14,13 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ludus.engine.torch.attention import attention_over
-from ludus.engine.torch.folder import WEIGHTS, load_weights, save_tensors, weights_hash
+from ludus.engine.torch.experts import Routing
+from ludus.engine.torch.files import copy_tensors, read_tensors, save_tensors
+from ludus.engine.torch.folder import WEIGHTS
 from ludus.engine.torch.head import head
 from ludus.engine.torch.losses import LossFn, find_loss
 from ludus.engine.torch.optimizer import FlatAdamW
@@ -53,7 +56,7 @@ class _Part:
 
 
 class TorchTrainer:
-    """Trains the engine's decoder, all weights, in place.
+    """Trains the engine's decoder in place: all weights, or its adapter.
 
     Args:
         weights: shared with the sampler.
@@ -61,6 +64,7 @@ class TorchTrainer:
         micro_batch_tokens: most packed tokens of one forward; None is what suits the device.
         num_threads: on the CPU while training.
         side_by_side: spend the threads on micro-batches, one each, instead of on PyTorch's operators.
+        recompute: keep only the inputs of layers for the backward pass, and run them again there.
     """
 
     def __init__(
@@ -71,8 +75,10 @@ class TorchTrainer:
         micro_batch_tokens: int | None,
         num_threads: int,
         side_by_side: bool,
+        recompute: bool = False,
     ) -> None:
         self._weights, self._worker, self._num_threads = weights, worker, num_threads
+        self._recompute = recompute
         device = weights.decoder.device.type
         self._micro_batch_tokens = micro_batch_tokens or MICRO_BATCH_TOKENS.get(device, MICRO_BATCH_TOKENS["cpu"])
         self._pool: ThreadPoolExecutor | None = None
@@ -106,7 +112,7 @@ class TorchTrainer:
         await self._worker.run(lambda: self._moments().forget())
 
     async def save(self, path: Path) -> Checkpoint:
-        """Write model.safetensors, optimizer.safetensors and optimizer.json into the folder `path`."""
+        """Write model.safetensors (what is trained, in float32), optimizer.safetensors and optimizer.json into `path`."""
         return await self._worker.run(lambda: self._save(path))
 
     async def load(self, path: Path) -> None:
@@ -114,8 +120,8 @@ class TorchTrainer:
         await self._worker.run(lambda: self._load(path))
 
     async def weights_hash(self) -> str:
-        """32 hex digits (blake2b) over the bytes of all parameters, in order of their names."""
-        return await self._worker.run(lambda: weights_hash(self._weights.decoder))
+        """32 hex digits (blake2b) over the bytes of all parameters, an adapter's too, in order of their names."""
+        return await self._worker.run(self._weights.hash)
 
     def close(self) -> None:
         """End the threads."""
@@ -139,13 +145,13 @@ class TorchTrainer:
 
     def _check(self, data: Sequence[Datum]) -> None:
         config = self._weights.decoder.config
-        check(data, config.vocab_size, config.max_position_embeddings)
+        check(data, config.vocab_size, config.max_position_embeddings, config.routing_width)
 
     @torch.no_grad()
     def _forward(self, data: Sequence[Datum]) -> list[list[float]]:
         wanted = [predictions(datum, weighted=False) for datum in data]
         results: list[NDArray[np.float32]] = [EMPTY] * len(data)
-        bare = [Datum(tokens_T=d.tokens_T, arrays={}, temperature=d.temperature) for d in data]
+        bare = [msgspec.structs.replace(datum, arrays={}) for datum in data]
         for batch in self._micro_batches(bare, wanted):
             logprobs_P, _ = self._logprobs(batch)
             _scatter(results, batch, logprobs_P)
@@ -163,7 +169,7 @@ class TorchTrainer:
             for name, value in part.metrics.items():
                 sums[name] = sums.get(name, 0.0) + float(value)
             if part.gradients:
-                self._weights.decoder.flat.add_gradients(part.gradients)
+                self._weights.decoder.trained.add_gradients(part.gradients)
             _scatter(logprobs, part.batch, part.logprobs_P)
             _scatter(entropies, part.batch, part.entropies_P)
         self._finite = self._finite and math.isfinite(total)
@@ -174,7 +180,7 @@ class TorchTrainer:
         loss_sum, metrics = loss_fn(logprobs_P, _Arrays(loss.name, batch.arrays_P), loss.params)
         gradients = None
         if self._pool:  # added in order by one thread, so that the sum has the same bits every time
-            gradients = torch.autograd.grad(loss_sum, self._weights.decoder.flat.leaves, allow_unused=True)
+            gradients = torch.autograd.grad(loss_sum, self._weights.decoder.trained.leaves, allow_unused=True)
         else:
             loss_sum.backward()  # type: ignore[no-untyped-call]
         return _Part(batch, loss_sum.item(), metrics, logprobs_P.detach(), entropies_P, gradients)
@@ -202,13 +208,15 @@ class TorchTrainer:
 
     def _save(self, path: Path) -> Checkpoint:
         path.mkdir(parents=True, exist_ok=True)
-        decoder = self._weights.decoder
-        save_tensors({name: parameter.detach() for name, parameter in decoder.named_parameters()}, path / WEIGHTS)
+        save_tensors(self._moments().masters(), path / WEIGHTS)
         self._moments().save(path)
-        return Checkpoint(path=path, weights_hash=weights_hash(decoder))
+        return Checkpoint(path=path, weights_hash=self._weights.hash())
 
     def _load(self, path: Path) -> None:
-        load_weights(self._weights.decoder, path)
+        file = path / WEIGHTS
+        found = ((name, tensor, file) for name, tensor in read_tensors(file))
+        copy_tensors(found, self._moments().masters(), "what is trained here")
+        self._moments().publish()
         self._moments().load(path)
         self._finite = True
         self._weights.updated()
@@ -216,14 +224,20 @@ class TorchTrainer:
     def _moments(self) -> FlatAdamW:
         """The optimiser, made when first needed: who only samples pays no memory for it."""
         if self._optimizer is None:
-            self._optimizer = FlatAdamW(self._weights.decoder.flat)
+            self._optimizer = FlatAdamW(self._weights.decoder.trained)
         return self._optimizer
 
     def _logprobs(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         """Log-probabilities and (without gradient) entropies of the predictions asked for, shape [P] each."""
         decoder = self._weights.decoder
         attention = attention_over(batch.segments, decoder.device)
-        hidden_PD = decoder(batch.tokens_T, batch.positions_T, attention)[batch.sources_P]
+        routing = None
+        if batch.routing_TN is not None and decoder.config.experts is not None:
+            chosen = decoder.config.experts.num_experts_per_tok
+            routing = Routing(batch.routing_TN.long().view(len(batch.routing_TN), -1, chosen))
+        recompute = self._recompute and torch.is_grad_enabled()
+        hidden_TD = decoder(batch.tokens_T, batch.positions_T, attention, routing=routing, recompute=recompute)
+        hidden_PD = hidden_TD[batch.sources_P]
         max_rows = max(1, HEAD_ELEMENTS // decoder.config.vocab_size)
         return head(decoder, hidden_PD, batch.targets_P, batch.temperatures_P, max_rows)
 
