@@ -22,10 +22,17 @@ SHOWN = 10
 @click.command("replay")
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
 @click.argument("rollout", required=False, metavar="[ROLLOUT]")
-@click.option("--how", type=click.Choice(HOWS), default=HOWS[0], show_default=True, help="What is done again.")
+@click.option(
+    "--how",
+    metavar="HOW",
+    type=click.Choice(HOWS),
+    default=HOWS[0],
+    show_default=True,
+    help="rescore, re-enact or resample.",
+)
 @click.option("--purpose", metavar="P", help="Only those made for this: train, eval, eval:end, ...")
 @click.option("--num", metavar="N", type=click.IntRange(min=1), help="The first N; by default all.")
-@click.option("--env", metavar="ENV", help="Use this environment in place of the one that the record names.")
+@click.option("--env", metavar="ENV", help="An environment in place of the one that the record names.")
 @json_option
 def replay(
     run: Path, rollout: str | None, how: str, purpose: str | None, num: int | None, env: str | None, as_json: bool

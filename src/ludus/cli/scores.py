@@ -23,7 +23,7 @@ def environment_lines(checks: Sequence[EnvironmentCheck]) -> Iterator[str]:
 
 
 def score_table(rows: Sequence[ScorerRow]) -> list[str]:
-    """A row a scorer; columns about groups only where there are any."""
+    """A row a scorer, the last one the reward; columns about groups only where there are any."""
     if not rows:
         return []
     grouped = any(row.num_groups for row in rows)
@@ -36,5 +36,5 @@ def score_table(rows: Sequence[ScorerRow]) -> list[str]:
         turned = f"{row.num_turned} of {row.num_in_groups}" if row.num_groups else "–"
         reordered = f"{row.num_reordered} of {row.num_groups}" if row.num_groups else "–"
         table.append(cells + ([turned, reordered] if grouped else []))
-    why = [faint(f"  {clean(row.scorer)}: {clean(row.cannot)}") for row in rows if row.cannot]
+    why = [faint(f"  {clean(row.scorer)}: {clean(row.cannot)}") for row in rows[:-1] if row.cannot]
     return align(table, right=range(1, len(names))) + why

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import get_args
 
 from ludus.authoring.environment import Environment
-from ludus.errors import UnknownName
+from ludus.errors import UnknownName, UsageError
 from ludus.programs.evaluate import run_anywhere
 from ludus.programs.replay.reenact import reenact
 from ludus.programs.replay.resample import resample, versions_of
@@ -24,7 +24,6 @@ from ludus.programs.replay.tokens import TOLERANCE
 from ludus.programs.replay.weights import describe, kept_weights
 from ludus.rollouts.attempt import library_versions
 from ludus.store import RolloutIndex, RunFolder
-from ludus.types import Rollout
 
 HOWS: tuple[How, ...] = get_args(How)
 
@@ -42,6 +41,8 @@ async def replay_async(
     """`replay` for code that is async already; see there."""
     if how not in HOWS:
         raise UnknownName("replay", how, HOWS)
+    if how == "resample" and env is not None:
+        raise UsageError("resampling does not run the environment, so none can stand in for it: leave out --env")
     path = Path(run)
     with RunFolder.open(path) as folder, RolloutIndex(path) as index:
         purposes = [purpose] if purpose is not None else []
@@ -87,17 +88,19 @@ async def _judged(path: Path, how: How, selection: Selection, environments: Envi
 async def _resampled(folder: RunFolder, index: RolloutIndex, selection: Selection) -> Replay:
     kept = kept_weights(folder)
     findings = await resample(index, selection, kept)
-    compared = [index.get(finding.rollout) for finding in findings if not finding.cannot]
-    used = sorted({version for rollout in compared for version in versions_of(rollout, kept)})
-    notes = [describe(kept, used)] if used else []
+    compared = [finding.rollout for finding in findings if not finding.cannot]
+    used, libraries = set[int](), set[tuple[str, str]]()
+    for rollout in map(index.get, compared):
+        used.update(versions_of(rollout, kept))
+        libraries.update(rollout.versions.items())
+    notes = [describe(kept, sorted(used))] if used else []
     if kept.frozen:
         notes.append(f"not resampled: what other models said, as {', '.join(sorted(kept.frozen))}")
-    return Replay(how="resample", run=str(folder.path), findings=findings, notes=notes + _libraries(compared))
+    return Replay(how="resample", run=str(folder.path), findings=findings, notes=notes + _other_build(libraries))
 
 
-def _libraries(rollouts: Iterable[Rollout]) -> list[str]:
+def _other_build(then: Iterable[tuple[str, str]]) -> list[str]:
     """Libraries of another version than then."""
     now = library_versions()
-    then = {(name, was) for rollout in rollouts for name, was in rollout.versions.items()}
     other = sorted(f"{name} was {was}, is {now.get(name, 'absent')}" for name, was in then if now.get(name) != was)
     return [f"another build: {', '.join(other)}"] if other else []
