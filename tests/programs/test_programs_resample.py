@@ -146,6 +146,36 @@ def test_an_evaluated_model_that_has_changed_since_is_not_resampled(evaluated, m
         weights.write_bytes(before)
 
 
+TWO = """
+import ludus
+
+class Two(ludus.Environment):
+    roles = ("policy", "critic")
+    sampling = {"max_tokens": 5}
+
+    def tasks(self, split):
+        return [ludus.Task(prompt=word) for word in ("one", "two", "three")]
+
+    async def run(self, ctx):
+        said = await ctx.model.chat(ctx.task.messages())
+        await ctx.models["critic"].chat([{"role": "user", "content": said.text or "nothing"}])
+"""
+
+
+def test_roles_that_other_models_played_are_left_out_and_named(model, tmp_path):
+    other = tmp_path / "other"
+    init_model(other, seed=5)
+    (tmp_path / "two.py").write_text(TWO)
+    values = {
+        "name": "run", "runs": str(tmp_path), "env": str(tmp_path / "two.py"), "model": str(model), "threads": 1,
+        "role_models": {"critic": str(other)}, "eval": {"num_tasks": 3, "greedy": False},
+    }  # fmt: skip
+    asyncio.run(train(config.parse(Recipe, values)))
+    result = replay(tmp_path / "run", "resample", purpose="eval:start")
+    assert result.same and [finding.figures["tokens"] for finding in result.findings] == [5.0] * 3
+    assert result.notes == ["weights: version 0 from export/0", "not resampled: what other models said, as critic"]
+
+
 def test_without_weights_there_is_nothing_to_resample(tmp_path):
     evaluate("guess", "demonstrator", num_tasks=2, out=tmp_path / "expert")
     with pytest.raises(UsageError, match="there are no weights to resample"):

@@ -1,7 +1,12 @@
 """The section of a report that sets rewards then and now side by side."""
 
+import json
+import re
+from html import unescape
+
+import pytest
 from replayed import HUNT, Says, hunter, record, write
-from test_programs_report import ATTACK, Page
+from test_programs_report import ATTACK, MEASURE, Page, chromium
 
 from ludus.programs.report import report
 from ludus.programs.report.rescoring import SHOWN, rescoring
@@ -61,3 +66,18 @@ def test_demonstrations_are_no_doing_of_the_model(tmp_path):
         shown.id, shown.purpose, shown.group = "expert", "demonstration", "demonstration/0"
         folder.rollouts.append(shown)
     assert rescoring(run).num_rollouts == 12
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 500])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_browser_shows_the_section_whole(tmp_path, width, scheme):
+    run, found = rescored(tmp_path, right=("float(rollout.reply == task.answer)", "-100.0 * rollout.num_turns"))
+    html = report(run, found).read_text()
+    policy = re.search('<meta http-equiv="Content-Security-Policy"[^>]*>', html)
+    measured = tmp_path / "measured.html"
+    measured.write_text(html.replace(policy[0], "").replace("</body>", MEASURE))
+    dark = ["--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []
+    out = chromium(tmp_path / "profile", f"--window-size={width},900", *dark, "--dump-dom", measured.as_uri())
+    layout = json.loads(unescape(re.search("<title>(.*?)</title>", out)[1]))
+    assert layout["overflow"] <= 0 and layout["unreadable"] == 0
