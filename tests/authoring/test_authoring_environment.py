@@ -8,7 +8,7 @@ import pytest
 import ludus
 from ludus.authoring.calling import DaemonThreads, call, inject, wanted
 from ludus.authoring.environment import as_messages
-from ludus.types import EnvironmentRef, Task
+from ludus.types import Task
 
 
 class Plain(ludus.Environment):
@@ -36,7 +36,8 @@ def test_an_environment_is_built_again_from_its_options():
     env = Optioned(4, depth=2)
     again = type(env)(**env.options)
     assert (again.options, again.size) == (env.options, 4)
-    assert env.describe() == EnvironmentRef(id="optioned", options=env.options)
+    described = env.describe()
+    assert (described.id, described.options, described.version) == ("optioned", env.options, env.version)
 
 
 def test_options_that_do_not_exist_are_refused():

@@ -6,12 +6,14 @@ environment says after each reply), `run` (any agent at all, even a foreign fram
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 from ludus.authoring import tools as tools_module
 from ludus.authoring.calling import call, inject, wanted
+from ludus.authoring.content import environment_hash
 from ludus.authoring.context import Context
 from ludus.authoring.declare import ScorerMark, StopMark, ToolMark, mark_of
 from ludus.authoring.tools import Tool
@@ -34,6 +36,8 @@ class Environment:
     name: ClassVar[str] = ""
     """Its id in results; the class's name by default."""
     version: ClassVar[str] = "0"
+    depends_on: ClassVar[tuple[str, ...]] = ()
+    """Installed distributions whose versions are part of its content hash."""
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
     roles: ClassVar[tuple[str, ...]] = (MAIN_ROLE,)
     """Who takes part; each role has its own model, trained or frozen by configuration."""
@@ -151,7 +155,13 @@ class Environment:
 
     def describe(self) -> EnvironmentRef:
         """Names it so that it can be rebuilt."""
-        return self.ref or EnvironmentRef(id=self.name or type(self).__name__, options=self.options)
+        return self.ref or self._unnamed_ref
+
+    @functools.cached_property
+    def _unnamed_ref(self) -> EnvironmentRef:
+        """For who passed the object itself."""
+        hashed = environment_hash(type(self), self.options)
+        return EnvironmentRef(self.name or type(self).__name__, self.options, self.version, hashed)
 
     def _scorers(self) -> list[tuple[Callable[..., Any], ScorerMark]]:
         return [(fn, mark) for fn, mark in self._marked() if isinstance(mark, ScorerMark)]

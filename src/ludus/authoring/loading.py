@@ -12,9 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import msgspec
-
 from ludus import registry
+from ludus.authoring.content import environment_hash, is_plain
 from ludus.authoring.environment import Environment
 from ludus.errors import ConfigError, UnknownName, UsageError
 from ludus.types import EnvironmentRef
@@ -41,28 +40,17 @@ def load_environment(spec: str, options: Mapping[str, Any] | None = None) -> Env
         raise
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{spec} refused its options {options}: {error}") from error
-    given = {key: value for key, value in env.options.items() if _serialisable(value)}
+    given = {key: value for key, value in env.options.items() if is_plain(value)}
     for name in list(inspect.signature(kind).parameters)[: len(leading)]:
         given.pop(name, None)
-    env.ref = EnvironmentRef(id=spec, options=given, version=env.version, hash=source_hash(kind))
+    hashed = environment_hash(kind, env.options)
+    env.ref = EnvironmentRef(id=spec, options=given, version=env.version, hash=hashed)
     return env
 
 
 def rebuildable(env: Environment) -> bool:
     """Whether another process can build the same environment from its reference."""
-    return env.ref is not None and all(_serialisable(value) for value in env.options.values())
-
-
-def source_hash(kind: type) -> str:
-    """16 hex digits over the source files of the environment's class and of the bases that are not Ludus's own root."""
-    digest = hashlib.blake2b(digest_size=8)
-    for base in kind.__mro__:
-        if base in (Environment, object):
-            continue
-        file = inspect.getsourcefile(base) if base.__module__ != "builtins" else None
-        if file:
-            digest.update(Path(file).read_bytes())
-    return digest.hexdigest()
+    return env.ref is not None and all(is_plain(value) for value in env.options.values())
 
 
 def _resolve(spec: str) -> tuple[type[Environment], tuple[str, ...]]:
@@ -135,11 +123,3 @@ def _check_options(spec: str, kind: type[Environment], leading: tuple[str, ...],
             if not parameters:
                 raise ConfigError(f"{spec} has no options, got {name!r}")
             raise UnknownName(f"option of {spec}", name, parameters)
-
-
-def _serialisable(value: Any) -> bool:
-    try:
-        msgspec.json.encode(value)
-    except (TypeError, ValueError):
-        return False
-    return True

@@ -28,6 +28,7 @@ COMMANDS = {
     "compare": "ludus.cli.compare:compare",
     "report": "ludus.cli.report:report",
     "show": "ludus.cli.show:show",
+    "replay": "ludus.cli.replay:replay",
     "play": "ludus.cli.play:play",
     "chat": "ludus.cli.chat:chat",
     "serve": "ludus.cli.serve:serve",

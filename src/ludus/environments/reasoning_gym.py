@@ -28,6 +28,7 @@ class ReasoningGym(Environment):
     """Single-turn tasks of one reasoning-gym family, scored by its own checker."""
 
     version = "1"
+    depends_on = ("reasoning-gym",)
     max_turns = 1
 
     def __init__(self, family: str, seed: int = 0, **config: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ludus.authoring.calling import call, inject
@@ -18,24 +18,38 @@ async def score(env: Environment, ctx: Context) -> list[Reward]:
     """What the environment's scorers say of `ctx.rollout`. Raises ScorerFailed naming the scorer at fault."""
     rewards: list[Reward] = []
     for fn, mark in env.scorers():
-        value = await _ask(fn, mark, ctx.injectable())
-        rewards += _as_rewards(value, mark, env.roles)
+        rewards += await ask(fn, mark, ctx.injectable(), env.roles)
     return rewards
 
 
 async def score_group(env: Environment, rollouts: list[Rollout]) -> None:
     """Let the group scorers compare the rollouts of one task; adds to their rewards. Raises ScorerFailed."""
     for fn, mark in env.group_scorers():
-        values = await _ask(fn, mark, {"group": rollouts, "task": rollouts[0].task})
-        if not isinstance(values, list | tuple) or len(values) != len(rollouts):
-            raise ScorerFailed(
-                f"the group scorer {mark.name} must return one number per rollout ({len(rollouts)}), got {values!r}"
-            )
-        for rollout, value in zip(rollouts, values, strict=True):
-            rollout.rewards += _as_rewards(value, mark, env.roles)
+        rewards_G = await ask_group(fn, mark, rollouts, env.roles)
+        for rollout, rewards in zip(rollouts, rewards_G, strict=True):
+            rollout.rewards += rewards
 
 
-async def _ask(fn: Callable[..., Any], mark: ScorerMark, available: dict[str, Any]) -> Any:
+async def ask(
+    fn: Callable[..., Any], mark: ScorerMark, available: Mapping[str, Any], roles: Sequence[str]
+) -> list[Reward]:
+    """What one scorer says, given what it may ask for by name. Raises ScorerFailed."""
+    return _as_rewards(await _ask(fn, mark, available), mark, roles)
+
+
+async def ask_group(
+    fn: Callable[..., Any], mark: ScorerMark, rollouts: list[Rollout], roles: Sequence[str]
+) -> list[list[Reward]]:
+    """What one group scorer says of each rollout, in order. Raises ScorerFailed."""
+    values = await _ask(fn, mark, {"group": rollouts, "task": rollouts[0].task})
+    if not isinstance(values, list | tuple) or len(values) != len(rollouts):
+        raise ScorerFailed(
+            f"the group scorer {mark.name} must return one number per rollout ({len(rollouts)}), got {values!r}"
+        )
+    return [_as_rewards(value, mark, roles) for value in values]
+
+
+async def _ask(fn: Callable[..., Any], mark: ScorerMark, available: Mapping[str, Any]) -> Any:
     try:
         return await call(fn, **inject(fn, available))
     except RolloutError:

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from ludus.errors import MissingExtra, RunFolderError, UsageError
 from ludus.programs.compare import scores_by_task
 from ludus.programs.report.charts import Chart, charts_of, draw
+from ludus.programs.report.rescoring import SHOWN_WHOLE, Rescoring
 from ludus.programs.report.samples import choose_purposes, choose_samples
 from ludus.programs.report.words import clean, duration, name_of, number, score
 from ludus.programs.statistics import PairedDifference, paired_difference
@@ -26,11 +27,12 @@ from ludus.store.durable import disk_errors, write_atomically
 _RANGES = {"interval": "95 % interval", "bounds": "with exclusions at worst and best"}
 
 
-def report(run: Path) -> Path:
+def report(run: Path, rescored: Rescoring | None = None) -> Path:
     """Write report.html into a run folder.
 
     Args:
         run: the folder of a training run or of an evaluation, finished or not.
+        rescored: its rewards beside those of today's scorers, where they are to be shown.
 
     Returns:
         The file that was written.
@@ -53,6 +55,8 @@ def report(run: Path) -> Path:
             summaries=summaries,
             charts=charts,
             charts_note=charts_note,
+            rescored=rescored,
+            num_shown_whole=SHOWN_WHOLE,
             samples=choose_samples(index, purposes),
             num_columns=len(purposes),
         )
