@@ -20,7 +20,7 @@ from ludus.errors import ModelFolderError, UsageError
 from ludus.protocols import Tokenizer
 from ludus.renderers.ends import check_renders, find_ends
 from ludus.renderers.formats.detect import find_format
-from ludus.renderers.formats.probes import QUESTION
+from ludus.renderers.formats.probes import ANSWER, QUESTION, TEXT
 from ludus.renderers.parsing import arguments_of, reasoning
 from ludus.renderers.template import TEMPLATE_FILE, TOOL_TEMPLATE_FILE, ChatTemplate
 from ludus.renderers.thinking import with_defaults, with_thinking
@@ -51,7 +51,9 @@ class ChatRenderer:
         self.template = with_thinking(template, keep_thinking)
         self.ends = find_ends(self.template, tokenizer)
         self.format = find_format(self.template, self.ends)
-        self._opened = self.format.opened_by(self.template.render(QUESTION, add_generation_prompt=True))
+        prompt = self.template.render(QUESTION, add_generation_prompt=True)
+        self._opened = self.format.opened_by(prompt)
+        self._space = _space_before(self.template, prompt)
         own = [end.token_id for end in (self.ends.answer, self.ends.call) if end.token_id is not None]
         self.stop_token_ids: frozenset[int] = frozenset((*own, *tokenizer.eos_token_ids))
         self._eos = tokenizer.eos_token_ids[:1]
@@ -129,9 +131,8 @@ class ChatRenderer:
         opened = self._opened
         if prompt is not None:
             opened = self.format.opened_by(self.tokenizer.decode(prompt[-_PROMPT_END:]))
-        return self.format.parse(
-            self.tokenizer.decode(ids[:end]), opened=opened, tools=tools, finish_reason=finish_reason
-        )
+        text = self.tokenizer.decode(ids[:end]).removeprefix(self._space)
+        return self.format.parse(text, opened=opened, tools=tools, finish_reason=finish_reason)
 
     def demonstration(
         self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()
@@ -220,6 +221,13 @@ class _Turn(NamedTuple):
     """What comes after it where it is the last message."""
     opened: bool
     """Whether its prompt has opened the reasoning."""
+
+
+def _space_before(template: ChatTemplate, prompt: str) -> str:
+    """White space that the template writes between the prompt and the text of an answer."""
+    shown = template.render([*QUESTION, ANSWER])
+    between = shown[len(prompt) : shown.rfind(TEXT)] if shown.startswith(prompt) else ""
+    return between if between.isspace() else ""
 
 
 def _content_key(messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> bytes:

@@ -100,11 +100,10 @@ class ChatTemplate:
         """
         return self._write([self._dialect.prepare(message) for message in messages], tools, add_generation_prompt)
 
-    @cached_property
-    def reads(self) -> frozenset[str]:
-        """Names of the variables that the template looks up."""
-        sources = [self.source] if self.tool_source is None else [self.source, self.tool_source]
-        return frozenset(name for source in sources for name in meta.find_undeclared_variables(_parse(source)))
+    def reads(self, name: str) -> bool:
+        """Whether the template looks up a variable of that name."""
+        sources = (self.source, self.tool_source or "")
+        return any(name in source and name in _undeclared(source) for source in sources)
 
     @cached_property
     def _dialect(self) -> Dialect:
@@ -125,7 +124,7 @@ class ChatTemplate:
             raise UsageError(f"the chat template can't render this conversation: {why}") from error
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=128)
 def _compile(source: str) -> Callable[..., str]:
     try:
         return _environment().from_string(source).render
@@ -133,9 +132,9 @@ def _compile(source: str) -> Callable[..., str]:
         raise UsageError(f"the chat template is not valid Jinja (line {error.lineno}): {error.message}") from None
 
 
-@lru_cache(maxsize=32)
-def _parse(source: str) -> nodes.Template:
-    return _environment().parse(source)
+@lru_cache(maxsize=128)
+def _undeclared(source: str) -> set[str]:
+    return meta.find_undeclared_variables(_environment().parse(source))
 
 
 def _environment() -> ImmutableSandboxedEnvironment:

@@ -32,7 +32,7 @@ def with_thinking(template: ChatTemplate, keep: bool | None) -> ChatTemplate:
     """
     if keep is None:
         return template
-    settings = {name: keeps == keep for name, keeps in KEEPS.items() if name in template.reads}
+    settings = {name: keeps == keep for name, keeps in KEEPS.items() if template.reads(name)}
     chosen = ChatTemplate(template.source, {**template.variables, **settings}, tool_source=template.tool_source)
     kept = [_is_kept(chosen, reply) for reply in THOUGHTFUL if _is_shown(chosen, [*QUESTION, reply])]
     if keep and not kept:

@@ -22,7 +22,7 @@ class Harmony:
     """Everything before the last message of a reply is reasoning; the last one is the answer or a call."""
 
     calls_style = "Harmony"
-    thinking_style = "analysis channel"
+    thinking_style = "<|channel|>analysis"
 
     def opened_by(self, prompt: str) -> bool:
         """See `ReplyFormat`."""
