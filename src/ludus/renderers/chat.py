@@ -204,7 +204,7 @@ class ChatRenderer:
         # own way.
         ids = self.tokenizer.encode(turn.after)
         first = next((k for k, i in enumerate(ids) if i in self._special), None)
-        if first is None or self.tokenizer.decode(ids[:first]).strip():
+        if first is None or (first and self.tokenizer.decode(ids[:first]).strip()):
             return ids if ended_by is None and turn.after.startswith(turn.end) else None
         if ended_by is None:
             return ids

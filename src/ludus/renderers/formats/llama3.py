@@ -22,6 +22,8 @@ class Llama3Calls:
     def read(self, text: str, tools: Tools) -> tuple[str, list[Call]]:
         """See `CallSyntax`."""
         body = text.strip().removeprefix(_PREFIX).lstrip()
+        if body and '{"name":'.startswith("".join(body.split())):  # as long as it is being written, nobody can tell
+            raise Malformed("the reply ends where its JSON begins", unfinished=True)
         if not _BEGINS.match(body):
             return text, []
         try:

@@ -33,7 +33,7 @@ class TaggedFormat:
         return self.thinking.open.strip() if self.thinking else ""
 
     def opened_by(self, prompt: str) -> bool:
-        return self.thinking is not None and prompt.rstrip().endswith(self.thinking.open.rstrip())
+        return self.thinking is not None and prompt[-100:].rstrip().endswith(self.thinking.open.rstrip())
 
     def without_empty_thinking(self, text: str) -> str:
         if self.thinking is None or not text.startswith(self.thinking.open):
