@@ -10,7 +10,7 @@ from ludus.renderers.formats.base import Malformed
 from ludus.renderers.formats.typed import literal
 from ludus.renderers.parsing import JSON_ERRORS
 
-_ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
+_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 _ENDS = ",)]}"
 
 
