@@ -66,8 +66,22 @@ class Renderer(Protocol):
         """
         ...
 
-    def parse(self, ids: Sequence[int], finish_reason: FinishReason) -> tuple[Message, str]:
-        """The assistant message in sampled ids (stop token included or not), and why a tool call was malformed, or ""."""
+    def parse(
+        self,
+        ids: Sequence[int],
+        finish_reason: FinishReason,
+        tools: Sequence[dict[str, Any]] = (),
+        *,
+        prompt: Sequence[int] | None = None,
+    ) -> tuple[Message, str]:
+        """The assistant message in sampled ids, and why a tool call was malformed, or "".
+
+        Args:
+            ids: what was sampled, with the stop token or without it.
+            finish_reason: "length" explains an unfinished tool call.
+            tools: JSON schemas that say of which type an argument is, where the format does not.
+            prompt: the ids before it, whose end may have opened a thinking block; None is a conversation's first.
+        """
         ...
 
     def demonstration(

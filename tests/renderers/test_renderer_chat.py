@@ -175,19 +175,19 @@ def reply(content="4", **fields):
 )
 def test_what_does_not_extend_is_none(name, message, new):
     renderer = renderer_of(name)
-    assert renderer.extend([*QUESTION, message], new, ended_by=renderer.end_token_id) is None
+    assert renderer.extend([*QUESTION, message], new, ended_by=renderer.ends.answer.token_id) is None
 
 
 def test_a_plain_reply_extends_although_the_last_one_shows_an_empty_block():
     renderer = renderer_of("qwen3")
-    ids = renderer.extend([*QUESTION, reply()], MORE, ended_by=renderer.end_token_id)
+    ids = renderer.extend([*QUESTION, reply()], MORE, ended_by=renderer.ends.answer.token_id)
     assert renderer.tokenizer.decode(ids) == "\n<|im_start|>user\nsure?<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_what_the_prompt_says_about_thinking_must_stay_too():
     renderer = renderer_of("qwen3", enable_thinking=False)
     assert renderer.tokenizer.decode(renderer.render(QUESTION)).endswith("<think>\n\n</think>\n\n")
-    assert renderer.extend([*QUESTION, reply()], MORE, ended_by=renderer.end_token_id) is None
+    assert renderer.extend([*QUESTION, reply()], MORE, ended_by=renderer.ends.answer.token_id) is None
 
 
 def test_keep_thinking_is_told_to_the_template():
@@ -199,7 +199,7 @@ def test_keep_thinking_is_told_to_the_template():
     ids = (
         renderer.render(QUESTION)
         + sampled
-        + renderer.extend([*QUESTION, message], MORE, ended_by=renderer.end_token_id)
+        + renderer.extend([*QUESTION, message], MORE, ended_by=renderer.ends.answer.token_id)
     )
     assert ids == renderer.render([*QUESTION, message, *MORE])
 
@@ -207,7 +207,7 @@ def test_keep_thinking_is_told_to_the_template():
 def test_the_system_message_can_not_move():
     source = "{{ messages | length }}" + TINY
     renderer = ChatRenderer(ByteTokenizer(SPECIAL), ChatTemplate(source))
-    assert renderer.extend([*QUESTION, reply()], MORE, ended_by=renderer.end_token_id) is None
+    assert renderer.extend([*QUESTION, reply()], MORE, ended_by=renderer.ends.answer.token_id) is None
 
 
 def test_stop_tokens_are_the_template_s_and_the_folder_s():
@@ -281,13 +281,13 @@ def test_a_demonstration_that_the_template_rewrites_is_refused():
 
 
 def test_implements_the_protocol(tmp_path):
-    renderer: Renderer = ChatRenderer.from_folder(bpe_folder(tmp_path), keep_thinking=False)
+    renderer: Renderer = ChatRenderer.from_folder(bpe_folder(tmp_path), keep_thinking=True)
     assert isinstance(renderer, ChatRenderer)
     assert isinstance(renderer.tokenizer, HFTokenizer)
-    assert renderer.keep_thinking is False
+    assert renderer.keep_thinking is True
 
 
 def test_another_end_of_text_token_than_the_template_s_does_not_extend():
     renderer = renderer_of("tiny")
-    (other,) = renderer.stop_token_ids - {renderer.end_token_id}
+    (other,) = renderer.stop_token_ids - {renderer.ends.answer.token_id}
     assert renderer.extend([*QUESTION, reply()], MORE, ended_by=other) is None

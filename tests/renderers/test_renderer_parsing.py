@@ -6,7 +6,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ludus.renderers.parsing import parse_reply, tool_calls_of
+from ludus.renderers.formats.hermes import HERMES
+from ludus.renderers.formats.tagged import TaggedFormat, Tags
+from ludus.renderers.parsing import tool_calls_of
+
+parse_reply = TaggedFormat(Tags("<think>", "</think>"), HERMES).parse
 
 FRAGMENTS = [
     "<think>",
@@ -60,7 +64,7 @@ def test_reading_inverts_writing(thought, content, calls):
 @example('<tool_call>{"name": "f", "arguments": {"x": ' + "1" * 5000 + "}}</tool_call>", False, "stop")
 @settings(max_examples=200, deadline=None)
 def test_nothing_raises(text, thinking, finish_reason):
-    message, malformed = parse_reply(text, thinking=thinking, finish_reason=finish_reason)
+    message, malformed = parse_reply(text, opened=thinking, finish_reason=finish_reason)
     assert message["role"] == "assistant"
     assert isinstance(message["content"], str)
     assert not (malformed and "tool_calls" in message)
@@ -73,14 +77,14 @@ def test_plain_text_is_kept_exactly(text):
 
 
 def test_a_prompt_that_opened_the_thinking():
-    message, _ = parse_reply("hm\n</think>\n\nyes", thinking=True)
+    message, _ = parse_reply("hm\n</think>\n\nyes", opened=True)
     assert message == {"role": "assistant", "reasoning_content": "hm", "content": "yes"}
-    assert parse_reply("<think>\nhm\n</think>\n\nyes", thinking=True)[0] == message
+    assert parse_reply("<think>\nhm\n</think>\n\nyes", opened=True)[0] == message
 
 
 def test_thinking_that_never_ends_is_not_shown_as_text():
     for text, thinking in (("<think>\n42 is", False), ("42 is", True)):
-        message, malformed = parse_reply(text, thinking=thinking, finish_reason="length")
+        message, malformed = parse_reply(text, opened=thinking, finish_reason="length")
         assert message == {"role": "assistant", "reasoning_content": "42 is", "content": ""}
         assert malformed == ""
 

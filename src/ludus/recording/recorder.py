@@ -221,14 +221,15 @@ class Recorder:
         claim = (sequence.id, len(sequence.tokens))
         self._claimed.add(claim)
         try:
-            chunk = await self._draw(backend, [*sequence.tokens, *prompt], sequence.id, call.sampling, on_text)
+            before = [*sequence.tokens, *prompt]
+            chunk = await self._draw(backend, before, sequence.id, call.sampling, tools, on_text)
         finally:
             self._claimed.discard(claim)
         self._check_open()
         _append(sequence, prompt, chunk, call.sampling)
         call.sequence = sequence.id
         finish: FinishReason = chunk.finish_reason or "cancelled"
-        message, malformed = backend.renderer.parse(chunk.tokens, finish)
+        message, malformed = backend.renderer.parse(chunk.tokens, finish, tools, prompt=before)
         called = tool_calls_of(message)
         if called and finish == "stop":
             finish = "tool_calls"
@@ -268,7 +269,13 @@ class Recorder:
         return sequence
 
     async def _draw(
-        self, backend: TokenBackend, tokens: list[int], sequence: int, sampling: Sampling, on_text: OnText | None
+        self,
+        backend: TokenBackend,
+        tokens: list[int],
+        sequence: int,
+        sampling: Sampling,
+        tools: Sequence[dict[str, Any]],
+        on_text: OnText | None,
     ) -> SampleChunk:
         """Sample to the end; the chunks are joined."""
         sampling = msgspec.structs.replace(
@@ -294,18 +301,19 @@ class Recorder:
             versions += chunk.versions
             finish, routing = chunk.finish_reason, chunk.routing
             if on_text is not None:
-                shown = _show(backend, ids, finish, shown, on_text)
+                message, malformed = backend.renderer.parse(ids, finish or "length", tools, prompt=tokens)
+                shown = _show(message, malformed, finish, shown, on_text)
         if not ids or finish is None:
             raise ModelCallFailed(f"{backend.name} ended a reply without a token or a finish reason")
         return SampleChunk(ids, logprobs, versions, finish, routing)
 
 
-def _show(backend: TokenBackend, ids: list[int], finish: FinishReason | None, shown: int, on_text: OnText) -> int:
-    """Pass on visible text that can no longer change: nothing from an opening tag on, no white space or half character
-    at the end, which parsing may yet take away."""
-    text = backend.renderer.parse(ids, finish or "length")[0].get("content") or ""
+def _show(message: Message, malformed: str, finish: FinishReason | None, shown: int, on_text: OnText) -> int:
+    """Pass on visible text that can no longer change: no call that is not finished, nothing from an opening tag on, no
+    white space or half character at the end, which parsing may yet take away."""
+    text = message.get("content") or ""
     if finish is None:
-        text = text.partition("<")[0].rstrip("\ufffd").rstrip()
+        text = "" if malformed else text.partition("<")[0].rstrip("\ufffd").rstrip()
     if len(text) > shown:
         on_text(text[shown:])
     return max(shown, len(text))

@@ -1,67 +1,21 @@
-"""Reading a reply's text: reasoning, tool calls, and what is left.
+"""Reading what models and clients wrote into a message: the arguments of its tool calls.
 
-The format is Hermes', which Qwen's and many other templates teach: `<think>reasoning</think>`, then text, then
-`<tool_call>{"name": ..., "arguments": {...}}</tool_call>` blocks. Nothing the model writes raises: a block that can't
-be read makes the whole reply plain text, with an explanation that can be shown to the model. Left out: other formats.
+How a whole reply is read depends on the chat template: see `formats`.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from typing import Any
 
 import msgspec
 
-from ludus.types import FinishReason, Message, ToolCall
-
-FORM = '<tool_call>\n{"name": "the tool", "arguments": {...}}\n</tool_call>'
+from ludus.types import Message, ToolCall
 
 REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 """Names a message's reasoning goes by, the standard one first."""
 
 JSON_ERRORS = (msgspec.MsgspecError, RecursionError, UnicodeEncodeError)
 """What decoding arbitrary text raises: no JSON, nested too deeply, lone surrogates."""
-
-_OPEN, _CLOSE = "<think>", "</think>"
-_BLOCK = re.compile(r"\n?<tool_call>(.*?)</tool_call>", re.DOTALL)
-
-
-def parse_reply(text: str, *, thinking: bool = False, finish_reason: FinishReason = "stop") -> tuple[Message, str]:
-    """The assistant message in a reply's text, and why a tool call in it was malformed, or "".
-
-    >>> parse_reply("<think>easy</think>4")[0]
-    {'role': 'assistant', 'reasoning_content': 'easy', 'content': '4'}
-
-    Args:
-        text: without the stop token.
-        thinking: whether the prompt ended in `<think>`, so that the reply begins with reasoning.
-        finish_reason: "length" explains an unfinished tool call.
-
-    Returns:
-        `reasoning_content` is there only if a thinking block is, and "" if that is empty. With tool calls, `content` is
-        the text around them; if one is malformed there are none, and the text is left as it is.
-    """
-    message: Message = {"role": "assistant"}
-    thought, text = _split_thinking(text, thinking)
-    if thought is not None:
-        message["reasoning_content"] = thought
-    message["content"] = text
-    if "<tool_call>" not in text:
-        return message, ""
-    calls: list[dict[str, Any]] = []
-    for block in _BLOCK.finditer(text):
-        call = _read_call(block[1])
-        if isinstance(call, str):
-            return message, f"tool call {len(calls)} can't be read: {call}. The form is:\n{FORM}"
-        calls.append({"id": f"call_{len(calls)}", "type": "function", "function": call})
-    rest = "".join(piece for i, piece in enumerate(_BLOCK.split(text)) if i % 2 == 0 and (i == 0 or piece.strip()))
-    if "<tool_call>" in rest:
-        why = "the reply hit its token limit" if finish_reason == "length" else "the tag </tool_call> is missing"
-        return message, f"tool call {len(calls)} is not finished: {why}. The form is:\n{FORM}"
-    message["content"] = rest
-    message["tool_calls"] = calls
-    return message, ""
 
 
 def tool_calls_of(message: Message) -> tuple[ToolCall, ...]:
@@ -76,38 +30,28 @@ def _tool_call(id: str, function: dict[str, Any]) -> ToolCall:
     except JSON_ERRORS as error:
         return ToolCall(id, name, None, f"the arguments of {name} are not valid JSON ({error}): {text[:200]}")
     if not isinstance(value, dict):
-        return ToolCall(id, name, None, f"the arguments of {name}: expected a JSON object, got {_kind(value)}")
+        return ToolCall(id, name, None, f"the arguments of {name}: expected a JSON object, got {kind(value)}")
     return ToolCall(id, name, value)
 
 
-def _split_thinking(text: str, thinking: bool) -> tuple[str | None, str]:
-    """Reasoning and the text after it. A block that is not closed is all reasoning."""
-    if not thinking:
-        stripped = text.lstrip()
-        if not stripped.startswith(_OPEN):
-            return None, text
-        text = stripped.removeprefix(_OPEN)
-    thought, closed, rest = text.partition(_CLOSE)
-    # A model may open the block that the prompt has opened already.
-    return thought.removeprefix(_OPEN).strip("\n"), rest.lstrip("\n") if closed else ""
-
-
-def _read_call(block: str) -> dict[str, str] | str:
-    """OpenAI's `function` of a block's JSON, or what is wrong with it."""
+def arguments_of(function: dict[str, Any]) -> Any:
+    """The arguments of a tool call as an object, where they are one or the JSON text of one; else as they are."""
+    arguments = function.get("arguments")
+    if not isinstance(arguments, str):
+        return arguments
     try:
-        call = msgspec.json.decode(block)
-    except JSON_ERRORS as error:
-        return f"it is not valid JSON ({error})"
-    if not isinstance(call, dict):
-        return f"expected a JSON object, got {_kind(call)}"
-    name, arguments = call.get("name"), call.get("arguments", {})
-    if not isinstance(name, str) or not name:
-        return 'the key "name" is missing' if name is None else f'expected "name" to be a string, got {_kind(name)}'
-    if not isinstance(arguments, dict):
-        return f'expected "arguments" to be a JSON object, got {_kind(arguments)}'
-    return {"name": name, "arguments": json.dumps(arguments, ensure_ascii=False)}
+        value = msgspec.json.decode(arguments)
+    except JSON_ERRORS:
+        return arguments
+    return value if isinstance(value, dict) else arguments
 
 
-def _kind(value: Any) -> str:
+def reasoning(message: Message) -> str | None:
+    """A message's reasoning, whichever name it goes by; None if it has none."""
+    return next((message[name] for name in REASONING_FIELDS if message.get(name) is not None), None)
+
+
+def kind(value: Any) -> str:
+    """What a JSON value is, in words."""
     names = {str: "a string", list: "a list", dict: "an object", bool: "a boolean", type(None): "null"}
     return "an empty string" if value == "" else names.get(type(value), "a number")

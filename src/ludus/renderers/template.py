@@ -10,27 +10,30 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import msgspec
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ludus.errors import ModelFolderError, UsageError
-from ludus.renderers.parsing import JSON_ERRORS, REASONING_FIELDS
+from ludus.renderers.dialect import Dialect, find_dialect
 from ludus.renderers.tokenizer import read_json, token_text
 from ludus.types import Message
 
+TEMPLATE_FILE, TOOL_TEMPLATE_FILE = "chat_template.jinja", "additional_chat_templates/tool_use.jinja"
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
-
 _DICT_ATTRIBUTES = frozenset(dir(dict))
+# Whatever a template's own code may raise, deep recursion and division by zero included.
+_RENDER_ERRORS = (
+    jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError,
+)  # fmt: skip
 
 
 class ChatTemplate:
@@ -61,11 +64,13 @@ class ChatTemplate:
         Raises:
             ModelFolderError: neither is there, or it can't be read.
         """
-        config_path, path = folder / "tokenizer_config.json", folder / "chat_template.jinja"
+        config_path, path = folder / "tokenizer_config.json", folder / TEMPLATE_FILE
         config = read_json(config_path)
         sources: dict[str, Any] = {}
         if path.is_file():
             sources["default"] = path.read_text(encoding="utf-8")
+            if (folder / TOOL_TEMPLATE_FILE).is_file():
+                sources["tool_use"] = (folder / TOOL_TEMPLATE_FILE).read_text(encoding="utf-8")
         elif isinstance(found := config.get("chat_template"), str):
             path, sources["default"] = config_path, found
         elif isinstance(found, list):
@@ -93,70 +98,52 @@ class ChatTemplate:
         Raises:
             UsageError: the template refuses the conversation, or fails on it.
         """
+        return self._write([self._dialect.prepare(message) for message in messages], tools, add_generation_prompt)
+
+    def reads(self, name: str) -> bool:
+        """Whether the template looks up a variable of that name."""
+        sources = (self.source, self.tool_source or "")
+        return any(name in source and name in _undeclared(source) for source in sources)
+
+    @cached_property
+    def _dialect(self) -> Dialect:
+        return find_dialect(lambda messages: self._write(messages, (), False))
+
+    def _write(self, messages: list[Message], tools: Sequence[dict[str, Any]], add_generation_prompt: bool) -> str:
         render = self._render_tools if tools else self._render
         try:
             return render(
-                messages=[_prepare(message) for message in messages],
+                messages=messages,
                 tools=list(tools) or None,
                 documents=None,
                 add_generation_prompt=add_generation_prompt,
                 **self.variables,
             )
-        except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
-            raise UsageError(f"the chat template can't render this conversation: {error}") from error
+        except _RENDER_ERRORS as error:
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise UsageError(f"the chat template can't render this conversation: {why}") from error
 
 
-def reasoning(message: Message) -> str | None:
-    """A message's reasoning, whichever name it goes by; None if it has none."""
-    return next((message[name] for name in REASONING_FIELDS if message.get(name) is not None), None)
-
-
-def _prepare(message: Message) -> Message:
-    """The message as templates expect it: text rather than null, arguments as objects, reasoning under every name."""
-    changes: Message = {}
-    if message.get("content") is None:
-        changes["content"] = ""
-    if calls := message.get("tool_calls"):
-        changes["tool_calls"] = [_with_object_arguments(call) for call in calls]
-    if message["role"] == "assistant" and (thinking := reasoning(message)) is not None:
-        changes |= {"thinking": message.get("thinking", thinking), "reasoning_content": thinking}
-    return {**message, **changes} if changes else message
-
-
-def _with_object_arguments(call: dict[str, Any]) -> dict[str, Any]:
-    """OpenAI's format has the arguments as a JSON string, which templates would quote a second time."""
-    function = call.get("function")
-    if not isinstance(function, dict):
-        return call
-    arguments = arguments_of(function)
-    return (
-        call if arguments is function.get("arguments") else {**call, "function": {**function, "arguments": arguments}}
-    )
-
-
-def arguments_of(function: dict[str, Any]) -> Any:
-    """The arguments of a tool call as an object, where they are one or the JSON text of one; else as they are."""
-    arguments = function.get("arguments")
-    if not isinstance(arguments, str):
-        return arguments
-    try:
-        value = msgspec.json.decode(arguments)
-    except JSON_ERRORS:
-        return arguments
-    return value if isinstance(value, dict) else arguments
-
-
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=128)
 def _compile(source: str) -> Callable[..., str]:
+    try:
+        return _environment().from_string(source).render
+    except jinja2.TemplateSyntaxError as error:
+        raise UsageError(f"the chat template is not valid Jinja (line {error.lineno}): {error.message}") from None
+
+
+@lru_cache(maxsize=128)
+def _undeclared(source: str) -> set[str]:
+    return meta.find_undeclared_variables(_environment().parse(source))
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
     environment = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
     environment.filters["tojson"] = _tojson
     environment.globals.update(
         raise_exception=_raise_exception, strftime_now=_strftime_now, dict=_Dict(), namespace=_Namespace
     )
-    try:
-        return environment.from_string(source).render
-    except jinja2.TemplateSyntaxError as error:
-        raise UsageError(f"the chat template is not valid Jinja (line {error.lineno}): {error.message}") from None
+    return environment
 
 
 class _Environment(ImmutableSandboxedEnvironment):
