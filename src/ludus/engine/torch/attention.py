@@ -68,7 +68,7 @@ class PackedAttention:
             if window is not None and window < bucket.num_columns:
                 columns = torch.arange(bucket.num_columns, device=q.device)
                 sees = _within(columns, columns, window)
-            out = F.scaled_dot_product_attention(q, k, v, sees, is_causal=sees is None, enable_gqa=True).transpose(1, 2)
+            out = _attend(q, k, v, sees).transpose(1, 2)
             flat = out.reshape(bucket.num_rows * bucket.num_columns, *out.shape[2:])
             outputs.append(flat if bucket.places is None else flat[bucket.places])
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
@@ -119,9 +119,17 @@ class ContinuedAttention:
             q = _gather(q_THD, rectangle.queries_BQ)
             k, v = _gather(k_TKD, rectangle.keys_BK), _gather(v_TKD, rectangle.keys_BK)
             sees = rectangle.sees(window)
-            out = F.scaled_dot_product_attention(q, k, v, sees, is_causal=sees is None, enable_gqa=True)
+            out = _attend(q, k, v, sees)
             outputs.append(out.transpose(1, 2).flatten(0, 1)[rectangle.real_N])
         return torch.cat(outputs)[self._places_T]
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, sees: Tensor | None) -> Tensor:
+    """Fused attention [B, H, Q, D]; causal where nothing says who sees whom."""
+    dtype = q.dtype
+    if q.device.type == "cpu" and dtype != torch.float32:  # short backward passes take a third of the time
+        q, k, v = q.float(), k.float(), v.float()
+    return F.scaled_dot_product_attention(q, k, v, sees, is_causal=sees is None, enable_gqa=True).to(dtype)
 
 
 def _within(queries_Q: Tensor, keys_K: Tensor, window: int) -> Tensor:

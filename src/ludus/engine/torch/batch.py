@@ -7,62 +7,26 @@ running alike, and draws one token for each. Requests join at any iteration; fin
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
-from torch import Tensor
 
-from ludus.engine.torch.cache import KVCache, Slot
-from ludus.engine.torch.cached import CachedAttention, Span, arrange
-from ludus.engine.torch.draw import draw, uniforms
-from ludus.engine.torch.experts import Routing
+from ludus.engine.torch.cache import KVCache
+from ludus.engine.torch.cached import Span
+from ludus.engine.torch.iteration import Drawn, Iteration, Work
+from ludus.engine.torch.job import Event, Job
 from ludus.engine.torch.weights import LiveWeights
 from ludus.errors import LudusError, ModelCallFailed, UsageError
-from ludus.protocols import BASE, SampleChunk, SampleRequest
 from ludus.types import FinishReason
 
 PREFILL_CHUNK = 1024
 """Most new tokens of one request in one iteration."""
 ITERATION_TOKENS = 8192
 """Most new tokens of all requests in one iteration."""
+SIDE_BY_SIDE_TOKENS = 32
+"""Fewest new tokens of one iteration that are worth a core of their own."""
 STOP_WINDOW = 8
 """Tokens decoded beyond those a stop string could span, for characters that are cut in two."""
-
-
-@dataclass(eq=False, slots=True)
-class Job:
-    """One request on its way through the batch."""
-
-    request: SampleRequest
-    limit: int
-    """Tokens of prompt and reply together at which the reply is cut."""
-    seed: int
-    arrival: int
-    """Number of the request, to order what `request.order` leaves equal."""
-    tokens: list[int]
-    logprobs: list[float] = field(default_factory=list)
-    versions: list[int] = field(default_factory=list)
-    slot: Slot | None = None
-    num_sent: int = 0
-    cancelled: bool = False
-
-    @property
-    def num_sampled(self) -> int:
-        return len(self.logprobs)
-
-    def chunk(self, finish_reason: FinishReason | None, routing: bytes) -> SampleChunk:
-        """What was sampled and not yet sent."""
-        sent, self.num_sent = self.num_sent, len(self.logprobs)
-        tokens = self.tokens[len(self.request.tokens) + sent :]
-        return SampleChunk(tokens, self.logprobs[sent:], self.versions[sent:], finish_reason, routing)
-
-
-class Event(NamedTuple):
-    """A chunk for a job's caller, or why there will be none."""
-
-    job: Job
-    outcome: SampleChunk | LudusError
 
 
 class ContinuousBatch:
@@ -75,6 +39,8 @@ class ContinuousBatch:
         deterministic: order arrivals by `request.order` and step only when `num_attached` requests are here, so that
             the composition of every batch is a function of the requests alone.
         decode: text of token ids, for stop strings.
+        num_cores: run so many forwards side by side, each over a share of the requests; 1 where PyTorch's operators
+            use the cores themselves.
     """
 
     def __init__(
@@ -85,8 +51,14 @@ class ContinuousBatch:
         max_batch: int,
         deterministic: bool,
         decode: Callable[[list[int]], str] | None,
+        num_cores: int = 1,
     ) -> None:
         self._weights, self._cache = weights, cache
+        # which core runs what would change last bits with the number of cores
+        self._num_cores = 1 if deterministic else num_cores
+        self._pool: ThreadPoolExecutor | None = None
+        if self._num_cores > 1:
+            self._pool = ThreadPoolExecutor(self._num_cores, "ludus-torch-sampler", lambda: torch.set_num_threads(1))
         self._max_batch, self._deterministic, self._decode = max_batch, deterministic, decode
         self._waiting: list[Job] = []
         self._running: list[Job] = []
@@ -123,6 +95,11 @@ class ContinuousBatch:
         """Call `then` when the running requests have ended; nobody else starts before."""
         self._drains.append(then)
 
+    def close(self) -> None:
+        """End the threads."""
+        if self._pool:
+            self._pool.shutdown()
+
     def ready(self) -> bool:
         """Whether there is something to do."""
         if self._drains and not self._running:
@@ -151,8 +128,7 @@ class ContinuousBatch:
         events = self._make_room()
         if not self._running:
             return events
-        drawn, tokens, logprobs = self._forward()
-        return events + self._advance(drawn, tokens, logprobs)
+        return events + self._advance(self._forward())
 
     def _end_drains(self) -> None:
         drains, self._drains = self._drains, []
@@ -189,47 +165,33 @@ class ContinuousBatch:
             )
         return events
 
-    def _forward(self) -> tuple[list[Job], list[int], list[float]]:
-        """One packed forward: the jobs that get a token, in packed order, their tokens and log-probabilities."""
+    def _forward(self) -> list[Drawn]:
+        """The new tokens of all requests through the decoder: by core, in packed order, what each drew."""
         jobs, spans = self._plan()
-        groups = arrange(spans)
-        tokens: list[int] = []
-        positions: list[int] = []
-        slots: list[int] = []
-        drawn: list[Job] = []
-        last: list[int] = []
-        for index in (i for group in groups for i in group):
-            job, span = jobs[index], spans[index]
-            end = span.start + span.count
-            tokens += job.tokens[span.start : end]
-            positions += range(span.start, end)
-            slots += [span.slot] * span.count
-            if end == len(job.tokens):
-                drawn.append(job)
-                last.append(len(tokens) - 1)
-        device = self._weights.decoder.device
-        packed = torch.tensor([tokens, positions, slots], device=device)
-        attention = CachedAttention(self._cache, [[spans[i] for i in group] for group in groups], packed[2], packed[1])
         self._cache.copy_prefixes()
-        decoder = self._weights.decoder
-        routing = Routing() if decoder.config.experts else None
-        adapted_T = self._adapted([(jobs[i], spans[i]) for group in groups for i in group])
-        hidden_TD = decoder(packed[0], packed[1], attention, adapted_T=adapted_T, routing=routing)
-        if routing is not None:
-            self._cache.routing[packed[2], packed[1]] = routing.chosen_TLK.flatten(1).to(torch.int16)
+        parts = [
+            Iteration(self._weights, self._cache, part) for part in self._split(list(zip(jobs, spans, strict=True)))
+        ]
+        results = (
+            list(self._pool.map(Iteration.run, parts)) if self._pool and len(parts) > 1 else [p.run() for p in parts]
+        )
         self._mark_cached(jobs, spans)
-        if not drawn:
-            return [], [], []
-        hidden_BD = hidden_TD if len(last) == len(tokens) else hidden_TD[torch.tensor(last, device=device)]
-        return drawn, *self._draw(drawn, hidden_BD)
+        return [drawn for result in results for drawn in result]
 
-    def _adapted(self, packed: Sequence[tuple[Job, Span]]) -> Tensor | None:
-        """1 for new tokens that the adapter acts on, 0 for those of requests to the base; None where all are alike."""
-        decoder = self._weights.decoder
-        if decoder.adapter is None or all(job.request.weights.name != BASE for job, _ in packed):
-            return None
-        flags = [float(job.request.weights.name != BASE) for job, span in packed for _ in range(span.count)]
-        return torch.tensor(flags, device=decoder.device)
+    def _split(self, work: list[Work]) -> list[list[Work]]:
+        """Shares of equal numbers of new tokens, one for each core that they are worth; neighbours in the cache stay
+        together."""
+        total = sum(span.count for _, span in work)
+        num_parts = min(self._num_cores, total // SIDE_BY_SIDE_TOKENS)
+        if num_parts < 2:
+            return [work] if work else []
+        work.sort(key=lambda item: item[1].slot)
+        parts: list[list[Work]] = [[] for _ in range(num_parts)]
+        done = 0
+        for item in work:
+            parts[min(num_parts - 1, done * num_parts // total)].append(item)
+            done += item[1].count
+        return [part for part in parts if part]
 
     def _plan(self) -> tuple[list[Job], list[Span]]:
         """Which tokens of whom this iteration computes."""
@@ -251,23 +213,10 @@ class ContinuousBatch:
             if job.slot.num_cached == len(job.request.tokens):
                 self._cache.filled(job.slot)
 
-    def _draw(self, jobs: Sequence[Job], hidden_BD: Tensor) -> tuple[list[int], list[float]]:
-        decoder = self._weights.decoder
-        uniforms_B = uniforms([job.seed for job in jobs], [job.num_sampled for job in jobs])
-        tokens_B, logprobs_B = draw(
-            decoder.logits(hidden_BD),
-            [job.request.sampling for job in jobs],
-            torch.from_numpy(uniforms_B).to(decoder.device),
-        )
-        logprobs: list[float] = logprobs_B.tolist()
-        if not all(logprob > float("-inf") for logprob in logprobs):
-            raise FloatingPointError("the weights give logits that are not finite; load an earlier checkpoint")
-        return tokens_B.tolist(), logprobs
-
-    def _advance(self, jobs: Sequence[Job], tokens: Sequence[int], logprobs: Sequence[float]) -> list[Event]:
+    def _advance(self, drawn: Sequence[Drawn]) -> list[Event]:
         events = []
         finished = False
-        for job, token, logprob in zip(jobs, tokens, logprobs, strict=True):
+        for job, token, logprob in drawn:
             job.tokens.append(token)
             job.logprobs.append(logprob)
             job.versions.append(self._weights.stamp(job.request.weights))

@@ -148,6 +148,8 @@ class Decoder(nn.Module):
     def changed(self) -> None:
         """The parameters were changed: forget what was derived from them."""
         self._head_VD = None
+        for layer in self.model.layers:
+            layer.self_attn.changed()
 
     def _rope(self, positions_T: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosine and signed sine [T, 1, D]: rotate(x) = x * cos + swap_halves(x) * sin."""
@@ -203,6 +205,7 @@ class _SelfAttention(nn.Module):
         if config.qk_norm:
             self.q_norm = _norm(config, config.head_dim)
             self.k_norm = _norm(config, config.head_dim)
+        self._scale_HD: Tensor | None = None
         self.qkv = Projection(self, path, ("q_proj", "k_proj", "v_proj"))
         self.o = Projection(self, path, ("o_proj",))
         projections += (self.qkv, self.o)
@@ -213,11 +216,24 @@ class _SelfAttention(nn.Module):
         qkv = self.qkv(x_TD, shared.adapted_T1).view(-1, num_queries + 2 * num_keys, config.head_dim)
         qk, v = qkv[:, :-num_keys], qkv[:, -num_keys:]
         if config.qk_norm:
-            scale = torch.cat((self.q_norm.weight.expand(num_queries, -1), self.k_norm.weight.expand(num_keys, -1)))
-            qk = F.rms_norm(qk, (config.head_dim,), None, config.rms_norm_eps) * scale
+            qk = F.rms_norm(qk, (config.head_dim,), None, config.rms_norm_eps) * self._scale()
         qk = _rotate(qk, shared.cos_T1D, shared.sin_T1D)
         out_THD = shared.attention.attend(index, qk[:, :num_queries], qk[:, num_queries:], v, config.window(index))
         return self.o(out_THD.flatten(1), shared.adapted_T1)
+
+    def changed(self) -> None:
+        """The parameters were changed."""
+        self._scale_HD = None
+
+    def _scale(self) -> Tensor:
+        """Weights of the norms of all query and key heads, [H + K, D]; kept while they do not change."""
+        if self._scale_HD is None or torch.is_grad_enabled():
+            queries, keys = self.config.num_attention_heads, self.config.num_key_value_heads
+            scale = torch.cat((self.q_norm.weight.expand(queries, -1), self.k_norm.weight.expand(keys, -1)))
+            if torch.is_grad_enabled():
+                return scale
+            self._scale_HD = scale
+        return self._scale_HD
 
 
 class _MLP(nn.Module):

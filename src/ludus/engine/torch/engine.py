@@ -28,7 +28,7 @@ from ludus.protocols import WeightsRef
 
 SMALL_MODEL = 50_000_000
 """Parameters up to which an operator gets one thread: it takes microseconds, less than it takes to wake a second one.
-Sampling then leaves the other cores to the event loop; training takes them all, a micro-batch each."""
+The other cores then take a share of the batch each, in sampling as in training."""
 
 
 class TorchEngine:
@@ -41,8 +41,7 @@ class TorchEngine:
         seed: of a new adapter.
         recompute: trade time for memory in training; see `TorchTrainer`.
         device: "auto" is CUDA where there is one, else the CPU.
-        threads: on the CPU; None is all cores for training, and for sampling too unless the
-            model is small.
+        threads: on the CPU; None is all cores.
         deterministic: batches are composed by `request.order` alone and step only when every attached rollout waits
             (`sampler.attach`), so that equal requests give equal bits, on one machine with one number of threads.
         max_batch: most requests sampled at once.
@@ -88,12 +87,17 @@ class TorchEngine:
         self._weights = LiveWeights(self.decoder)
         budget = free_bytes(self.device) // 4 if cache_bytes is None else cache_bytes
         cache = KVCache(self.decoder.config, self.device, weights_N.dtype, budget)
-        self.sampler = TorchSampler(
-            self._weights, cache, max_batch=max_batch, deterministic=deterministic, decode=decode
-        )
         training_threads = threads or _num_cores()
         small = self.device.type == "cpu" and weights_N.numel() <= SMALL_MODEL
-        sampling_threads = threads or (1 if small else training_threads)
+        sampling_threads = 1 if small else training_threads
+        self.sampler = TorchSampler(
+            self._weights,
+            cache,
+            max_batch=max_batch,
+            deterministic=deterministic,
+            decode=decode,
+            num_cores=training_threads if small else 1,
+        )
 
         def start() -> None:
             torch.set_num_threads(sampling_threads)  # on the worker's thread: OpenMP counts threads per calling thread
@@ -138,6 +142,7 @@ class TorchEngine:
         """End the thread; requests that still wait fail with ModelCallFailed."""
         self._worker.close(lambda: self.sampler.fail(ModelCallFailed("the engine was closed")))
         self.trainer.close()
+        self.sampler.batch.close()
 
 
 def _num_cores() -> int:

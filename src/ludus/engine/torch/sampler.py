@@ -13,8 +13,9 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
 from typing import Literal
 
-from ludus.engine.torch.batch import ContinuousBatch, Event, Job
+from ludus.engine.torch.batch import ContinuousBatch
 from ludus.engine.torch.cache import KVCache
+from ludus.engine.torch.job import Event, Job
 from ludus.engine.torch.weights import LiveWeights
 from ludus.engine.torch.worker import CLOSED, Worker
 from ludus.errors import LudusError, ModelCallFailed, UsageError
@@ -32,6 +33,7 @@ class TorchSampler:
         max_batch: most requests that run at once.
         deterministic: see `attach`.
         decode: text of token ids; needed for stop strings only.
+        num_cores: see `ContinuousBatch`.
     """
 
     def __init__(
@@ -42,10 +44,13 @@ class TorchSampler:
         max_batch: int,
         deterministic: bool,
         decode: Callable[[list[int]], str] | None,
+        num_cores: int = 1,
     ) -> None:
         self._weights = weights
         self._decode = decode
-        self.batch = ContinuousBatch(weights, cache, max_batch=max_batch, deterministic=deterministic, decode=decode)
+        self.batch = ContinuousBatch(
+            weights, cache, max_batch=max_batch, deterministic=deterministic, decode=decode, num_cores=num_cores
+        )
         self._worker: Worker | None = None
         self._arrivals = itertools.count()
         self._inboxes: dict[Job, tuple[asyncio.AbstractEventLoop, asyncio.Queue[Outcome]]] = {}
