@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,9 +17,7 @@ from ludus.programs.models import PRESET, model_folder
 from ludus.programs.recipe import Recipe
 
 if TYPE_CHECKING:
-    import torch
-
-    from ludus.engine.torch.config import DecoderConfig
+    from ludus.engine.torch.footprint import Footprint
     from ludus.engine.torch.memory import Memory
 
 PROMPTS = 32
@@ -49,43 +46,34 @@ class DryRun:
 
 def dry_run(recipe: Recipe, env: Environment) -> DryRun:
     """Work out what a recipe takes. Nothing is kept on disk and no weights are loaded. Raises as `train` does."""
-    from ludus.engine.torch.device import find_device, free_bytes
-    from ludus.engine.torch.memory import active_parameters, num_adapter_parameters, num_parameters
-
-    device = find_device(recipe.device)
     with _folder(recipe) as folder:
-        config, dtype = _model(recipe, folder)
+        model = _footprint(recipe, folder)
         prompt = _prompt_tokens(env, folder)
-    rollout = _rollout_tokens(recipe, env, prompt, config.max_position_embeddings)
+    rollout = _rollout_tokens(recipe, env, prompt, model.config.max_position_embeddings)
     tokens = _tokens(recipe, rollout)
-    forwards = tokens["sampled"] + (BACKWARD + recipe.recompute) * tokens["trained"]
-    lora = recipe.lora_settings()
-    total = num_parameters(config)
+    total, trained = model.parameters(recipe.lora_settings())
     return DryRun(
         num_parameters=total,
-        num_trained=total if lora is None else num_adapter_parameters(config, lora),
-        memory=_memory(recipe, config, dtype, device),
-        free_bytes=free_bytes(device),
+        num_trained=trained,
+        memory=_memory(recipe, model),
+        free_bytes=model.free_bytes,
         prompt_tokens=prompt,
         rollout_tokens=rollout,
         tokens=tokens,
-        seconds=2.0 * active_parameters(config) * forwards / _speed(dtype, device),
+        seconds=model.seconds(tokens["sampled"] + (BACKWARD + recipe.recompute) * tokens["trained"]),
     )
 
 
 def check_fits(recipe: Recipe) -> None:
     """Raises UsageError where the model can't be trained in the memory that is free, with what could be."""
-    from ludus.engine.torch.device import find_device, free_bytes
-
     if recipe.model.startswith(PRESET):
         return  # small by design
-    device = find_device(recipe.device)
-    with _folder(recipe) as folder:
-        config, dtype = _model(recipe, folder)
-        needed, free = _memory(recipe, config, dtype, device).total, free_bytes(device)
-        if needed > free:
-            hint = _smaller(recipe, folder, config, device, free)
-            raise UsageError(f"training {recipe.model} takes {gib(needed)} of memory, but {gib(free)} are free: {hint}")
+    folder = model_folder(recipe.model)
+    model = _footprint(recipe, folder)
+    needed, free = _memory(recipe, model).total, model.free_bytes
+    if needed > free:
+        hint = _smaller(recipe, folder, free)
+        raise UsageError(f"training {recipe.model} takes {gib(needed)} of memory, but {gib(free)} are free: {hint}")
 
 
 def gib(count: float) -> str:
@@ -93,7 +81,7 @@ def gib(count: float) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 / 10 else f"{count / 2**20:.1f} MiB"
 
 
-def _smaller(recipe: Recipe, folder: Path, config: DecoderConfig, device: torch.device, free: int) -> str:
+def _smaller(recipe: Recipe, folder: Path, free: int) -> str:
     """The first setting that would fit."""
     options: dict[str, dict[str, Any]] = {
         "recompute=true": {"recompute": True},
@@ -106,7 +94,7 @@ def _smaller(recipe: Recipe, folder: Path, config: DecoderConfig, device: torch.
         if recipe.deterministic and "dtype" in changes:
             continue
         other = Recipe.model_validate({**recipe.model_dump(), **changes})
-        needed = _memory(other, config, _model(other, folder)[1], device).total
+        needed = _memory(other, _footprint(other, folder)).total
         if needed <= free:
             return f"with {words} it would take {gib(needed)}"
     return "no setting makes it fit; take a smaller model or a larger machine"
@@ -125,25 +113,14 @@ def _folder(recipe: Recipe) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _model(recipe: Recipe, folder: Path) -> tuple[DecoderConfig, torch.dtype]:
-    from ludus.engine.torch.config import DecoderConfig
-    from ludus.engine.torch.device import find_dtype
-    from ludus.engine.torch.folder import read_config
-    from ludus.engine.torch.lora import base_of
+def _footprint(recipe: Recipe, folder: Path) -> Footprint:
+    from ludus.engine.torch.footprint import Footprint
 
-    base = base_of(folder)
-    dtype = find_dtype("float32" if recipe.deterministic else recipe.dtype, base)
-    return DecoderConfig.from_hf(read_config(base), base / "config.json"), dtype
+    return Footprint.of(folder, recipe.device, "float32" if recipe.deterministic else recipe.dtype)
 
 
-def _memory(recipe: Recipe, config: DecoderConfig, dtype: torch.dtype, device: torch.device) -> Memory:
-    from ludus.engine.torch.memory import memory
-    from ludus.engine.torch.trainer import HEAD_ELEMENTS, MICRO_BATCH_TOKENS
-
-    return memory(
-        config, dtype, training=bool(recipe.sft or recipe.rl), lora=recipe.lora_settings(),
-        micro_batch_tokens=MICRO_BATCH_TOKENS[device.type], recompute=recipe.recompute, head_elements=HEAD_ELEMENTS,
-    )  # fmt: skip
+def _memory(recipe: Recipe, model: Footprint) -> Memory:
+    return model.memory(recipe.lora_settings(), training=bool(recipe.sft or recipe.rl), recompute=recipe.recompute)
 
 
 def _prompt_tokens(env: Environment, folder: Path) -> float:
@@ -177,17 +154,3 @@ def _tokens(recipe: Recipe, rollout: float) -> dict[str, float]:
         on_the_way = (steps - 1) // recipe.eval.every if recipe.eval.every and steps else 0
         sampled += (ends + on_the_way) * recipe.eval.num_tasks * recipe.eval.samples
     return {"sampled": sampled * rollout, "trained": trained * rollout}
-
-
-def _speed(dtype: torch.dtype, device: torch.device) -> float:
-    """Operations a second of a matrix product, measured."""
-    import torch
-
-    size = 1024 if device.type == "cpu" else 8192
-    a = torch.randn(size, size, device=device).to(dtype)
-    best = float("inf")
-    for _ in range(5):
-        began = time.perf_counter()
-        (a @ a)[0, 0].item()  # waits for the result
-        best = min(best, time.perf_counter() - began)
-    return 2.0 * size**3 / best

@@ -148,8 +148,9 @@ class Decoder(nn.Module):
     def changed(self) -> None:
         """The parameters were changed: forget what was derived from them."""
         self._head_VD = None
-        for layer in self.model.layers:
-            layer.self_attn.changed()
+        for module in self.modules():
+            if isinstance(module, _SelfAttention):
+                module.changed()
 
     def _rope(self, positions_T: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosine and signed sine [T, 1, D]: rotate(x) = x * cos + swap_halves(x) * sin."""
