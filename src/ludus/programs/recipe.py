@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ludus.config import Config
 
@@ -107,9 +107,17 @@ class Recipe(Config):
     """cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
     threads: Positive | None = None
     """CPU threads of the engine; by default what does not collapse beside another busy process."""
+    sinks: tuple[str, ...] = ()
+    """Where metrics go as well, while the run goes on: tensorboard, trackio, wandb, or one of your own.
+    A list, or names with commas between them."""
     sft: SftConfig | None = None
     rl: RlConfig | None = None
     eval: EvalConfig | None = None
+
+    @field_validator("sinks", mode="before")
+    @classmethod
+    def _split_names(cls, value: Any) -> Any:
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _has_work(self) -> Recipe:

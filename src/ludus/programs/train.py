@@ -23,6 +23,7 @@ from ludus.programs.rl import rl
 from ludus.programs.sft import sft
 from ludus.programs.training import Progress, Training
 from ludus.protocols import Loss
+from ludus.sinks import check_sinks
 from ludus.store import RunFolder
 
 
@@ -60,6 +61,7 @@ async def resume(
         recipe = config.load(Recipe, run.path / "config.toml")
         run.load_state()  # before anything is made: without one there is nothing to go on with
         env = load_environment(recipe.env, recipe.env_options)
+        check_sinks(recipe.sinks)
         return await _run(recipe, env, run, resume=True, progress=progress, on_start=on_start)
 
 
@@ -83,8 +85,9 @@ async def _run(
         training = Training(recipe, run, env, opened, others, progress)
         on_start(training)
         await (training.restore() if resume else training.save())
-        await _stages(training)
-        return await _finish(training)
+        with training.open_sinks(resumed=resume) as training.sinks:
+            await _stages(training)
+            return await _finish(training)
     finally:
         for model in (opened, *others.values()):
             model.close()
@@ -151,6 +154,7 @@ def _check(recipe: Recipe, env: Environment) -> None:
         check_preset(recipe.model.removeprefix(PRESET))
     else:
         model_folder(recipe.model)
+    check_sinks(recipe.sinks)
     find_device(recipe.device)
     splits = (*(["train"] if recipe.sft or recipe.rl else []), *([recipe.eval.split] if recipe.eval else []))
     for split in splits:

@@ -19,6 +19,7 @@ from ludus.protocols import WeightsRef
 from ludus.recording.backend import Backend
 from ludus.recording.expert import Expert
 from ludus.rollouts.scheduler import Plan, Scheduler
+from ludus.sinks import RunInfo, Sinks, run_id
 from ludus.store import RunFolder
 from ludus.types import MAIN_ROLE
 
@@ -73,6 +74,7 @@ class Training:
         self.trained_roles = [role for role in env.roles if role not in others]
         self.position = Position()
         self.stopping = False
+        self.sinks = Sinks()
         self._scheduler: Scheduler | None = None
         self._report = progress
         self._clock = time.perf_counter()
@@ -110,11 +112,20 @@ class Training:
         """Append a row to metrics.jsonl and show it."""
         row = {"phase": phase, "step": self.position.step, **row}
         self.run.append_metrics(row)
+        self.sinks.log(row)
         self._report(row)
 
     def note(self, row: dict[str, Any]) -> None:
         """Show progress that is not worth keeping."""
         self._report(row)
+
+    def open_sinks(self, *, resumed: bool) -> Sinks:
+        """The recipe's sinks, which hold every row of metrics.jsonl from here on."""
+        recipe, path = self.recipe, self.run.path
+        if not recipe.sinks:
+            return Sinks()
+        about = RunInfo(path, recipe.name, recipe.env, recipe.model_dump(mode="json"), run_id(path), resumed)
+        return Sinks(recipe.sinks, about, self.run.read_metrics())
 
     async def evaluate(self, name: str, *, greedy: bool) -> None:
         """Evaluate on held-out tasks and remember the result under `name`, once."""
