@@ -162,7 +162,7 @@ def wandb_run(path):
             about = record.run
         if record.HasField("history"):
             items = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
-            step = items["_step"] if "_step" in items else record.history.step.num
+            step = items.get("_step", record.history.step.num)
             points += [(tag, step, value) for tag, value in items.items() if not tag.startswith("_")]
     return sorted(points), about
 

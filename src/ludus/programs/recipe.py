@@ -114,6 +114,11 @@ class Recipe(Config):
     rl: RlConfig | None = None
     eval: EvalConfig | None = None
 
+    @property
+    def num_steps(self) -> dict[str, int]:
+        """Steps of each stage."""
+        return {"sft": self.sft.steps if self.sft else 0, "rl": self.rl.steps if self.rl else 0}
+
     @field_validator("sinks", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:

@@ -11,6 +11,7 @@ import msgspec
 
 from ludus.authoring.environment import Environment
 from ludus.authoring.tasks import take
+from ludus.display.watch import Progress as Progress
 from ludus.errors import NonFiniteUpdate
 from ludus.programs.evaluate import Evaluation, preferred_sampling, run_evaluation
 from ludus.programs.models import OpenModel
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 MOST_SKIPPED = 5
 """Optimiser steps in a row that may be dropped for a NaN or infinite gradient before the run stops."""
-Progress = Callable[[dict[str, Any]], None]
 
 
 class Position(msgspec.Struct):

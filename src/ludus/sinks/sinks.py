@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from types import TracebackType
@@ -43,20 +44,23 @@ class Sinks:
         self._open: dict[str, Sink] = {}
         for name in names:
             assert run is not None  # whoever names sinks says for what
-            self._try(name, lambda name=name: self._open.__setitem__(name, _opener(name)(run)))
+            self._try(name, partial(self._open_one, name, run))
         for row in rows:
             self.log(row)
 
     def log(self, row: Row) -> None:
         """Give a row to each."""
         for name, sink in list(self._open.items()):
-            self._try(name, lambda sink=sink: sink.log(row, row["step"]))
+            self._try(name, partial(sink.log, row, row["step"]))
 
     def close(self) -> None:
         """Close each."""
         for name, sink in list(self._open.items()):
             self._try(name, sink.close)
         self._open.clear()
+
+    def _open_one(self, name: str, run: RunInfo) -> None:
+        self._open[name] = _opener(name)(run)
 
     def _try(self, name: str, act: Callable[[], object]) -> None:
         try:

@@ -9,6 +9,7 @@ import contextlib
 import io
 import os
 from contextvars import Context
+from typing import Any
 
 from ludus.sinks.sink import Row, RunInfo, Sink, figures
 
@@ -26,9 +27,9 @@ class Trackio(Sink):
         if run.resumed:
             self._delete(run.id)
         config = {**run.config, "run_id": run.id}
-        options = {"group": run.env, "config": config, "resume": "never", "embed": False}
+        options: dict[str, Any] = {"group": run.env, "config": config, "resume": "never", "embed": False}
         with _quietly():  # in a context of its own, where it finds no run of the caller's to end
-            self._run = Context().run(trackio.init, PROJECT, run.name, **options)
+            self._run: Any = Context().run(trackio.init, PROJECT, run.name, **options)
 
     def log(self, row: Row, step: int) -> None:
         """A point in each figure's chart; a thread of trackio's writes it."""
