@@ -10,7 +10,7 @@ import pytest
 
 import ludus
 from ludus import config
-from ludus.errors import UnknownName, UsageError
+from ludus.errors import ConfigError, UnknownName, UsageError
 from ludus.programs.recipe import Recipe
 from ludus.programs.train import resume, train
 from ludus.sinks import RunInfo, Sink, Sinks, check_sinks, figures, sink
@@ -131,10 +131,15 @@ def test_a_name_that_is_none_is_told_before_anything_is_made(tmp_path, text):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("given", ["sinks=kept", "sinks=kept,", 'sinks=["kept"]'])
+@pytest.mark.parametrize("given", ["sinks=kept", "sinks=kept,", 'sinks=["kept"]', "sinks=kept,kept"])
 def test_names_on_the_command_line(given):
     values = config.merge({**SMALL, "runs": "runs"}, [given])
     assert config.parse(Recipe, values).sinks == ("kept",)
+
+
+def test_what_is_no_list_of_names():
+    with pytest.raises(ConfigError, match="sinks = 3: should be a list of names"):
+        config.parse(Recipe, {**SMALL, "sinks": 3})
 
 
 def test_two_sinks_of_one_name(heard):

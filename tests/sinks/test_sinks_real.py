@@ -90,13 +90,12 @@ def test_tensorboard_shows_nothing_twice_and_nothing_that_was_cut(tmp_path):
 @pytest.fixture(scope="module")
 def trackio(tmp_path_factory):
     """It reads where its database is when it is imported, so all tests of a process share one."""
-    pytest.importorskip("trackio")
-    import os
-
-    os.environ.setdefault("TRACKIO_DIR", str(tmp_path_factory.mktemp("trackio")))
-    import trackio
-
-    return trackio
+    folder = tmp_path_factory.mktemp("trackio")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRACKIO_DIR", str(folder))
+        trackio = pytest.importorskip("trackio")
+        assert folder == pytest.importorskip("trackio.utils").TRACKIO_DIR, "imported before, with another folder"
+        yield trackio
 
 
 def trackio_runs(trackio, name):

@@ -121,8 +121,11 @@ class Recipe(Config):
 
     @field_validator("sinks", mode="before")
     @classmethod
-    def _split_names(cls, value: Any) -> Any:
-        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+    def _as_names(cls, value: Any) -> Any:
+        names = value.split(",") if isinstance(value, str) else value
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+            raise ValueError("should be a list of names, such as tensorboard,wandb")
+        return list(dict.fromkeys(name.strip() for name in names if name.strip()))
 
     @model_validator(mode="after")
     def _has_work(self) -> Recipe:
