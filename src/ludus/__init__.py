@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ludus.errors import RolloutError as RolloutError
     from ludus.errors import ToolError as ToolError
     from ludus.programs.evaluate import evaluate as evaluate
+    from ludus.programs.run_recipe import train as train
     from ludus.protocols import Model as Model
     from ludus.types import Message as Message
     from ludus.types import Reply as Reply
@@ -42,6 +43,7 @@ _HOMES = {
     "ludus.authoring.tasks": ("from_dataset", "from_jsonl"),
     "ludus.errors": ("LudusError", "RolloutError", "ToolError"),
     "ludus.programs.evaluate": ("evaluate",),
+    "ludus.programs.run_recipe": ("train",),
     "ludus.protocols": ("Model",),
     "ludus.types": ("Message", "Reply", "Reward", "Rollout", "Task"),
 }

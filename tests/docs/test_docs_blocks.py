@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from ludus.cli.main import main
 from ludus.programs.advantages import ADVANTAGES
+from ludus.sinks.sink import SINKS
 
 LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
 
@@ -21,7 +22,7 @@ LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
 def same_names_after():
     """Pages register names and import files of their folder; the next page must not see them."""
     losses = pytest.importorskip("ludus.engine.torch.losses").LOSSES
-    tables = [(table, dict(table)) for table in (ADVANTAGES, losses)]
+    tables = [(table, dict(table)) for table in (ADVANTAGES, SINKS, losses)]
     path, modules = list(sys.path), set(sys.modules)
     yield
     for table, before in tables:

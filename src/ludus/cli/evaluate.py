@@ -21,7 +21,7 @@ from ludus.cli.options import (
 )
 from ludus.cli.output import faint, heading, note, say, say_json
 from ludus.cli.stopping import INTERRUPTED, Stopper
-from ludus.cli.watch import Watcher, watching
+from ludus.display.watch import Watcher, watching
 from ludus.errors import LudusError
 
 if TYPE_CHECKING:

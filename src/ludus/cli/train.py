@@ -11,7 +11,7 @@ import click
 from ludus.cli.options import json_option
 from ludus.cli.output import note, say, say_json
 from ludus.cli.stopping import INTERRUPTED, Stopper
-from ludus.cli.watch import watching
+from ludus.display.watch import watching
 
 if TYPE_CHECKING:
     from ludus.programs.recipe import Recipe
@@ -68,7 +68,7 @@ def _foresee(recipe: Recipe, *, as_json: bool) -> None:
     from dataclasses import asdict
 
     from ludus.authoring.loading import load_environment
-    from ludus.cli.summary import foreseen
+    from ludus.cli.foreseen import foreseen
     from ludus.programs.dry_run import dry_run
     from ludus.programs.train import check_recipe
 
@@ -96,13 +96,12 @@ def _run(recipe: Recipe, resumed: Path | None, stopper: Stopper) -> dict[str, An
     from ludus.programs import train as program
 
     folder = resumed or Path(recipe.runs) / recipe.name
-    steps = {"sft": recipe.sft.steps if recipe.sft else 0, "rl": recipe.rl.steps if recipe.rl else 0}
 
     def on_start(training: Training) -> None:
         watcher.begin()
         stopper.stops(training.stop)
 
-    with watching(f"{recipe.env} · {recipe.model} → {folder}", steps) as watcher:
+    with watching(f"{recipe.env} · {recipe.model} → {folder}", recipe.num_steps) as watcher:
         if resumed is not None:
             return stopper.run(lambda: program.resume(resumed, progress=watcher.see, on_start=on_start))
         return stopper.run(lambda: program.train(recipe, progress=watcher.see, on_start=on_start))

@@ -6,9 +6,7 @@ in memory; what is written already is not run again.
 
 from __future__ import annotations
 
-import asyncio
 import math
-import threading
 import time
 import tomllib
 from collections import defaultdict
@@ -22,7 +20,10 @@ import msgspec
 from ludus.authoring.environment import Environment
 from ludus.authoring.loading import load_environment
 from ludus.authoring.tasks import take
+from ludus.display.table import align, as_html
+from ludus.display.watch import Progress, watching
 from ludus.errors import ConfigError, RunFolderError
+from ludus.programs.blocking import Blocking
 from ludus.programs.models import OpenModel, open_model
 from ludus.programs.statistics import clustered_mean, exclusion_bounds, mean_pass_at_k, mean_pass_hat_k, quantiles
 from ludus.recording.backend import Backend
@@ -31,7 +32,6 @@ from ludus.store import RolloutLog, RunFolder
 from ludus.types import MAIN_ROLE, Rollout, Sampling, Task, Usage
 
 PURPOSE = "eval"
-Progress = Callable[[dict[str, Any]], None]
 
 
 class Evaluation(msgspec.Struct, kw_only=True):
@@ -75,6 +75,18 @@ class Evaluation(msgspec.Struct, kw_only=True):
         """Plain values; NaN (no task, one task) becomes None."""
         values: dict[str, Any] = msgspec.to_builtins(self)
         return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+
+    def __str__(self) -> str:
+        return "\n".join(align(self._rows(), right=[1]))
+
+    def _repr_html_(self) -> str:
+        return as_html(self._rows())
+
+    def _rows(self) -> list[tuple[str, str]]:
+        from ludus.programs.tables import evaluation_table
+
+        names, cells = evaluation_table([self])
+        return [("", self.env), *zip(names, cells, strict=True)]
 
 
 class Tally:
@@ -271,45 +283,43 @@ async def evaluate_async(
         return result
 
 
-def evaluate(env: str | Environment, model: str | Backend, **options: Any) -> Evaluation:
+def evaluate(
+    env: str | Environment, model: str | Backend, *, progress: Progress | None = None, **options: Any
+) -> Evaluation:
     """Evaluate a model in an environment; also inside a running event loop, such as a notebook's.
 
     Args:
         env: an environment, or what `ludus eval ENV` takes.
         model: a model folder, a run, `openai:NAME`, `demonstrator`, or a backend.
+        progress: is given rows instead of having them shown, in the thread in which the program runs.
         **options: split, num_tasks, samples, concurrency, seed, max_tokens, temperature, args (the environment's
-            options), base_url, price, out (a folder for rollouts; resumed if it is there), timeout_s, workers, budget,
-            progress.
+            options), base_url, price, out (a folder for rollouts; resumed if it is there), timeout_s, workers, budget.
 
     Raises:
         UsageError: an environment, model or option that does not exist.
         TooManyFailures: nearly all rollouts fail.
+        KeyboardInterrupt: interrupted; what ran was finished first, and with `out` the same call goes on from there.
     """
-    result: Evaluation = run_anywhere(lambda: evaluate_async(env, model, **options))
-    return result
+    title = f"{_name(env)} · {model if isinstance(model, str) else model.name}"
+
+    def on_start(scheduler: Scheduler) -> None:
+        blocking.stops(lambda: setattr(scheduler, "stopping", True))
+
+    with watching(title, {}, progress) as watcher:
+        blocking = Blocking(
+            lambda: evaluate_async(env, model, progress=watcher.see, on_start=on_start, **options), watcher
+        )
+        return blocking.run(_interrupted)
 
 
-def run_anywhere(main: Callable[[], Any]) -> Any:
-    """Run a coroutine function to its end, in a thread of its own if an event loop runs here already."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(main())
-    outcome: list[Any] = []
-    failure: list[BaseException] = []
+def _name(env: str | Environment) -> str:
+    return env if isinstance(env, str) else env.describe().id
 
-    def work() -> None:
-        try:
-            outcome.append(asyncio.run(main()))
-        except BaseException as error:  # noqa: BLE001 - raised again where it belongs
-            failure.append(error)
 
-    thread = threading.Thread(target=work, name="ludus-evaluate")
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
-    return outcome[0]
+def _interrupted(result: Evaluation) -> str:
+    return f"stopped early, with {result.num_tasks} tasks done" + (
+        "; the same call goes on from there" if result.out else "; with out=FOLDER such a call can go on from there"
+    )
 
 
 def preferred_sampling(env: Environment, overrides: Mapping[str, Any]) -> Sampling:

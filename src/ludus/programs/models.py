@@ -14,6 +14,7 @@ from ludus.store import is_run_folder
 
 if TYPE_CHECKING:
     from ludus.engine.torch.engine import TorchEngine
+    from ludus.renderers.chat import ChatRenderer
 
 OPENAI = "openai:"
 DEMONSTRATOR = "demonstrator"
@@ -26,6 +27,8 @@ class OpenModel:
 
     backend: Backend
     engine: TorchEngine | None = None
+    renderer: ChatRenderer | None = None
+    """Of our own engine's model."""
 
     async def identity(self) -> dict[str, str]:
         """What stands behind the name now: the hash of our own weights, or an API's address; of others nothing."""
@@ -78,8 +81,11 @@ def check_model(spec: str) -> None:
         model_folder(spec)
 
 
-def open_folder(folder: Path, name: str, **settings: Any) -> OpenModel:
-    """A model or adapter folder in the embedded engine, with the settings of a `TorchEngine`."""
+def open_folder(folder: Path, name: str, *, keep_thinking: bool | None = None, **settings: Any) -> OpenModel:
+    """A model or adapter folder in the embedded engine, with the settings of a `TorchEngine`.
+
+    `keep_thinking` is the renderer's.
+    """
     try:
         from ludus.engine.torch.engine import TorchEngine
         from ludus.engine.torch.lora import base_of
@@ -88,9 +94,9 @@ def open_folder(folder: Path, name: str, **settings: Any) -> OpenModel:
     from ludus.renderers.chat import ChatRenderer
 
     own = (folder / "tokenizer.json").is_file()  # adapters that others trained often come without
-    renderer = ChatRenderer.from_folder(folder if own else base_of(folder))
+    renderer = ChatRenderer.from_folder(folder if own else base_of(folder), keep_thinking=keep_thinking)
     engine = TorchEngine(folder, decode=renderer.tokenizer.decode, **settings)
-    return OpenModel(TokenBackend(name, engine.sampler, renderer), engine)
+    return OpenModel(TokenBackend(name, engine.sampler, renderer), engine, renderer)
 
 
 def model_folder(spec: str) -> Path:

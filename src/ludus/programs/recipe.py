@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from ludus.config import Config
 
@@ -15,6 +15,17 @@ Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 
 
+def _as_names(value: Any) -> Any:
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise ValueError("should be a list of names, such as one,other")
+    return list(dict.fromkeys(name.strip() for name in names if name.strip()))
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_names)]
+"""A list, or names with commas between them."""
+
+
 class LoraConfig(Config):
     """Train a LoRA adapter, and leave the model beneath it as it is."""
 
@@ -22,7 +33,7 @@ class LoraConfig(Config):
     """Of the matrices that are added."""
     alpha: Annotated[float, Field(gt=0)] = 32.0
     """What is added counts alpha / rank."""
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    targets: Names = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     """Projections that it acts on."""
 
 
@@ -125,10 +136,20 @@ class Recipe(Config):
     """Run layers again in the backward pass rather than keep what they computed: less memory, a third more time."""
     threads: Positive | None = None
     """CPU threads of the engine; by default what does not collapse beside another busy process."""
+    sinks: Names = ()
+    """Where metrics go as well, while the run goes on: tensorboard, trackio, wandb, or one of your own."""
+    keep_thinking: bool | None = None
+    """Whether earlier replies keep their reasoning, where the chat template can choose; exported with the model. By
+    default as the template has it."""
     lora: LoraConfig | None = None
     sft: SftConfig | None = None
     rl: RlConfig | None = None
     eval: EvalConfig | None = None
+
+    @property
+    def num_steps(self) -> dict[str, int]:
+        """Steps of each stage."""
+        return {"sft": self.sft.steps if self.sft else 0, "rl": self.rl.steps if self.rl else 0}
 
     def lora_settings(self) -> LoraSettings | None:
         """The adapter that is asked for. Raises UnknownName for a target that does not exist."""

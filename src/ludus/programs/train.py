@@ -24,6 +24,7 @@ from ludus.programs.rl import rl
 from ludus.programs.sft import sft
 from ludus.programs.training import Progress, Training
 from ludus.protocols import Loss
+from ludus.sinks import check_sinks
 from ludus.store import RunFolder
 
 
@@ -61,6 +62,7 @@ async def resume(
         recipe = config.load(Recipe, run.path / "config.toml")
         run.load_state()  # before anything is made: without one there is nothing to go on with
         env = load_environment(recipe.env, recipe.env_options)
+        check_sinks(recipe.sinks)
         return await _run(recipe, env, run, resume=True, progress=progress, on_start=on_start)
 
 
@@ -78,7 +80,12 @@ async def _run(
         "device": recipe.device, "threads": recipe.threads, "deterministic": recipe.deterministic,
         "dtype": recipe.dtype,
     }  # fmt: skip
-    trained = {"lora": recipe.lora_settings(), "seed": recipe.seed, "recompute": recipe.recompute}
+    trained = {
+        "lora": recipe.lora_settings(),
+        "seed": recipe.seed,
+        "recompute": recipe.recompute,
+        "keep_thinking": recipe.keep_thinking,
+    }
     others: dict[str, OpenModel] = {}
     opened = open_folder(folder, recipe.name, **settings, **trained)
     try:
@@ -86,8 +93,9 @@ async def _run(
         training = Training(recipe, run, env, opened, others, progress)
         on_start(training)
         await (training.restore() if resume else training.save())
-        await _stages(training)
-        return await _finish(training)
+        with training.open_sinks(resumed=resume) as training.sinks:
+            await _stages(training)
+            return await _finish(training)
     finally:
         for model in (opened, *others.values()):
             model.close()
@@ -155,6 +163,7 @@ def check_recipe(recipe: Recipe, env: Environment) -> None:
         check_preset(recipe.model.removeprefix(PRESET))
     else:
         model_folder(recipe.model)
+    check_sinks(recipe.sinks)
     find_device(recipe.device)
     if recipe.lora_settings() and not recipe.model.startswith(PRESET) and is_adapter(model_folder(recipe.model)):
         raise ConfigError(f"{recipe.model} is an adapter already, which goes on being trained: leave [lora] out")

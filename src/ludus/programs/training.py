@@ -11,6 +11,7 @@ import msgspec
 
 from ludus.authoring.environment import Environment
 from ludus.authoring.tasks import take
+from ludus.display.watch import Progress as Progress
 from ludus.errors import NonFiniteUpdate
 from ludus.programs.evaluate import Evaluation, preferred_sampling, run_evaluation
 from ludus.programs.models import OpenModel
@@ -19,6 +20,7 @@ from ludus.protocols import WeightsRef
 from ludus.recording.backend import Backend
 from ludus.recording.expert import Expert
 from ludus.rollouts.scheduler import Plan, Scheduler
+from ludus.sinks import RunInfo, Sinks, run_id
 from ludus.store import RunFolder
 from ludus.types import MAIN_ROLE
 
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
 MOST_SKIPPED = 5
 """Optimiser steps in a row that may be dropped for a NaN or infinite gradient before the run stops."""
-Progress = Callable[[dict[str, Any]], None]
 
 
 class Position(msgspec.Struct):
@@ -65,7 +66,9 @@ class Training:
     ) -> None:  # fmt: skip
         assert opened.engine is not None  # train() opens nothing else
         self.recipe, self.run, self.env = recipe, run, env
+        assert opened.renderer is not None
         self.engine: TorchEngine = opened.engine
+        self.renderer = opened.renderer
         self.backends: dict[str, Backend] = {
             MAIN_ROLE: opened.backend,
             **{role: other.backend for role, other in others.items()},
@@ -73,6 +76,7 @@ class Training:
         self.trained_roles = [role for role in env.roles if role not in others]
         self.position = Position()
         self.stopping = False
+        self.sinks = Sinks()
         self._scheduler: Scheduler | None = None
         self._report = progress
         self._clock = time.perf_counter()
@@ -110,11 +114,20 @@ class Training:
         """Append a row to metrics.jsonl and show it."""
         row = {"phase": phase, "step": self.position.step, **row}
         self.run.append_metrics(row)
+        self.sinks.log(row)
         self._report(row)
 
     def note(self, row: dict[str, Any]) -> None:
         """Show progress that is not worth keeping."""
         self._report(row)
+
+    def open_sinks(self, *, resumed: bool) -> Sinks:
+        """The recipe's sinks, which hold every row of metrics.jsonl from here on."""
+        recipe, path = self.recipe, self.run.path
+        if not recipe.sinks:
+            return Sinks()
+        about = RunInfo(path, recipe.name, recipe.env, recipe.model_dump(mode="json"), run_id(path), resumed)
+        return Sinks(recipe.sinks, about, self.run.read_metrics())
 
     async def evaluate(self, name: str, *, greedy: bool) -> None:
         """Evaluate on held-out tasks and remember the result under `name`, once."""
@@ -199,7 +212,12 @@ class Training:
 
     async def export(self) -> Path:
         """Write the weights as a Hugging Face model folder; the newest one is what naming the run means."""
-        return await self.run.export(self.position.step, self.engine.export)
+
+        async def write(folder: Path) -> None:
+            await self.engine.export(folder)
+            self.renderer.save_template(folder)
+
+        return await self.run.export(self.position.step, write)
 
 
 def _eval_row(name: str, result: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@
       state/STEP/     what resume needs (states.py)
       export/STEP/    model folders for transformers and vLLM
       result.json, report.html
+      run_id, tensorboard/, wandb/   of the sinks that the recipe names (ludus.sinks)
       lock            held by the process that writes
 
 One process writes (`create`, `resume`); any number read (`open`), also while it runs.
@@ -46,7 +47,10 @@ logger = logging.getLogger(__name__)
 
 MIN_FREE_BYTES = 50 << 20
 KEEP_STATES = 2
-LAYOUT = ("config.toml", "metrics.jsonl", "index.db", "state", "export", "result.json", "report.html")
+LAYOUT = (
+    "config.toml", "metrics.jsonl", "index.db", "state", "export", "result.json", "report.html",
+    "run_id", "tensorboard", "wandb",
+)  # fmt: skip
 """What a run writes beside its rollouts."""
 
 

@@ -13,7 +13,7 @@ from typing import get_args
 
 from ludus.authoring.environment import Environment
 from ludus.errors import UnknownName, UsageError
-from ludus.programs.evaluate import run_anywhere
+from ludus.programs.blocking import run_anywhere
 from ludus.programs.replay.reenact import reenact
 from ludus.programs.replay.resample import resample, versions_of
 from ludus.programs.replay.rescore import rescore

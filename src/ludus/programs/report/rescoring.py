@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ludus.authoring.environment import Environment
-from ludus.programs.evaluate import run_anywhere
+from ludus.programs.blocking import run_anywhere
 from ludus.programs.replay.rescore import rescore
 from ludus.programs.replay.result import EnvironmentCheck, ScorerRow, short
 from ludus.programs.replay.rewards import Judged, largest, table

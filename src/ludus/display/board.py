@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ludus.cli.output import decimals, plus_minus
+from ludus.display.numbers import clock, decimals, plus_minus
 
 BARS = "▁▂▃▄▅▆▇█"
 STAGES = {"sft": "SFT", "rl": "RL", "demonstrations": "demonstrations", "eval": "evaluation"}
@@ -53,10 +53,24 @@ class Board:
         return ""
 
     def left_s(self, now: float) -> float | None:
-        """Seconds that the phase will take yet, if it goes on as it did."""
+        """Seconds that the phase will take yet, if it goes on as it did; None where nothing says so."""
         began, before = self.began.get(self.phase, (now, self.done))
         passed = self.done - before
-        return (now - began) / passed * (self.total - self.done) if passed > 0 and self.total else None
+        return (now - began) / passed * (self.total - self.done) if passed > 0 and self.done < self.total else None
+
+    def times(self, start: float, now: float) -> str:
+        """How long it has run, and how long the phase will take yet if that is known."""
+        left = self.left_s(now)
+        return clock(now - start) + (f", {clock(left)} left" if left is not None else "")
+
+    def end(self, word: str) -> None:
+        """Nothing more will come."""
+        self.phase, self.done, self.total, self.figures = word, 0, 0, {}
+
+    @property
+    def count(self) -> str:
+        """How far the phase is, as in "3/10"."""
+        return f"{self.done}/{self.total}" if self.total else ""
 
     @property
     def title(self) -> str:
@@ -67,8 +81,9 @@ class Board:
 
     def line(self) -> str:
         """All of it on one line."""
-        of = f" {self.done}/{self.total}" if self.total else ""
-        return "  ".join([f"{self.title}{of}", *(f"{name} {value}" for name, value in self.figures.items())])
+        return "  ".join(
+            [f"{self.title} {self.count}".strip(), *(f"{name} {value}" for name, value in self.figures.items())]
+        )
 
 
 def evaluation_line(row: Mapping[str, Any]) -> str:
