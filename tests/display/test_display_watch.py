@@ -103,6 +103,8 @@ def test_without_a_terminal_nothing_is_written_before_the_program_begins(capsys)
     assert capsys.readouterr().err == "title\n"
 
 
+SHAPING = ("CI", "NO_COLOR", "JPY_PARENT_PID", "COLUMNS", "LINES")
+"""Variables that a display takes notice of."""
 STYLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -110,7 +112,7 @@ def on_a_terminal(folder, *words, columns=80, **env):
     """What a command writes on a pseudo-terminal, which is what decides; on stderr, and on stdout."""
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    clean = {name: value for name, value in os.environ.items() if name not in ("CI", "NO_COLOR", "JPY_PARENT_PID")}
+    clean = {name: value for name, value in os.environ.items() if name not in SHAPING}
     command = [sys.executable, "-m", "ludus.cli", *words]
     run = subprocess.Popen(command, cwd=folder, stdout=-1, stderr=follower, env={**clean, "TERM": "xterm", **env})
     os.close(follower)

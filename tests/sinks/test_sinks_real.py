@@ -168,8 +168,9 @@ def wandb_run(path):
 
 @pytest.mark.parametrize("write_run", [write, write_with_a_crash], ids=["whole", "resumed"])
 def test_wandb_without_a_key_writes_a_file_with_everything(tmp_path, write_run, capfd):
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     write_run("wandb", tmp_path / "real")
+    wandb.teardown()  # ends W&B's own process, which writes the file
     points, run = wandb_run(tmp_path / "real")
     assert points == POINTS
     assert (run.run_id, run.display_name, run.project, run.run_group) == ("0123abcd", "real", "ludus", "guess")

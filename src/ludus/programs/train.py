@@ -80,7 +80,7 @@ async def _run(
         "device": recipe.device, "threads": recipe.threads, "deterministic": recipe.deterministic,
         "dtype": recipe.dtype,
     }  # fmt: skip
-    trained = {
+    trained: dict[str, Any] = {
         "lora": recipe.lora_settings(),
         "seed": recipe.seed,
         "recompute": recipe.recompute,
