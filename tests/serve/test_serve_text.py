@@ -1,6 +1,6 @@
 import itertools
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ludus.engine.fake import fake_tokenizer
@@ -17,6 +17,7 @@ def stream(ids, stop, cuts):
     return [text.feed(part, last=number == len(parts)) for number, part in enumerate(parts, 1)]
 
 
+@example(said=" aa", stop=["a", " aa"], cuts=[2])
 @settings(max_examples=100, deadline=None)
 @given(
     said=st.text("ab é🙂", max_size=20),

@@ -109,7 +109,8 @@ class StreamedText:
         self._ids += [i for i in ids if i not in self._stop_ids]
         text = self._tokenizer.decode(self._ids)
         ends = [at for s in self._stop if (at := text.find(s)) >= 0]
-        end = min(ends) if ends else len(text) if last else len(text) - self._undecided(text)
+        # an earlier one may have begun before the one that is whole
+        end = min([*ends, len(text) if last else len(text) - self._undecided(text)])
         piece = text[self._sent : end]
         self._sent = max(self._sent, end)
         return piece

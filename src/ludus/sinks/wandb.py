@@ -26,6 +26,7 @@ class WeightsAndBiases(Sink):
     """
 
     def __init__(self, run: RunInfo) -> None:
+        os.environ.setdefault("WANDB_DISABLE_WEAVE", "true")  # or it writes advice into the progress display
         for folder in (run.path / "wandb").glob(f"offline-run-*-{run.id}"):
             shutil.rmtree(folder)
         self._run = wandb.init(
