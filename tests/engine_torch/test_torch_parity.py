@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from transformers import (
@@ -23,7 +24,11 @@ from transformers import (
 )
 
 from ludus.engine.torch.attention import PackedAttention
+from ludus.engine.torch.engine import TorchEngine
 from ludus.engine.torch.folder import load_decoder, save_decoder
+from ludus.engine.torch.lora import load_adapter
+from ludus.protocols import AdamW, Datum, Loss, SampleRequest, WeightsRef
+from ludus.types import Sampling
 
 SHAPE = {
     "vocab_size": 50, "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -155,3 +160,71 @@ def test_reads_shards_and_older_settings(theirs, tmp_path):
     config["rope_scaling"] = None if rope["rope_type"] == "default" else {**rope, "type": rope["rope_type"]}
     (tmp_path / "config.json").write_text(json.dumps(config))
     torch.testing.assert_close(logits_of(load_decoder(tmp_path), TOKENS), theirs(TOKENS).logits, atol=1e-4, rtol=1e-4)
+
+
+def reference_logprobs(model, tokens):
+    """Log-probability of each token but the first."""
+    logits = model(torch.tensor([tokens])).logits.log_softmax(-1)
+    return logits[0, :-1].gather(1, torch.tensor(tokens)[1:, None])[:, 0]
+
+
+async def greedy(engine, tokens, session=""):
+    request = SampleRequest(tokens=tokens, sampling=Sampling(temperature=0.0, max_tokens=6), session=session)
+    return [chunk async for chunk in engine.sampler.sample(request)][-1]
+
+
+def imitate(tokens):
+    return Datum(tokens_T=tokens, arrays={"weights": [0.0] * 13 + [0.1] * (len(tokens) - 13)})
+
+
+async def test_after_every_update_the_sampler_says_what_the_reference_says(theirs, tmp_path):
+    """Two turns in one cache, two replies to one prompt in one training batch: all as transformers computes them anew."""
+    theirs.save_pretrained(tmp_path / "start")
+    engine = TorchEngine(tmp_path / "start", device="cpu", threads=1)
+    prompt = [*TOKENS[0].tolist(), 7, 3]
+    try:
+        for update in range(3):
+            first = await greedy(engine, prompt, f"turns {update}")
+            second = await greedy(engine, [*prompt, *first.tokens, 5, 2], f"turns {update}")
+            whole = [*prompt, *first.tokens, 5, 2, *second.tokens]
+            await engine.export(tmp_path / f"update-{update}")
+            reference = AutoModelForCausalLM.from_pretrained(tmp_path / f"update-{update}")
+            with torch.no_grad():
+                expected = reference_logprobs(reference, whole)
+            sampled = torch.tensor([*first.logprobs, *second.logprobs])
+            places = [*range(12, 18), *range(20, 26)]
+            torch.testing.assert_close(sampled, expected[places], atol=1e-4, rtol=1e-4)
+            replies = [whole, [*prompt, 4, 4, 9, 1]]
+            found = await engine.trainer.forward([imitate(reply) for reply in replies])
+            for logprobs, reply in zip(found, replies, strict=True):
+                with torch.no_grad():
+                    expected = reference_logprobs(reference, reply)
+                torch.testing.assert_close(torch.tensor(logprobs[1:]), expected, atol=1e-4, rtol=1e-4)
+            await engine.trainer.forward_backward([imitate(reply) for reply in replies], Loss("cross_entropy"))
+            await engine.trainer.optim_step(AdamW(lr=0.02))
+            await engine.publish(WeightsRef())
+    finally:
+        engine.close()
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # in peft
+def test_an_adapter_equals_pefts(theirs, tmp_path):
+    theirs.save_pretrained(tmp_path / "base")
+    targets = ["q_proj", "o_proj"] if "Moe" in type(theirs).__name__ else ["k_proj", "gate_proj", "down_proj"]
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    adapted = get_peft_model(base, LoraConfig(r=3, lora_alpha=6, target_modules=targets, task_type="CAUSAL_LM"))
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.3)
+    adapted.save_pretrained(tmp_path / "adapter")
+    ours = load_decoder(tmp_path / "base")
+    ours.adapt(load_adapter(ours, tmp_path / "adapter"))
+    found, expected = logits_of(ours, TOKENS), adapted(TOKENS).logits
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    ours.trained.zero_gradients()
+    for logits in (found, expected):
+        F.cross_entropy(logits[:, :-1].flatten(0, 1), TOKENS[:, 1:].flatten()).backward()
+    theirs_by_name = {n.replace(".default", ""): p.grad for n, p in adapted.named_parameters() if p.grad is not None}
+    for name, gradient in ours.trained.views(ours.trained.gradients_N):
+        torch.testing.assert_close(gradient, theirs_by_name[f"base_model.model.{name}"], atol=1e-5, rtol=1e-3)

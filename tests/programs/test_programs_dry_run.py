@@ -89,7 +89,9 @@ def test_settings_that_contradict_each_other():
 async def test_an_adapter_on_an_adapter_is_refused_before_anything_is_made(tmp_path):
     from ludus.programs import train
 
-    run = parse(Recipe, {**RECIPE, "runs": str(tmp_path), "lora": {"rank": 2}, "sft": {"steps": 1}, "rl": None, "eval": None})
+    run = parse(
+        Recipe, {**RECIPE, "runs": str(tmp_path), "lora": {"rank": 2}, "sft": {"steps": 1}, "rl": None, "eval": None}
+    )
     await train.train(run)
     again = recipe(model=str(tmp_path / "r"), lora={"rank": 2})
     with pytest.raises(ConfigError, match="adapter already"):
