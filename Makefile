@@ -7,7 +7,7 @@ PIP := --quiet --disable-pip-version-check --constraint constraints.txt
 #   make setup TORCH='--index-url https://download.pytorch.org/whl/cpu'
 TORCH ?=
 
-.PHONY: setup quickstart test check test-all bench clean
+.PHONY: setup quickstart test check test-all bench bench-check clean
 
 setup: .venv/.stamp
 
@@ -34,8 +34,13 @@ check: setup
 test-all: setup
 	$(BIN)/python -m pytest -n 2 -m ''
 
+# Beside others on this machine; they are installed into .bench the first time.
 bench: setup
-	$(BIN)/python benchmarks/quickstart_phases.py
+	$(BIN)/python -m benchmarks.run all
+
+# Ratios against the committed ones.
+bench-check: setup
+	$(BIN)/python -m benchmarks.run check
 
 clean:
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .bench build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

