@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 
-from benchmarks.side import LAST_LINES, ROOT, WORK, Answer, SideFailed, tree_cpu_s
+from benchmarks.side import LAST_LINES, ROOT, WORK, Answer, SideFailed, end_group, tree_cpu_s
 
 READY_S = 300.0
 
@@ -83,6 +83,7 @@ class Server:
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        end_group(self._process.pid)
 
     def __enter__(self) -> Server:
         return self

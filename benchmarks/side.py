@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import statistics
 import subprocess
 import time
@@ -60,7 +61,7 @@ class Side:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [str(python), str(SCRIPTS / script), json.dumps(settings)], cwd=WORK,
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True,
                 env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **(env or {})},
             )  # fmt: skip
         self.about = self._read()
@@ -78,7 +79,7 @@ class Side:
         return tree_cpu_s(self._process.pid)
 
     def close(self) -> None:
-        """End it."""
+        """End it, and what it leaves behind: vLLM's engine outlives the process that started it."""
         assert self._process.stdin is not None  # it is a pipe
         self._process.stdin.close()
         try:
@@ -86,6 +87,7 @@ class Side:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        end_group(self._process.pid)
 
     def __enter__(self) -> Side:
         return self
@@ -101,6 +103,14 @@ class Side:
             raise SideFailed(f"{self.name} ended without an answer; the end of {self._log}:\n  {last}")
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+
+def end_group(group: int) -> None:
+    """Kill what is left of a process group."""
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
 
 
 def alternate(
