@@ -12,12 +12,12 @@ from typing import Any
 from benchmarks import training
 from benchmarks.models import SHAPES, model_folder
 from benchmarks.results import Limit, Ratio, Section, Table
-from benchmarks.sampling import PROMPT_TOKENS, measure_rates
+from benchmarks.sampling import Case, measure_rates
 from benchmarks.side import Side, alternate, median
 
 OURS, TRANSFORMERS = "ludus", "transformers"
 SHAPE, DTYPE, DEVICE = "0.5B", "bfloat16", "cuda"
-REQUESTS, REPLY_TOKENS = (128, 256), 256
+REQUESTS, PROMPT_TOKENS, REPLY_TOKENS = (128, 256), (8, 64), 256
 TRAINED_TOKENS, LENGTH = 4096, 1024
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
 """Dense bfloat16 operations a second by the maker's sheet; of others the fastest product that is measured."""
@@ -64,7 +64,7 @@ def training_flops(tokens: int, length: int) -> float:
 
     config = decoder_config()
     attention = 6 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * length
-    return tokens * (6.0 * active_parameters(config) + attention)
+    return float(tokens) * (6.0 * active_parameters(config) + attention)
 
 
 def decoder_config() -> Any:
@@ -80,6 +80,7 @@ def sample(section: Section, bandwidth: float, rounds: int) -> None:
     """Both sides in turn, and the share of the bandwidth that ours uses."""
     folder = str(model_folder(SHAPE, DTYPE))
     own, rows = Path(sys.executable), []
+    case = Case(SHAPE, DTYPE, PROMPT_TOKENS, REPLY_TOKENS, rounds)
     theirs = {"model": folder, "dtype": DTYPE, "threads": 8, "device": DEVICE, "continuous": True}
     with (
         Side(OURS, "ludus_sampling.py", own, {"model": folder, "device": DEVICE}) as ours,
@@ -87,7 +88,7 @@ def sample(section: Section, bandwidth: float, rounds: int) -> None:
     ):
         section.versions |= peer.about["versions"]
         for count in REQUESTS:
-            rates = measure_rates([ours, peer], SHAPE, count, REPLY_TOKENS, rounds)
+            rates = measure_rates([ours, peer], case, count)
             share = rates[OURS][0] / count * step_bytes(count) / bandwidth
             rows += [[count, name, figures[0], share if name == OURS else ""] for name, figures in rates.items()]
             section.ratios[f"{SHAPE} {DTYPE}, {count} requests on a GPU"] = Ratio(
@@ -106,7 +107,7 @@ def step_bytes(count: int) -> float:
     shape = SHAPES[SHAPE]
     cached = 2 * 2 * shape["num_hidden_layers"] * shape["num_key_value_heads"] * shape["head_dim"]
     length = sum(PROMPT_TOKENS) / 2 + REPLY_TOKENS / 2
-    return 2 * num_parameters(decoder_config()) + count * length * cached
+    return 2.0 * num_parameters(decoder_config()) + count * length * cached
 
 
 def grpo_step(section: Section, rounds: int) -> None:

@@ -41,9 +41,9 @@ class HeldOut:
         return float(result.mean)
 
     def training_tasks(self, count: int, seed: int) -> list[Task]:
-        """The first tasks of the stream that our own RL draws from."""
+        """Tasks to train on, shuffled as our own RL does."""
         stream = Shuffled(take(self._env, "train", count), derive(seed, "rl"))
-        return [stream.at(i) for i in range(count)]
+        return [stream.at(i)[0] for i in range(count)]
 
 
 def warmed_up(seed: int) -> Path:

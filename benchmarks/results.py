@@ -82,7 +82,7 @@ def plain(section: Section) -> dict[str, Any]:
 
 def read() -> dict[str, Any]:
     """results.json; {} where there is none."""
-    return json.loads(JSON.read_text(encoding="utf-8")) if JSON.exists() else {}  # type: ignore[no-any-return]
+    return json.loads(JSON.read_text(encoding="utf-8")) if JSON.exists() else {}
 
 
 def markdown(name: str, values: Mapping[str, Any]) -> Iterator[str]:

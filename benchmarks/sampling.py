@@ -5,27 +5,50 @@ from __future__ import annotations
 import random
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.models import SHAPES, model_folder
 from benchmarks.peers import python_of
 from benchmarks.results import Ratio, Section, Table
 from benchmarks.server import Server
-from benchmarks.side import Answer, Side, alternate, median
+from benchmarks.side import WORK, Answer, Side, alternate, median
 
 OURS, VLLM, TRANSFORMERS = "ludus", "vLLM", "transformers"
 OVER_HTTP = "over HTTP"
-CASES = {("4x256", "float32"): 128, ("4x256", "bfloat16"): 128, ("0.5B", "bfloat16"): 16}
-"""Model and type: tokens of each reply."""
-QUICK = {("4x256", "bfloat16"): 128}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, and what is asked of it."""
+
+    shape: str
+    dtype: str
+    prompt_tokens: tuple[int, int]
+    """Fewest and most."""
+    reply_tokens: int
+    rounds: int
+
+
+CASES = (
+    Case("4x256", "float32", (8, 64), 128, 4),
+    Case("4x256", "bfloat16", (8, 64), 128, 4),
+    Case("0.5B", "bfloat16", (4, 16), 8, 1),
+)
+QUICK = (Case("4x256", "bfloat16", (8, 64), 128, 2),)
 REQUESTS = (1, 32, 128)
-PROMPT_TOKENS = (8, 64)
 CONTEXT = 1024
 THREADS = 2
 TARGETS = {VLLM: 1.0, TRANSFORMERS: 1.5}
-VLLM_ENV = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
+VLLM_ENV = {
+    "VLLM_CACHE_ROOT": str(WORK / "vllm-cache"),
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_OFFLINE": "1",
+}
 EAGER = False
 """vLLM compiles the model first, which is faster here."""
 
@@ -33,66 +56,59 @@ EAGER = False
 def measure(quick: bool) -> Section:
     """All sides in turn, per model, type, way and number of requests."""
     section, rows = Section(), []
-    for (shape, dtype), max_tokens in (QUICK if quick else CASES).items():
+    for case in QUICK if quick else CASES:
         for way, make in ((OVER_HTTP, servers), ("in process", in_process)):
             with ExitStack() as stack:
-                sides = [stack.enter_context(side) for side in make(shape, dtype)]
+                sides = [stack.enter_context(side) for side in make(case.shape, case.dtype)]
                 for side in sides:
-                    section.versions |= getattr(side, "about", {}).get("versions", {})
+                    section.versions |= side.about.get("versions", {})
                 for count in REQUESTS:
-                    rounds = 1 if shape == "0.5B" else 3 if quick else 5
-                    rates = measure_rates(sides, shape, count, max_tokens, rounds)
-                    rows += [[shape, dtype, way, count, name, *figures] for name, figures in rates.items()]
-                    for peer, target in TARGETS.items():
-                        if peer in rates:
-                            key = f"{shape} {dtype}, {count} requests {way}, against {peer}"
-                            section.ratios[key] = Ratio(rates[OURS][0] / rates[peer][0], target)
+                    rates = measure_rates(sides, case, count)
+                    about = [case.shape, case.dtype, way, count]
+                    rows += [[*about, name, *figures] for name, figures in rates.items()]
+                    for peer in [name for name in TARGETS if name in rates]:
+                        key = f"{case.shape} {case.dtype}, {count} requests {way}, against {peer}"
+                        section.ratios[key] = Ratio(rates[OURS][0] / rates[peer][0], TARGETS[peer])
     columns = ["model", "type", "way", "requests", "", "tokens/s", "CPU ms per 1,000 tokens"]
     section.tables.append(Table("Sampling", columns, rows, NOTE))
     return section
 
 
 NOTE = (
-    f"Requests sent at once with prompts of {PROMPT_TOKENS[0]}-{PROMPT_TOKENS[1]} tokens, none alike; temperature 1, "
-    "log-probabilities of the sampled tokens on; prompts count in the time, not in the tokens. Replies have 128 tokens "
-    f"(0.5B: 16). vLLM {'eager' if EAGER else 'compiled'}; transformers pads on the left and has {THREADS} threads. Over "
-    "HTTP the client runs on the same cores."
+    "Requests sent at once, their prompts of 8-64 tokens and never alike, replies of 128 (0.5B: 4-16, and 8); "
+    "temperature 1, log-probabilities of the sampled tokens on; prompts count in the time, not in the tokens. "
+    f"vLLM {'eager' if EAGER else 'compiled'}; transformers pads on the left and has {THREADS} threads. Over HTTP the "
+    "client runs on the same cores, and a reply may end early by itself."
 )
 
 
-def measure_rates(
-    sides: list[Server] | list[Side], shape: str, count: int, max_tokens: int, rounds: int
-) -> dict[str, list[float]]:
+def measure_rates(sides: Sequence[Server | Side], case: Case, count: int) -> dict[str, list[float]]:
     """Tokens a second, and CPU milliseconds for a thousand, by side."""
-    work = prompts(SHAPES[shape]["vocab_size"], count * (2 * rounds + 2))
+    work = prompts(case, seed=count)
 
     def ask(side: Server | Side) -> Answer:
         """Prompts are never sent twice: what a cache of prefixes saves is not compared here."""
         batch = [next(work) for _ in range(count)]
-        if isinstance(side, Server):
-            return side.complete(batch, max_tokens)
-        return side.ask(prompts=batch, max_tokens=max_tokens)
+        return side.ask(prompts=batch, max_tokens=case.reply_tokens)
 
-    answers = alternate(sides, rounds, ask)
-    print(
-        count,
-        {name: [round(a.values["tokens"] / a.wall_s) for a in a_s] for name, a_s in answers.items()},
-        file=sys.stderr,
-    )
-    return {
-        name: [
-            median(a_s, lambda a: a.values["tokens"] / a.wall_s),
-            median(a_s, lambda a: 1e6 * a.cpu_s / a.values["tokens"]),
-        ]
-        for name, a_s in answers.items()
-    }
+    warm_up = 1 if case.rounds > 1 or count == 1 else 0
+    answers = alternate(sides, case.rounds, ask, warm_up=warm_up)
+    return {name: [median(given, _rate), median(given, _cpu_ms)] for name, given in answers.items()}
 
 
-def prompts(vocab_size: int, seed: int) -> Iterator[list[int]]:
+def _rate(answer: Answer) -> float:
+    return float(answer.values["tokens"] / answer.wall_s)
+
+
+def _cpu_ms(answer: Answer) -> float:
+    return float(1e6 * answer.cpu_s / answer.values["tokens"])
+
+
+def prompts(case: Case, seed: int) -> Iterator[list[int]]:
     """Random ids, of random lengths; none is a special token."""
     rng = random.Random(seed)
     while True:
-        yield [rng.randrange(10, vocab_size) for _ in range(rng.randint(*PROMPT_TOKENS))]
+        yield [rng.randrange(10, SHAPES[case.shape]["vocab_size"]) for _ in range(rng.randint(*case.prompt_tokens))]
 
 
 def servers(shape: str, dtype: str) -> Iterator[Server]:

@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from benchmarks.side import LAST_LINES, ROOT, WORK, Answer, SideFailed, end_group, tree_cpu_s
 
@@ -42,6 +43,7 @@ class Server:
                 command, cwd=WORK, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
                 env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **(env or {})},
             )  # fmt: skip
+        self.about: dict[str, Any] = {}
         deadline = time.monotonic() + READY_S
         while not self._healthy():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -50,7 +52,7 @@ class Server:
                 raise SideFailed(f"{name} does not serve; the end of {log}:\n  {last}")
             time.sleep(0.5)
 
-    def complete(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> Answer:
+    def ask(self, *, prompts: Sequence[Sequence[int]], max_tokens: int) -> Answer:
         """Send all prompts at once and wait for all replies; `values` has the tokens that came back."""
         bodies = [
             json.dumps(

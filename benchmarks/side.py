@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / ".bench"
@@ -60,17 +60,17 @@ class Side:
         self._log = WORK / "logs" / f"{name.replace(' ', '-').replace('/', '-')}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [str(python), str(SCRIPTS / script), json.dumps(settings)], cwd=WORK,
+                [str(python), str(SCRIPTS / script)], cwd=WORK,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True,
                 env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **(env or {})},
             )  # fmt: skip
+        self._write(settings)
         self.about = self._read()
 
     def ask(self, **command: Any) -> Answer:
         """Have it do something. Raises SideFailed."""
-        assert self._process.stdin is not None  # it is a pipe
         began, cpu = time.perf_counter(), self.cpu_s()
-        print(json.dumps(command), file=self._process.stdin, flush=True)
+        self._write(command)
         values = self._read()
         return Answer(time.perf_counter() - began, self.cpu_s() - cpu, values)
 
@@ -95,6 +95,13 @@ class Side:
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def _write(self, values: Mapping[str, Any]) -> None:
+        assert self._process.stdin is not None  # it is a pipe
+        try:
+            print(json.dumps(values), file=self._process.stdin, flush=True)
+        except BrokenPipeError:
+            self._read()  # which says why
+
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None  # it is a pipe
         line = self._process.stdout.readline()
@@ -105,16 +112,17 @@ class Side:
         return answer
 
 
-def end_group(group: int) -> None:
-    """Kill what is left of a process group."""
-    try:
-        os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+class Named(Protocol):
+    """Anything that is asked in turn."""
+
+    name: str
+
+
+SideT = TypeVar("SideT", bound=Named)
 
 
 def alternate(
-    sides: Sequence[Side], rounds: int, ask: Callable[[Side], Answer], *, warm_up: int = 1
+    sides: Sequence[SideT], rounds: int, ask: Callable[[SideT], Answer], *, warm_up: int = 1
 ) -> dict[str, list[Answer]]:
     """Ask each side in turn, so many rounds; answers by the side's name, without those of the first `warm_up`."""
     answers: dict[str, list[Answer]] = {side.name: [] for side in sides}

@@ -158,7 +158,7 @@ REWARD = 0.65
 """Held-out mean reward to be reached; the warm-up leaves the model at 0.40-0.46."""
 EVERY, MOST_STEPS = 10, 400
 """Steps between evaluations, and after which it is given up."""
-RL = {
+RL: dict[str, Any] = {
     "steps": 550, "groups": 32, "group_size": 8, "lr": 2e-3, "temperature": 1.2, "warmup": 0.1, "final_lr": 0.4,
     "refill": 0.5, "max_tokens": 16, "truncated": "zero",
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""How a side of a benchmark is talked to: its settings as the first argument, then a line of JSON in, a line out.
+"""How a side of a benchmark is talked to: a line of JSON with its settings, then a line in, a line out.
 
 Runs in any Python, with nothing installed. Whatever libraries print goes to stderr, so that it can't be taken for an
 answer.
@@ -14,7 +14,7 @@ os.dup2(2, 1)
 
 def settings():
     """What this side was started with."""
-    return json.loads(sys.argv[1])
+    return json.loads(sys.stdin.readline())
 
 
 def answer(**values):
