@@ -139,6 +139,14 @@ def median(answers: Sequence[Answer], figure: Callable[[Answer], float]) -> floa
     return statistics.median(figure(answer) for answer in answers)
 
 
+def end_group(group: int) -> None:
+    """Kill what is left of a process group."""
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
 def tree_cpu_s(pid: int) -> float:
     """CPU seconds of a process, of its living descendants, and of those that it or they have waited for."""
     ticks, children = dict[int, int](), dict[int, list[int]]()
