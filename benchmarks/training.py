@@ -36,7 +36,7 @@ def measure(quick: bool) -> Section:
     for shape in LENGTHS:
         with ExitStack() as stack:
             sides = [stack.enter_context(side) for side in step_sides(shape, {})]
-            answers = alternate(sides, 3 if quick else 9, lambda side: side.ask(steps=1), warm_up=2)
+            answers = alternate(sides, 3 if quick else 7, lambda side: side.ask(steps=1), warm_up=2)
             for side in sides:
                 section.versions |= side.about["versions"]
         ours, trl = answers[OURS], answers[TRL]
