@@ -64,7 +64,7 @@ def training_flops(tokens: int, length: int) -> float:
 
     config = decoder_config()
     attention = 6 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * length
-    return float(tokens) * (6.0 * active_parameters(config) + attention)
+    return float(tokens * (6 * active_parameters(config) + attention))
 
 
 def decoder_config() -> Any:
@@ -107,7 +107,7 @@ def step_bytes(count: int) -> float:
     shape = SHAPES[SHAPE]
     cached = 2 * 2 * shape["num_hidden_layers"] * shape["num_key_value_heads"] * shape["head_dim"]
     length = sum(PROMPT_TOKENS) / 2 + REPLY_TOKENS / 2
-    return 2.0 * num_parameters(decoder_config()) + count * length * cached
+    return float(2 * num_parameters(decoder_config()) + count * length * cached)
 
 
 def grpo_step(section: Section, rounds: int) -> None:

@@ -36,7 +36,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("benchmark", choices=[*BENCHMARKS, "check", "all"])
     parser.add_argument("--quick", action="store_true", help="fewer rounds, small models only; nothing is written")
-    parser.add_argument("--busy", action="store_true", help="measure though others use the machine")
+    parser.add_argument("--busy", action="store_true", help="measure, and write it down, though others use the machine")
     given = parser.parse_args()
     WORK.mkdir(exist_ok=True)
     if not _quiet(given.busy):
@@ -44,12 +44,12 @@ def main() -> int:
     if given.benchmark == "check":
         return check()
     for name in CHECKED if given.benchmark == "all" else [given.benchmark]:
-        measure(name, quick=given.quick)
+        measure(name, quick=given.quick, busy=given.busy)
     return 0
 
 
-def measure(name: str, *, quick: bool) -> None:
-    """Run a benchmark, show it, and write it down."""
+def measure(name: str, *, quick: bool, busy: bool) -> None:
+    """Run a benchmark, show it, and write it down, unless others disturbed it."""
     load = Load()
     section = BENCHMARKS[name](quick)
     if not section.tables:
@@ -57,11 +57,11 @@ def measure(name: str, *, quick: bool) -> None:
     others = load.others()
     about = {"machine": machine(), "date": "now", "other_busy_cores": round(others, 2)}
     print("\n".join(results.markdown(name, results.plain(section) | about)))
-    if others > BUSY_CORES:
-        print(
-            f"others kept {others:.1f} cores busy meanwhile: measure again when the machine is quiet", file=sys.stderr
-        )
-    if not quick:
+    if quick:
+        return
+    if others > BUSY_CORES and not busy:
+        print(f"others kept {others:.1f} cores busy meanwhile, so nothing is written: measure again", file=sys.stderr)
+    else:
         results.save(name, section, machine(), others)
 
 

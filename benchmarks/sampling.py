@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,6 @@ from benchmarks.server import Server
 from benchmarks.side import WORK, Answer, Side, alternate, median
 
 OURS, VLLM, TRANSFORMERS = "ludus", "vLLM", "transformers"
-OVER_HTTP = "over HTTP"
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def measure(quick: bool) -> Section:
     """All sides in turn, per model, type, way and number of requests."""
     section, rows = Section(), []
     for case in QUICK if quick else CASES:
-        for way, make in ((OVER_HTTP, servers), ("in process", in_process)):
+        for way, make in WAYS.items():
             with ExitStack() as stack:
                 sides = [stack.enter_context(side) for side in make(case.shape, case.dtype)]
                 for side in sides:
@@ -111,7 +110,7 @@ def prompts(case: Case, seed: int) -> Iterator[list[int]]:
         yield [rng.randrange(10, SHAPES[case.shape]["vocab_size"]) for _ in range(rng.randint(*case.prompt_tokens))]
 
 
-def servers(shape: str, dtype: str) -> Iterator[Server]:
+def servers(shape: str, dtype: str) -> Iterator[Server | Side]:
     """Ours and vLLM's, as their command lines start them."""
     folder = str(model_folder(shape, dtype))
     port = free_port()
@@ -123,7 +122,7 @@ def servers(shape: str, dtype: str) -> Iterator[Server]:
     yield Server(VLLM, command, port, folder, VLLM_ENV)
 
 
-def in_process(shape: str, dtype: str) -> Iterator[Side]:
+def in_process(shape: str, dtype: str) -> Iterator[Server | Side]:
     """Ours, vLLM's and transformers'."""
     folder = str(model_folder(shape, dtype))
     yield Side(OURS, "ludus_sampling.py", Path(sys.executable), {"model": folder})
@@ -133,6 +132,9 @@ def in_process(shape: str, dtype: str) -> Iterator[Side]:
         TRANSFORMERS, "transformers_sampling.py", python_of("trl"),
         {"model": folder, "dtype": dtype, "threads": THREADS}, {"OMP_NUM_THREADS": str(THREADS)},
     )  # fmt: skip
+
+
+WAYS: dict[str, Callable[[str, str], Iterator[Server | Side]]] = {"over HTTP": servers, "in process": in_process}
 
 
 def free_port() -> int:

@@ -18,9 +18,11 @@ V0, V0_HTTP, V1 = "verifiers 0.3.1, in process", "verifiers 0.3.1, over HTTP", "
 IN_FLIGHT, TURNS = (256, 1024), (1, 5)
 LIMITS = {1: 1.5, 5: 5.0}
 """CPU milliseconds of a rollout of ours, by its turns."""
+ROLLOUTS = 1280
+"""Of a round, or more where more are in flight; of five turns each, a fifth."""
 MEMORY_ROLLOUTS = 10_000
-MEMORY_BYTES = 1000
-"""By which a rollout may make the process grow: a tenth of its record."""
+MEMORY_BYTES = 500
+"""By which a rollout may make the process grow: 5 MB over 10,000, whose records are some 25 MB."""
 V1_IN_FLIGHT, V1_FEW = 4, 4
 """verifiers 0.4.0 starts a program of 65 MB for each rollout: 256 at once don't fit this machine."""
 
@@ -34,8 +36,8 @@ def measure(quick: bool) -> Section:
         section.versions = {"verifiers": "0.3.1 and 0.4.0"}
         for turns in TURNS:
             for in_flight in IN_FLIGHT[:1] if quick else IN_FLIGHT:
-                count = max(in_flight, 512 if quick else 2048) // turns // 8 * 8
-                for _ in range(2 if quick else 3):
+                count = max(in_flight, ROLLOUTS // turns)
+                for _ in range(2 if in_flight == IN_FLIGHT[0] else 1):
                     for side in sides[:-1]:
                         answer = side.ask(rollouts=count, turns=turns, in_flight=in_flight)
                         key = side.name, turns, in_flight
@@ -55,8 +57,8 @@ def measure(quick: bool) -> Section:
 NOTE = (
     "One turn: a question and a reply. Five turns: four calls of a tool, each answered, and a reply. Rendering, parsing, "
     "scoring and the saved record are in it; the model answers at once, over HTTP from another process that is not "
-    "counted. Least of several rounds taken in turn. verifiers 0.4.0 starts a program for each rollout and has no path "
-    "without; its cost is that of eight more rollouts, so that starting `vf-eval` is not in it."
+    "counted. Rounds are taken in turn, the lesser of two at 256 in flight. verifiers 0.4.0 starts a program for each "
+    "rollout and has no path without; its cost is that of eight more rollouts, without what starting `vf-eval` takes."
 )
 
 

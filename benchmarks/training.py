@@ -36,7 +36,7 @@ def measure(quick: bool) -> Section:
     for shape in LENGTHS:
         with ExitStack() as stack:
             sides = [stack.enter_context(side) for side in step_sides(shape, {})]
-            answers = alternate(sides, 3 if quick else 9, lambda side: side.ask(steps=1), warm_up=2)
+            answers = alternate(sides, 3 if quick else 7, lambda side: side.ask(steps=1), warm_up=2)
             for side in sides:
                 section.versions |= side.about["versions"]
         ours, trl = answers[OURS], answers[TRL]
@@ -91,7 +91,7 @@ def step_sides(
     """
     prompts, lengths = forced_work(kind)
     folder = str(model_folder(shape, "float32"))
-    runs = tempfile.mkdtemp(dir=WORK)
+    runs = str(WORK / "runs")
     rl = {"steps": 10_000, "groups": PROMPTS, "group_size": GROUP_SIZE, "lr": 1e-5, "refill": 0.0}
     recipe = {"rl": rl, "save_every": 10_000, "concurrency": BATCH, **ours}
     settings = {"model": folder, "runs": runs, "recipe": recipe, "forced": {"prompts": prompts, "lengths": lengths}}
@@ -207,7 +207,7 @@ def reward_sides(folder: Path, seed: int, held_out: Any) -> Iterator[Side]:
     from ludus.programs.schedule import learning_rate
 
     recipe = {"rl": RL, "save_every": 10_000, "concurrency": 256, "seed": seed}
-    settings = {"model": str(folder), "runs": tempfile.mkdtemp(dir=WORK), "recipe": recipe, "env": held_out.name}
+    settings = {"model": str(folder), "runs": str(WORK / "runs"), "recipe": recipe, "env": held_out.name}
     yield Side(OURS, "ludus_rl.py", Path(sys.executable), settings)
     tasks = held_out.training_tasks(MOST_STEPS * RL["groups"], seed)
     config = {"per_device_train_batch_size": 256, "bf16": False}
