@@ -31,17 +31,27 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def sharp(tiny: Path) -> Path:
+def random_decoder() -> Callable[[DecoderConfig, float], Decoder]:
+    """Makes decoders whose matrices are normally distributed, of a standard deviation, and whose norms are 1."""
+
+    def make(config: DecoderConfig, std: float) -> Decoder:
+        decoder = Decoder(config)
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for parameter in decoder.parameters():
+                parameter.fill_(1.0)
+                if parameter.ndim > 1:
+                    parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
+        return decoder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def sharp(tiny: Path, random_decoder: Callable[[DecoderConfig, float], Decoder]) -> Path:
     """Random weights whose distributions are far from uniform and depend on every token before."""
-    decoder = Decoder(CONFIG)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in decoder.parameters():
-            parameter.fill_(1.0)
-            if parameter.ndim > 1:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.08)
     folder = tiny.parent / "sharp"
-    save_decoder(decoder, folder, tokenizer_from=tiny)
+    save_decoder(random_decoder(CONFIG, 0.08), folder, tokenizer_from=tiny)
     return folder
 
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from ludus.engine.torch.config import DecoderConfig, Experts
-from ludus.engine.torch.decoder import Decoder
 from ludus.engine.torch.folder import save_decoder
 from ludus.errors import UsageError
 from ludus.protocols import Datum, Loss, SampleRequest
@@ -23,16 +22,9 @@ PROMPT = list(range(40, 65))
 
 
 @pytest.fixture(scope="module")
-def mixture(tiny, tmp_path_factory):
-    decoder = Decoder(CONFIG)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in decoder.parameters():
-            parameter.fill_(1.0)
-            if parameter.ndim > 1:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.15)
+def mixture(tiny, random_decoder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "mixture"
-    save_decoder(decoder, folder, tokenizer_from=tiny)
+    save_decoder(random_decoder(CONFIG, 0.15), folder, tokenizer_from=tiny)
     return folder
 
 

@@ -133,7 +133,7 @@ class Recipe(Config):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of weights and activations; auto is what the model is stored in. Optimisers step float32 weights in any case."""
     recompute: bool = False
-    """Run layers again in the backward pass rather than keep what they computed: less memory, a third more time."""
+    """Run layers again in the backward pass rather than keep what they computed: less memory, more time."""
     threads: Positive | None = None
     """CPU threads of the engine; by default what does not collapse beside another busy process."""
     sinks: Names = ()

@@ -81,7 +81,7 @@ class ChatRenderer:
     def save_template(self, folder: Path) -> None:
         """Write the chat template into a model folder, with `keep_thinking` as its default.
 
-        Hugging Face's `apply_chat_template`, vLLM and this class then render as this renderer does, without being told.
+        Whoever renders that template then does so as this renderer does, without being told.
         """
         for name, source in ((TEMPLATE_FILE, self.template.source), (TOOL_TEMPLATE_FILE, self.template.tool_source)):
             if source is not None:

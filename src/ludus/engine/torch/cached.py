@@ -1,7 +1,8 @@
 """CachedAttention: attention of new tokens against their requests' cache slots.
 
-The new tokens of all requests, one for those that decode and many for arrivals, run in one forward. For attention alone
-they are grouped into boxes of similar shape; where a box's slots lie close together the cache is read in place.
+The new tokens of all requests, one for those that decode and many for arrivals, run in one forward. Where there are
+kernels they read the cache in place, for each token as far as it sees. For the others, tokens are grouped into boxes of
+similar shape, for attention alone; where a box's slots lie close together the cache is read in place.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ludus.engine.torch.cache import KVCache
+from ludus.engine.torch.kernels import Kernels
 
+RAGGED_TOKENS = 32
+"""Most new tokens of a request whose attention kernels compute one by one; of more, matrix products are faster."""
 MIN_OCCUPANCY = 0.5
 """Share of used slots in a range of the cache above which reading the whole range beats gathering."""
 
@@ -47,11 +51,16 @@ class _Box:
     """Of the new tokens in their sequences."""
 
 
-def arrange(spans: Sequence[Span]) -> list[list[int]]:
-    """Group spans of similar shape: indices into `spans`, by slot within a group. Packed order is the groups' order."""
+def arrange(spans: Sequence[Span], *, kernels: bool) -> list[list[int]]:
+    """Group spans of similar shape: indices into `spans`, by slot within a group. Packed order is the groups' order.
+
+    With kernels, all spans that are few tokens make one group, whatever their lengths.
+    """
     groups: dict[tuple[int, int], list[int]] = {}
     for index, span in enumerate(spans):
         shape = ((span.count - 1).bit_length(), max(7, (span.start + span.count - 1).bit_length()))
+        if kernels and span.count <= RAGGED_TOKENS:
+            shape = (0, 0)
         groups.setdefault(shape, []).append(index)
     return [sorted(groups[shape], key=lambda i: spans[i].slot) for shape in sorted(groups)]
 
@@ -64,29 +73,50 @@ class CachedAttention:
         groups: of spans, in packed order (see `arrange`).
         slots_T: cache slot of each packed token.
         positions_T: its position in its sequence.
+        kernels: read the cache for requests of few new tokens, where there are any.
     """
 
-    def __init__(self, cache: KVCache, groups: Sequence[Sequence[Span]], slots_T: Tensor, positions_T: Tensor) -> None:
-        self._cache = cache
-        self._places_N = cache.places(slots_T, positions_T)
+    def __init__(
+        self,
+        cache: KVCache,
+        groups: Sequence[Sequence[Span]],
+        slots_T: Tensor,
+        positions_T: Tensor,
+        kernels: Kernels | None = None,
+    ) -> None:
+        self._cache, self._kernels = cache, kernels
+        self._slots_T, self._positions_T = slots_T, positions_T
+        self._places_N = None if kernels else cache.places(slots_T, positions_T)
         self._windowed: dict[tuple[int, int], Tensor] = {}
-        self._boxes: list[_Box] = []
+        self._boxes: list[_Box | slice] = []
+        """Packed tokens that kernels attend to are a slice."""
         first = 0
         for group in groups:
-            self._boxes.append(_box(group, first, cache.keys[0]))
-            first = self._boxes[-1].last
+            last = first + sum(span.count for span in group)
+            ragged = kernels is not None and max(span.count for span in group) <= RAGGED_TOKENS
+            self._boxes.append(slice(first, last) if ragged else _box(group, first, cache.keys[0]))
+            first = last
 
     def attend(self, layer_index: int, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, window: int | None) -> Tensor:
-        self._cache.write(layer_index, self._places_N, k_TKD, v_TKD)
         keys, values = self._cache.keys[layer_index], self._cache.values[layer_index]
-        outputs = [
-            _attend(box, q_THD[box.first : box.last], keys, values, self._mask(i, window))
-            for i, box in enumerate(self._boxes)
-        ]
+        if self._kernels is not None:
+            self._kernels.store(keys, k_TKD, self._slots_T, self._positions_T)
+            self._kernels.store(values, v_TKD, self._slots_T, self._positions_T)
+        else:
+            assert self._places_N is not None  # made where there are no kernels
+            self._cache.write(layer_index, self._places_N, k_TKD, v_TKD)
+        outputs = []
+        for index, box in enumerate(self._boxes):
+            if isinstance(box, slice):
+                assert self._kernels is not None  # slices are for them
+                slots_T, positions_T = self._slots_T[box], self._positions_T[box]
+                outputs.append(self._kernels.attend(q_THD[box], keys, values, slots_T, positions_T, window))
+            else:
+                q = q_THD[box.first : box.last]
+                outputs.append(_attend(box, q, keys, values, self._mask(index, box, window)))
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
-    def _mask(self, index: int, window: int | None) -> Tensor:
-        box = self._boxes[index]
+    def _mask(self, index: int, box: _Box, window: int | None) -> Tensor:
         if window is None or window >= box.length:
             return box.mask
         if (index, window) not in self._windowed:

@@ -20,7 +20,10 @@ from ludus.engine.torch import rope
 from ludus.engine.torch.config import DecoderConfig
 from ludus.engine.torch.experts import MixtureOfExperts, Routing
 from ludus.engine.torch.flat import FlatParameters
+from ludus.engine.torch.kernels import Kernels
 from ludus.engine.torch.lora import Adapter
+from ludus.engine.torch.operators import Operators, TorchOperators
+from ludus.engine.torch.packed import PackedMatrix
 from ludus.engine.torch.projection import Projection
 
 
@@ -42,6 +45,7 @@ class _Pass:
     cos_T1D: Tensor
     sin_T1D: Tensor
     attention: Attention
+    operators: Operators
     adapted_T1: Tensor | None
     routing: Routing | None
 
@@ -63,6 +67,9 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.adapter: Adapter | None = None
+        self.kernels: Kernels | None = None
+        """Compute between matrix products, outside of training; None is PyTorch."""
+        self._packing = False
         self.projections: list[Projection] = []
         with torch.device("meta"):
             self.model = _Backbone(config, self.projections)
@@ -76,6 +83,7 @@ class Decoder(nn.Module):
             part.bind(self.flat)
         self.frequencies_D2, self._rope_scale = rope.frequencies(config, device)
         self._head_VD: Tensor | None = None
+        self._packed_head: PackedMatrix | None = None
 
     @property
     def device(self) -> torch.device:
@@ -103,6 +111,12 @@ class Decoder(nn.Module):
         for projection in self.projections:
             projection.added = adapter.of(projection)
 
+    def pack(self) -> None:
+        """From now on, outside of training, multiply with packed copies of the matrices: as much memory again."""
+        self._packing = True
+        for projection in self.projections:
+            projection.packing = True
+
     def forward(
         self,
         tokens_T: Tensor,
@@ -126,16 +140,21 @@ class Decoder(nn.Module):
         x_TD = F.embedding(tokens_T, self.model.embed_tokens.weight)
         cos, sin = self._rope(positions_T, x_TD.dtype)
         adapted = None if adapted_T is None else adapted_T[:, None].to(x_TD.dtype)
-        shared = _Pass(cos, sin, attention, adapted, routing)
+        operators = self.kernels if self.kernels and not torch.is_grad_enabled() else TorchOperators()
+        shared = _Pass(cos, sin, attention, operators, adapted, routing)
         for index, layer in enumerate(self.model.layers):
             x_TD = (
                 checkpoint(layer, x_TD, shared, index, use_reentrant=False) if recompute else layer(x_TD, shared, index)
             )
-        return self.model.norm(x_TD)  # type: ignore[no-any-return]
+        return _normed(x_TD, self.model.norm, operators)
 
     def logits(self, hidden_TD: Tensor) -> Tensor:
         """Float32 logits [T, V] for the token after each hidden state, never rounded to less."""
         weight_VD = self.head_weight
+        if self._packing and not torch.is_grad_enabled():
+            if self._packed_head is None:
+                self._packed_head = PackedMatrix(weight_VD.detach().float())
+            return self._packed_head.linear(hidden_TD.float())
         if weight_VD.dtype == torch.float32:
             return F.linear(hidden_TD, weight_VD)
         if torch.is_grad_enabled() and weight_VD.requires_grad:
@@ -147,7 +166,9 @@ class Decoder(nn.Module):
 
     def changed(self) -> None:
         """The parameters were changed: forget what was derived from them."""
-        self._head_VD = None
+        self._head_VD, self._packed_head = None, None
+        for projection in self.projections:
+            projection.changed()
         for module in self.modules():
             if isinstance(module, _SelfAttention):
                 module.changed()
@@ -185,11 +206,11 @@ class _Layer(nn.Module):
         self.post_attention_layernorm = _norm(config, config.hidden_size)
 
     def forward(self, x_TD: Tensor, shared: _Pass, index: int) -> Tensor:
-        x_TD = x_TD + self.self_attn(self.input_layernorm(x_TD), shared, index)
-        normed_TD = self.post_attention_layernorm(x_TD)
+        x_TD = x_TD + self.self_attn(_normed(x_TD, self.input_layernorm, shared.operators), shared, index)
+        normed_TD = _normed(x_TD, self.post_attention_layernorm, shared.operators)
         if isinstance(self.mlp, MixtureOfExperts):
             return x_TD + self.mlp(normed_TD, shared.routing)  # type: ignore[no-any-return]
-        return x_TD + self.mlp(normed_TD, shared.adapted_T1)  # type: ignore[no-any-return]
+        return x_TD + self.mlp(normed_TD, shared)  # type: ignore[no-any-return]
 
 
 class _SelfAttention(nn.Module):
@@ -216,9 +237,8 @@ class _SelfAttention(nn.Module):
         num_queries, num_keys = config.num_attention_heads, config.num_key_value_heads
         qkv = self.qkv(x_TD, shared.adapted_T1).view(-1, num_queries + 2 * num_keys, config.head_dim)
         qk, v = qkv[:, :-num_keys], qkv[:, -num_keys:]
-        if config.qk_norm:
-            qk = F.rms_norm(qk, (config.head_dim,), None, config.rms_norm_eps) * self._scale()
-        qk = _rotate(qk, shared.cos_T1D, shared.sin_T1D)
+        scale_HD = self._scale() if config.qk_norm else None
+        qk = shared.operators.rotate(qk, scale_HD, config.rms_norm_eps, shared.cos_T1D, shared.sin_T1D)
         out_THD = shared.attention.attend(index, qk[:, :num_queries], qk[:, num_queries:], v, config.window(index))
         return self.o(out_THD.flatten(1), shared.adapted_T1)
 
@@ -249,16 +269,15 @@ class _MLP(nn.Module):
         self.down = Projection(self, path, ("down_proj",))
         projections += (self.gate_up, self.down)
 
-    def forward(self, x_TD: Tensor, adapted_T1: Tensor | None) -> Tensor:
-        gate, up = self.gate_up(x_TD, adapted_T1).chunk(2, dim=-1)
-        return self.down(F.silu(gate) * up, adapted_T1)
+    def forward(self, x_TD: Tensor, shared: _Pass) -> Tensor:
+        return self.down(shared.operators.swiglu(self.gate_up(x_TD, shared.adapted_T1)), shared.adapted_T1)
 
 
 def _norm(config: DecoderConfig, size: int) -> nn.RMSNorm:
     return nn.RMSNorm(size, eps=config.rms_norm_eps)
 
 
-def _rotate(x_THD: Tensor, cos_T1D: Tensor, sin_T1D: Tensor) -> Tensor:
-    """Rotary positions on halves (Hugging Face's layout, not interleaved)."""
-    first, second = x_THD.chunk(2, dim=-1)
-    return torch.addcmul(x_THD * cos_T1D, torch.cat((second, first), dim=-1), sin_T1D)
+def _normed(x_TD: Tensor, norm: nn.RMSNorm, operators: Operators) -> Tensor:
+    eps = norm.eps
+    assert eps is not None  # always given
+    return operators.rms_norm(x_TD, norm.weight, eps)

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ludus.engine.torch.kernels import Kernels
 from ludus.types import Sampling
 
 
@@ -31,7 +32,9 @@ def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return z ^ (z >> np.uint64(31))
 
 
-def draw(logits_BV: Tensor, samplings: Sequence[Sampling], uniforms_B: Tensor) -> tuple[Tensor, Tensor]:
+def draw(
+    logits_BV: Tensor, samplings: Sequence[Sampling], uniforms_B: Tensor, kernels: Kernels | None = None
+) -> tuple[Tensor, Tensor]:
     """Tokens [B] and their log-probabilities [B] under the distribution drawn from.
 
     Temperature, then top-k, then top-p. Greedy requests take the most probable token; its log-probability is the one at
@@ -41,7 +44,10 @@ def draw(logits_BV: Tensor, samplings: Sequence[Sampling], uniforms_B: Tensor) -
         logits_BV: float32; overwritten.
         samplings: settings of each request.
         uniforms_B: from `uniforms`, on the device of the logits.
+        kernels: used where no request asks for top-k or top-p.
     """
+    if kernels is not None and not any(sampling.truncated for sampling in samplings):
+        return kernels.draw(logits_BV, [sampling.temperature for sampling in samplings], uniforms_B)
     device = logits_BV.device
     temperatures = [sampling.temperature or 1.0 for sampling in samplings]
     if any(temperature != 1.0 for temperature in temperatures):

@@ -18,7 +18,9 @@ import torch
 from ludus.engine.torch.cache import KVCache
 from ludus.engine.torch.device import find_device, find_dtype, free_bytes
 from ludus.engine.torch.folder import copy_tokenizer, load_decoder, save_decoder
+from ludus.engine.torch.kernels import load_kernels
 from ludus.engine.torch.lora import Adapter, LoraSettings, base_of, load_adapter
+from ludus.engine.torch.packed import can_pack
 from ludus.engine.torch.sampler import TorchSampler
 from ludus.engine.torch.trainer import TorchTrainer
 from ludus.engine.torch.weights import LiveWeights
@@ -84,6 +86,9 @@ class TorchEngine:
             adapter.initialise(seed)
             self.decoder.adapt(adapter)
         weights_N = self.decoder.flat.values_N
+        self.decoder.kernels = load_kernels(self.device, weights_N.dtype)
+        if can_pack(self.device):
+            self.decoder.pack()
         self._weights = LiveWeights(self.decoder)
         budget = free_bytes(self.device) // 4 if cache_bytes is None else cache_bytes
         cache = KVCache(self.decoder.config, self.device, weights_N.dtype, budget)

@@ -42,7 +42,7 @@ class Iteration:
 
     def __init__(self, weights: LiveWeights, cache: KVCache, work: Sequence[Work]) -> None:
         self._weights, self._cache = weights, cache
-        groups = arrange([span for _, span in work])
+        groups = arrange([span for _, span in work], kernels=weights.decoder.kernels is not None)
         self._groups = [[work[i][1] for i in group] for group in groups]
         self._packed = [work[i] for group in groups for i in group]
 
@@ -64,7 +64,7 @@ class Iteration:
                 last.append(len(tokens) - 1)
         decoder = self._weights.decoder
         packed = torch.tensor([tokens, positions, slots], device=decoder.device)
-        attention = CachedAttention(self._cache, self._groups, packed[2], packed[1])
+        attention = CachedAttention(self._cache, self._groups, packed[2], packed[1], decoder.kernels)
         routing = Routing() if decoder.config.experts else None
         hidden_TD = decoder(packed[0], packed[1], attention, adapted_T=self._adapted(), routing=routing)
         if routing is not None:
@@ -89,6 +89,7 @@ class Iteration:
             decoder.logits(hidden_BD),
             [job.request.sampling for job in jobs],
             torch.from_numpy(uniforms_B).to(decoder.device),
+            decoder.kernels,
         )
         logprobs: list[float] = logprobs_B.tolist()
         if not all(logprob > float("-inf") for logprob in logprobs):

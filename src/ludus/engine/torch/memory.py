@@ -1,7 +1,7 @@
 """What a model takes in memory, part by part, from its config alone: for `--dry-run`, and to refuse what can't fit.
 
 Weights, masters, gradients and moments are exact. Activations are what autograd keeps of one micro-batch, counted from
-the decoder's operators; measured amounts are 0.9 to 1.2 times as large, by how much attention pads.
+the decoder's operators; measured amounts are 1.0 to 1.3 times as large, by how much attention pads.
 """
 
 from __future__ import annotations

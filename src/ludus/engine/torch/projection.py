@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ludus.engine.torch.flat import FlatParameters
+from ludus.engine.torch.packed import PackedMatrix
 
 if TYPE_CHECKING:
     from ludus.engine.torch.lora import Added
@@ -31,6 +33,9 @@ class Projection:
         self.inputs = int(linears[0].in_features)  # type: ignore[arg-type]
         self.outputs = tuple(int(linear.out_features) for linear in linears)  # type: ignore[arg-type]
         self.added: Added | None = None
+        self.packing = False
+        """Whether to multiply with a packed copy, outside of training."""
+        self._packed: PackedMatrix | None = None
         self._has_bias = linears[0].bias is not None
 
     def groups(self) -> list[tuple[str, ...]]:
@@ -46,5 +51,14 @@ class Projection:
 
     def __call__(self, x_TD: Tensor, adapted_T1: Tensor | None) -> Tensor:
         """Outputs of all layers side by side, [T, sum of outputs]."""
-        y_TO = F.linear(x_TD, self._weight, self._bias)
+        if self.packing and not torch.is_grad_enabled():
+            if self._packed is None:
+                self._packed = PackedMatrix(self._weight)
+            y_TO = self._packed.linear(x_TD, self._bias)
+        else:
+            y_TO = F.linear(x_TD, self._weight, self._bias)
         return y_TO if self.added is None else y_TO + self.added(x_TD, adapted_T1)
+
+    def changed(self) -> None:
+        """The parameters were changed."""
+        self._packed = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ludus.renderers.formats.base import Call, Malformed, Tools, as_tool_calls
-from ludus.renderers.formats.framed import MESSAGE, START, Framed, split, unframed
+from ludus.renderers.formats.framed import MESSAGE, START, Framed, FramedFormat, split, unframed
 from ludus.renderers.formats.typed import typed
 from ludus.types import FinishReason, Message
 
@@ -22,19 +22,11 @@ _FORM = (
 )
 
 
-class Atem:
+class Atem(FramedFormat):
     """Messages to oneself are reasoning, and the first in a reply; then come calls, or the answer."""
 
     calls_style = "ATEM"
     thinking_style = "to=self"
-
-    def opened_by(self, prompt: str) -> bool:
-        """See `ReplyFormat`."""
-        return False
-
-    def without_empty_thinking(self, text: str) -> str:
-        """See `ReplyFormat`."""
-        return text
 
     def parse(
         self, text: str, *, opened: bool = False, tools: Tools = (), finish_reason: FinishReason = "stop"

@@ -19,6 +19,18 @@ class Framed:
     ended: bool
 
 
+class FramedFormat:
+    """What such formats share: reasoning is a message of its own, which no prompt opens and which is left out if empty."""
+
+    def opened_by(self, prompt: str) -> bool:
+        """See `ReplyFormat`."""
+        return False
+
+    def without_empty_thinking(self, text: str) -> str:
+        """See `ReplyFormat`."""
+        return text
+
+
 def split(text: str, end: str, marks: tuple[str, ...]) -> list[Framed]:
     """The messages of a reply.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ludus.renderers.formats.base import Call, Malformed, Tools, as_tool_calls, read_object
-from ludus.renderers.formats.framed import MESSAGE, START, Framed, split, unframed
+from ludus.renderers.formats.framed import MESSAGE, START, Framed, FramedFormat, split, unframed
 from ludus.types import FinishReason, Message
 
 _ANALYSIS, _END = f"<|channel|>analysis{MESSAGE}", "<|end|>"
@@ -18,19 +18,11 @@ _FORBIDDEN = re.compile(r"<\|channel\|>(?=(?:analysis|final)<\|message\|>)")
 _FORM = ' to=functions.TOOL<|channel|>commentary json<|message|>{"parameter": ...}<|call|>'
 
 
-class Harmony:
+class Harmony(FramedFormat):
     """Everything before the last message of a reply is reasoning; the last one is the answer or a call."""
 
     calls_style = "Harmony"
     thinking_style = "<|channel|>analysis"
-
-    def opened_by(self, prompt: str) -> bool:
-        """See `ReplyFormat`."""
-        return False
-
-    def without_empty_thinking(self, text: str) -> str:
-        """See `ReplyFormat`."""
-        return text
 
     def parse(
         self, text: str, *, opened: bool = False, tools: Tools = (), finish_reason: FinishReason = "stop"
