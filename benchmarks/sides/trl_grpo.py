@@ -65,6 +65,7 @@ def config(given):
         logging_strategy="no",
         save_strategy="no",
         disable_tqdm=True,
+        use_cpu=given.get("device", "cpu") == "cpu",
         **given["config"],
     )
 

@@ -25,7 +25,10 @@ def foreseen(found: DryRun) -> list[str]:
         "",
         f"{heading('memory')}  " + faint(f"{short(found.num_parameters)} parameters{share}"),
         *("  " + line for line in align(rows, right=[1])),
-        "  " + faint("beside it the sampler's cache, which takes up to a quarter of what is free"),
+        "  "
+        + faint(
+            "beside it the sampler's cache, up to a quarter of what is free, and on a CPU packed copies of matrices"
+        ),
         "",
         f"{heading('work')}  " + faint("if every reply is as long as it may be"),
         f"  a rollout  {found.rollout_tokens:,.0f} tokens, of them {found.prompt_tokens:,.0f} prompt",

@@ -20,8 +20,10 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("kernels.c")
-OPTIONS = "-O3 -march=native -std=gnu11 -fPIC -shared -fopenmp-simd -fno-math-errno -fno-trapping-math".split()
+OPTIONS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math")
 """Vectors, but no liberty with the order of sums or with NaN."""
+BEST_FIRST = (("-march=native", "-fopenmp"), ("-march=native", "-fopenmp-simd"), ("-fopenmp-simd",))
+"""More options, as far as the compiler has them; with OpenMP, kernels share PyTorch's threads."""
 SWITCH = "LUDUS_KERNELS"
 
 
@@ -34,12 +36,14 @@ def kernel_library(*defines: str) -> ctypes.CDLL | None:
     if compiler is None:
         log.warning("no C compiler (cc, gcc, clang) is installed: sampling takes PyTorch's operators, and is slower")
         return None
-    try:
-        return ctypes.CDLL(str(_compiled(compiler, [*OPTIONS, *(f"-D{name}" for name in defines)])))
-    except (OSError, subprocess.SubprocessError) as error:
-        said = (getattr(error, "stderr", None) or str(error)).strip()
-        log.warning(f"{compiler} could not compile {SOURCE.name}, so sampling is slower ({SWITCH}=off ends this): {said}")
-        return None
+    for more in BEST_FIRST:
+        options = [*OPTIONS, *more, *(f"-D{name}" for name in defines)]
+        try:
+            return ctypes.CDLL(str(_compiled(compiler, options)))
+        except (OSError, subprocess.SubprocessError) as error:
+            said = (getattr(error, "stderr", None) or str(error)).strip()
+    log.warning(f"{compiler} could not compile {SOURCE.name}; sampling is slower ({SWITCH}=off ends this line): {said}")
+    return None
 
 
 def _compiled(compiler: str, options: list[str]) -> Path:
@@ -52,7 +56,7 @@ def _compiled(compiler: str, options: list[str]) -> Path:
         try:
             command = [compiler, *options, "-o", unfinished, str(SOURCE), "-lm"]
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
-            os.replace(unfinished, library)
+            Path(unfinished).replace(library)
         finally:
             Path(unfinished).unlink(missing_ok=True)
     return library

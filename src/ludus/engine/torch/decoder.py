@@ -112,7 +112,7 @@ class Decoder(nn.Module):
             projection.added = adapter.of(projection)
 
     def pack(self) -> None:
-        """From now on, outside of training, multiply with packed copies of the matrices: as much memory again."""
+        """From now on multiply with packed copies of the matrices, where no gradient is wanted."""
         self._packing = True
         for projection in self.projections:
             projection.packing = True
@@ -164,11 +164,20 @@ class Decoder(nn.Module):
                 self._head_VD = weight_VD.detach().float()
         return F.linear(hidden_TD.float(), self._head_VD)
 
+    def unpack(self) -> None:
+        """Give back the packed copies' memory, until they are wanted again; those beneath an adapter stay, as they
+        never change."""
+        if self.adapter is None:
+            self._packed_head = None
+            for projection in self.projections:
+                projection.unpack()
+
     def changed(self) -> None:
-        """The parameters were changed: forget what was derived from them."""
-        self._head_VD, self._packed_head = None, None
-        for projection in self.projections:
-            projection.changed()
+        """What is trained was changed: forget what was derived from it."""
+        if self.adapter is not None:
+            return
+        self._head_VD = None
+        self.unpack()
         for module in self.modules():
             if isinstance(module, _SelfAttention):
                 module.changed()

@@ -16,10 +16,11 @@ from typing import Literal
 import torch
 
 from ludus.engine.torch.cache import KVCache
-from ludus.engine.torch.device import find_device, find_dtype, free_bytes
+from ludus.engine.torch.device import find_device, find_dtype, free_bytes, machine_bytes
 from ludus.engine.torch.folder import copy_tokenizer, load_decoder, save_decoder
 from ludus.engine.torch.kernels import load_kernels
 from ludus.engine.torch.lora import Adapter, LoraSettings, base_of, load_adapter
+from ludus.engine.torch.memory import packed_bytes
 from ludus.engine.torch.packed import can_pack
 from ludus.engine.torch.sampler import TorchSampler
 from ludus.engine.torch.trainer import TorchTrainer
@@ -31,6 +32,9 @@ from ludus.protocols import WeightsRef
 SMALL_MODEL = 50_000_000
 """Parameters up to which an operator gets one thread: it takes microseconds, less than it takes to wake a second one.
 The other cores then take a share of the batch each, in sampling as in training."""
+PACKED_SHARE = 8
+"""Packed copies of the matrices take at most one part in so many of the machine's memory. Not of what is free:
+whether a matrix is packed shows in last bits."""
 
 
 class TorchEngine:
@@ -87,7 +91,8 @@ class TorchEngine:
             self.decoder.adapt(adapter)
         weights_N = self.decoder.flat.values_N
         self.decoder.kernels = load_kernels(self.device, weights_N.dtype)
-        if can_pack(self.device):
+        copies = packed_bytes(self.decoder.config, weights_N.dtype)
+        if can_pack(self.device) and PACKED_SHARE * copies <= machine_bytes():
             self.decoder.pack()
         self._weights = LiveWeights(self.decoder)
         budget = free_bytes(self.device) // 4 if cache_bytes is None else cache_bytes

@@ -31,6 +31,9 @@ static inline float get(element x) { return x; }
 static inline element put(float x) { return x; }
 #endif
 
+/* Elements of an array, from which on a second thread pays for waking it. */
+#define WORTH_THREADS 65536
+
 /* Within 2 units in the last place for x <= 0; 0 below -87; NaN for NaN. A form that compilers turn into vectors. */
 static inline float exp_of(float x) {
     float clamped = x < -87.0f ? -87.0f : x;
@@ -54,6 +57,7 @@ static inline float exp_of(float x) {
 /* out = x / rms(x) * weight, over rows of `size`. */
 void rms_norm(element *out, const element *x, int64_t stride, const element *weight, int64_t rows, int64_t size,
               float eps) {
+#pragma omp parallel for if (rows * size > WORTH_THREADS)
     for (int64_t row = 0; row < rows; row++) {
         const element *from = x + row * stride;
         element *to = out + row * size;
@@ -67,6 +71,7 @@ void rms_norm(element *out, const element *x, int64_t stride, const element *wei
 
 /* out = silu(gate) * up, for rows that hold `size` gates and then as many ups. */
 void swiglu(element *out, const element *gate_up, int64_t rows, int64_t size) {
+#pragma omp parallel for if (rows * size > WORTH_THREADS)
     for (int64_t row = 0; row < rows; row++) {
         const element *gate = gate_up + row * 2 * size, *up = gate + size;
         for (int64_t i = 0; i < size; i++) {
@@ -156,13 +161,19 @@ static inline void attend_group(element *out, const element *queries, const elem
 void attend(element *out, const element *queries, int64_t stride, const element *keys, const element *values,
             const int64_t *slots, const int64_t *positions, int64_t rows, int64_t query_heads, int64_t key_heads,
             int64_t length, int64_t size, int64_t window, float scale) {
-    int64_t group = query_heads / key_heads, longest = 0;
-    for (int64_t row = 0; row < rows; row++) longest = positions[row] >= longest ? positions[row] + 1 : longest;
-    float *query = malloc((size_t)(group * (2 * size + longest)) * sizeof(float));
-    float *sum = query + group * size, *scores = sum + group * size;
+    int64_t group = query_heads / key_heads, longest = 0, all = 0;
     for (int64_t row = 0; row < rows; row++) {
-        int64_t last = positions[row], first = window && last >= window ? last - window + 1 : 0;
-        for (int64_t head = 0; head < key_heads; head++) {
+        longest = positions[row] >= longest ? positions[row] + 1 : longest;
+        all += positions[row] + 1;
+    }
+#pragma omp parallel if (rows * key_heads > 1 && all * query_heads * size > WORTH_THREADS)
+    {
+        float *query = malloc((size_t)(group * (2 * size + longest)) * sizeof(float));
+        float *sum = query + group * size, *scores = sum + group * size;
+#pragma omp for schedule(dynamic, 4)
+        for (int64_t item = 0; item < rows * key_heads; item++) {
+            int64_t row = item / key_heads, head = item % key_heads;
+            int64_t last = positions[row], first = window && last >= window ? last - window + 1 : 0;
             int64_t start = (slots[row] * key_heads + head) * length * size;
             const element *from = queries + row * stride + head * group * size;
             element *to = out + (row * query_heads + head * group) * size;
@@ -173,8 +184,8 @@ void attend(element *out, const element *queries, int64_t stride, const element 
             else ATTEND(size);
 #undef ATTEND
         }
+        free(query);
     }
-    free(query);
 }
 
 #define BLOCK 256
@@ -184,9 +195,11 @@ void attend(element *out, const element *queries, int64_t stride, const element 
 void draw(int64_t *tokens, float *logprobs, float *logits, const float *temperatures, const float *uniforms,
           int64_t rows, int64_t size) {
     int64_t blocks = (size + BLOCK - 1) / BLOCK;
-    float *sums = malloc((size_t)blocks * sizeof(float));
+    float *all_sums = malloc((size_t)(rows * blocks) * sizeof(float));
+#pragma omp parallel for if (rows > 1 && rows * size > WORTH_THREADS)
     for (int64_t row = 0; row < rows; row++) {
         float *x = logits + row * size, most = x[0], inverse = temperatures[row] > 0 ? 1.0f / temperatures[row] : 1.0f;
+        float *sums = all_sums + row * blocks;
 #pragma omp simd reduction(max : most)
         for (int64_t i = 1; i < size; i++) most = x[i] > most ? x[i] : most;
         int64_t token = 0;
@@ -225,5 +238,5 @@ void draw(int64_t *tokens, float *logprobs, float *logits, const float *temperat
         tokens[row] = token;
         if (!(total > 0)) logprobs[row] = NAN;
     }
-    free(sums);
+    free(all_sums);
 }

@@ -109,6 +109,12 @@ def memory(
     )
 
 
+def packed_bytes(config: DecoderConfig, dtype: torch.dtype) -> int:
+    """Of copies in the layout of the CPU's matrix products, see `packed.py`; that of the head is in float32."""
+    head = config.vocab_size * config.hidden_size
+    return (active_parameters(config) - head) * dtype.itemsize + head * FLOAT32
+
+
 def _activations(config: DecoderConfig, dtype: torch.dtype, lora: LoraSettings | None, recompute: bool) -> float:
     """Bytes that autograd keeps for a token."""
     size, inner = config.hidden_size, config.intermediate_size

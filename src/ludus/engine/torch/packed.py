@@ -14,7 +14,8 @@ ROWS = 64
 
 def can_pack(device: torch.device) -> bool:
     """Whether this build of PyTorch has such products, for this device."""
-    return device.type == "cpu" and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return device.type == "cpu" and available and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 class PackedMatrix:

@@ -59,6 +59,6 @@ class Projection:
             y_TO = F.linear(x_TD, self._weight, self._bias)
         return y_TO if self.added is None else y_TO + self.added(x_TD, adapted_T1)
 
-    def changed(self) -> None:
-        """The parameters were changed."""
+    def unpack(self) -> None:
+        """Forget the packed copy."""
         self._packed = None

@@ -159,6 +159,7 @@ class TorchTrainer:
 
     def _forward_backward(self, data: Sequence[Datum], loss_fn: LossFn, loss: Loss) -> TrainResult:
         wanted = [predictions(datum, weighted=True) for datum in data]
+        self._weights.decoder.unpack()
         self._moments()  # the gradient buffer must exist before the first backward
         total, sums = 0.0, dict[str, float]()
         logprobs: list[NDArray[np.float32]] = [EMPTY] * len(data)
