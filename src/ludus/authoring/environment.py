@@ -6,9 +6,12 @@ environment says after each reply), `run` (any agent at all, even a foreign fram
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from ludus.authoring import tools as tools_module
@@ -79,6 +82,12 @@ class Environment:
         """The problems of a split: a list or a generator, the same each time it is called."""
         raise NotImplementedError(f"{type(self).__name__} must define tasks(self, split)")
 
+    async def open(self) -> None:
+        """Start what rollouts share, such as a server: in each process that plays some, before the first."""
+
+    async def close(self) -> None:
+        """Stop it, after the last, also where `open` raised half-way."""
+
     async def setup(self, ctx: Context) -> None:
         """Prepare one rollout, e.g. `ctx.state`. Always followed by `teardown`."""
 
@@ -121,6 +130,27 @@ class Environment:
         return None
 
     # --- what programs read ---------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Open for as long as anybody is inside."""
+        users = self.__dict__.setdefault("_users", _Users())
+        async with users.changing:
+            users.count += 1
+            if users.count == 1:
+                try:
+                    await self.open()
+                except BaseException:
+                    users.count -= 1
+                    await self.close()
+                    raise
+        try:
+            yield
+        finally:
+            async with users.changing:
+                users.count -= 1
+                if users.count == 0:
+                    await self.close()
 
     def opening(self, task: Task) -> list[Message]:
         """The conversation before the first reply."""
@@ -174,6 +204,14 @@ class Environment:
             marked = [(method, mark_of(method)) for method in methods if mark_of(method) is not None]
             self.__dict__["_marked_methods"] = marked
         return marked
+
+
+@dataclass
+class _Users:
+    """Who is inside an environment that is open, and a lock on coming and going."""
+
+    count: int = 0
+    changing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 def as_messages(answer: Answer) -> list[Message]:

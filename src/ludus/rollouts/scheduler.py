@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from ludus.authoring.environment import Environment
@@ -80,20 +81,26 @@ class Scheduler:
     stopping: bool = False
     """Set to start nothing new; what runs is finished."""
     _gateway: Gateway = field(init=False)
+    _open: AsyncExitStack = field(init=False)
     _pool: WorkerPool | None = None
 
     async def __aenter__(self) -> Scheduler:
-        self._gateway = Gateway()
-        self.lag.start()
-        if self.plan.workers:
-            await self._start_workers()
+        async with AsyncExitStack() as stack:
+            self._gateway = Gateway()
+            stack.push_async_callback(self._gateway.close)
+            if self.plan.workers:
+                await self._start_workers()
+            if self._pool is not None:
+                stack.push_async_callback(self._pool.close)
+            else:
+                await stack.enter_async_context(self.env.opened())
+            self.lag.start()
+            stack.push_async_callback(self.lag.stop)
+            self._open = stack.pop_all()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self.lag.stop()
-        if self._pool is not None:
-            await self._pool.close()
-        await self._gateway.close()
+        await self._open.aclose()
 
     async def groups(self, tasks: Iterable[tuple[Task, int]], size: int) -> AsyncIterator[Group]:
         """Run a group of `size` rollouts for each (task, visit), and yield groups as they finish (in deterministic

@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -105,17 +106,25 @@ class RemoteModel:
 async def serve(descriptor: int) -> None:
     """Build the environment, then run what is asked for until the scheduler is gone."""
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=descriptor))
-    line, running = Line(writer), set[asyncio.Task[None]]()
+    line = Line(writer)
     first = await frames.receive(reader, ToWorker)
     if not isinstance(first, Build):
         return
-    try:
-        env = load_environment(first.environment.id, first.environment.options)
-    except BaseException as error:  # noqa: BLE001 - told to the scheduler, which falls back
-        frames.send(writer, Ready(f"{type(error).__name__}: {error}"))
-        await writer.drain()
-        return
-    frames.send(writer, Ready())
+    async with AsyncExitStack() as stack:
+        try:
+            env = load_environment(first.environment.id, first.environment.options)
+            await stack.enter_async_context(env.opened())
+        except BaseException as error:  # noqa: BLE001 - told to the scheduler, which falls back
+            frames.send(writer, Ready(f"{type(error).__name__}: {error}"))
+            await writer.drain()
+            return
+        frames.send(writer, Ready())
+        await _follow(env, reader, line)
+
+
+async def _follow(env: Environment, reader: asyncio.StreamReader, line: Line) -> None:
+    """Play what is asked for."""
+    running = set[asyncio.Task[None]]()
     while (frame := await frames.receive(reader, ToWorker)) is not None:
         if isinstance(frame, Play):
             task = asyncio.create_task(_play(env, frame, line))

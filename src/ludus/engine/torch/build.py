@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -32,30 +33,37 @@ def kernel_library(*defines: str) -> ctypes.CDLL | None:
     """The compiled kernels, or None, said once in the log, where they can't be had."""
     if os.environ.get(SWITCH, "on") == "off":
         return None
-    compiler = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), None)
-    if compiler is None:
+    compiler = shlex.split(os.environ.get("CC", "")) or [*filter(shutil.which, ("cc", "gcc", "clang"))][:1]
+    if not compiler:
         log.warning("no C compiler (cc, gcc, clang) is installed: sampling takes PyTorch's operators, and is slower")
         return None
     for more in BEST_FIRST:
         options = [*OPTIONS, *more, *(f"-D{name}" for name in defines)]
         try:
-            return ctypes.CDLL(str(_compiled(compiler, options)))
+            return ctypes.CDLL(str(_compiled([*compiler, *options])))
         except (OSError, subprocess.SubprocessError) as error:
             said = (getattr(error, "stderr", None) or str(error)).strip()
-    log.warning(f"{compiler} could not compile {SOURCE.name}; sampling is slower ({SWITCH}=off ends this line): {said}")
+    log.warning(
+        f"{compiler[0]} could not compile {SOURCE.name}; sampling is slower ({SWITCH}=off ends this line): {said}"
+    )
     return None
 
 
-def _compiled(compiler: str, options: list[str]) -> Path:
+def _compiled(command: list[str]) -> Path:
     source = SOURCE.read_bytes()
-    name = hashlib.sha256(b"\0".join([source, " ".join([compiler, *options]).encode(), _processor()])).hexdigest()[:20]
+    name = hashlib.sha256(b"\0".join([source, " ".join(command).encode(), _processor()])).hexdigest()[:20]
     library = _folder() / f"kernels-{name}.so"
     if not library.exists():
         handle, unfinished = tempfile.mkstemp(".so", "kernels-", library.parent)
         os.close(handle)
         try:
-            command = [compiler, *options, "-o", unfinished, str(SOURCE), "-lm"]
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+            subprocess.run(
+                [*command, "-o", unfinished, str(SOURCE), "-lm"],
+                check=True,
+                capture_output=True,
+                text=True,
+                timeout=120,
+            )
             Path(unfinished).replace(library)
         finally:
             Path(unfinished).unlink(missing_ok=True)
