@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.side import own_cpu_s
+
 BUSY_CORES = 0.15
 """Cores kept busy by others, above which nothing is measured unless asked to."""
 
@@ -32,12 +34,12 @@ class Load:
     """Who else was busy: cores that other processes kept busy on average, since this was made."""
 
     def __init__(self) -> None:
-        self._began, self._busy, self._own = time.perf_counter(), _busy_s(), _own_s()
+        self._began, self._busy, self._own = time.perf_counter(), _busy_s(), own_cpu_s()
 
     def others(self) -> float:
         """Cores."""
         seconds = max(1e-9, time.perf_counter() - self._began)
-        return max(0.0, (_busy_s() - self._busy) - (_own_s() - self._own)) / seconds
+        return max(0.0, (_busy_s() - self._busy) - (own_cpu_s() - self._own)) / seconds
 
 
 def busy_now(seconds: float = 2.0) -> float:
@@ -51,9 +53,3 @@ def _busy_s() -> float:
     """CPU seconds that all processes have had, from user to softirq; stolen time counts as busy."""
     user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
-
-
-def _own_s() -> float:
-    from benchmarks.side import tree_cpu_s
-
-    return tree_cpu_s(os.getpid())

@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.side import LAST_LINES, ROOT, WORK, Answer, SideFailed, end_group, tree_cpu_s
+from benchmarks.side import LAST_LINES, ROOT, WORK, Answer, SideFailed, ending, tree_cpu_s
 
 READY_S = 300.0
 
@@ -77,15 +77,15 @@ class Server:
 
     def close(self) -> None:
         """End it and its processes."""
-        try:
-            os.killpg(self._process.pid, signal.SIGTERM)
-            self._process.wait(20)
-        except ProcessLookupError:
-            pass
-        except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        end_group(self._process.pid)
+        with ending(self._process.pid):
+            try:
+                os.killpg(self._process.pid, signal.SIGTERM)
+                self._process.wait(20)
+            except ProcessLookupError:
+                pass
+            except subprocess.TimeoutExpired:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
 
     def __enter__(self) -> Server:
         return self

@@ -12,7 +12,8 @@ import signal
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -81,13 +82,13 @@ class Side:
     def close(self) -> None:
         """End it, and what it leaves behind: vLLM's engine outlives the process that started it."""
         assert self._process.stdin is not None  # it is a pipe
-        self._process.stdin.close()
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        end_group(self._process.pid)
+        with ending(self._process.pid):
+            self._process.stdin.close()
+            try:
+                self._process.wait(20)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
 
     def __enter__(self) -> Side:
         return self
@@ -139,12 +140,31 @@ def median(answers: Sequence[Answer], figure: Callable[[Answer], float]) -> floa
     return statistics.median(figure(answer) for answer in answers)
 
 
-def end_group(group: int) -> None:
-    """Kill what is left of a process group."""
+_orphans_s = 0.0
+"""CPU seconds of processes that a side left behind: they are nobody's children any more."""
+
+
+@contextmanager
+def ending(group: int) -> Iterator[None]:
+    """Around the end of a process and its group; what is left of the group is killed."""
+    global _orphans_s
+    spent, waited = tree_cpu_s(group), _waited_s()
+    yield
     try:
         os.killpg(group, signal.SIGKILL)
     except ProcessLookupError:
         pass
+    _orphans_s += max(0.0, spent - (_waited_s() - waited))
+
+
+def own_cpu_s() -> float:
+    """CPU seconds of this process and all that it started, ended ones and their orphans included."""
+    return tree_cpu_s(os.getpid()) + _orphans_s
+
+
+def _waited_s() -> float:
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def tree_cpu_s(pid: int) -> float:

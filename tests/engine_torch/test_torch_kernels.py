@@ -111,6 +111,13 @@ def test_attention_reads_each_slot_as_far_as_it_sees(kernels, heads, size, windo
         close(found[row], expected[0, :, 0].to(kernels.dtype))
 
 
+def test_logits_are_not_rounded(kernels):
+    hidden, weight = random((2, 70), kernels.dtype), random((501, 70), kernels.dtype, 1)
+    found, expected = kernels.logits(hidden, weight), hidden.double() @ weight.double().T
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
+
+
 def test_more_rows_than_a_thread_takes(kernels):
     """Threads share the rows; nothing is computed twice or left out."""
     cached = [random((200, 2, 130, 64), kernels.dtype, seed) for seed in (1, 2)]

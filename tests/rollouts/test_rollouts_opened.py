@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from pathlib import Path
 
 import pytest
 from playground import Says, Small, run
@@ -110,3 +111,21 @@ async def test_a_worker_that_cannot_open_says_why(tmp_path):
     env = load_environment(str(tmp_path / "shared.py"), {"diary": str(tmp_path / "diary"), "fails": True})
     with pytest.raises(UsageError, match="the port is taken"):
         await run(env, workers=1)
+
+
+async def test_what_a_worker_started_ends_with_it(tmp_path):
+    started = """
+    async def open(self):
+        import subprocess, sys
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        self.diary.write_text(str(child.pid))
+
+    async def close(self):
+        pass
+"""
+    (tmp_path / "shared.py").write_text(FILE + started)
+    env = load_environment(str(tmp_path / "shared.py"), {"diary": str(tmp_path / "diary")})
+    await run(env, workers=1)
+    process = int((tmp_path / "diary").read_text().split("score")[0])
+    while Path(f"/proc/{process}").exists() and "Z" not in Path(f"/proc/{process}/stat").read_text().split()[2]:
+        await asyncio.sleep(0.01)

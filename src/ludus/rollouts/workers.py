@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
+import signal
 import socket
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +31,8 @@ log = logging.getLogger(__name__)
 
 GRACE_S = 10.0
 """Beyond a rollout's own limit, after which its worker is killed."""
+CLOSING_S = 10.0
+"""For an idle worker to close its environment in."""
 
 
 class WorkerDied(Exception):
@@ -187,11 +192,16 @@ class WorkerPool:
             frames.send(worker.writer, answer)
 
     async def _end(self, worker: Worker) -> None:
+        """An idle worker closes its environment first; whatever any of them started ends with it."""
+        idle = not worker.retired and not worker.jobs
         worker.retired = True
         await cancel_all(worker.asks)
         worker.writer.close()
-        if worker.process.returncode is None:
-            worker.process.kill()
+        if idle:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(worker.process.wait(), CLOSING_S)
+        with suppress(ProcessLookupError):
+            os.killpg(worker.process.pid, signal.SIGKILL)  # it leads a session of its own
         await worker.process.wait()
         if worker.reading is not None:
             await worker.reading

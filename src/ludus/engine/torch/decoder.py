@@ -20,7 +20,7 @@ from ludus.engine.torch import rope
 from ludus.engine.torch.config import DecoderConfig
 from ludus.engine.torch.experts import MixtureOfExperts, Routing
 from ludus.engine.torch.flat import FlatParameters
-from ludus.engine.torch.kernels import Kernels
+from ludus.engine.torch.kernels import FEW_ROWS, Kernels
 from ludus.engine.torch.lora import Adapter
 from ludus.engine.torch.operators import Operators, TorchOperators
 from ludus.engine.torch.packed import PackedMatrix
@@ -151,7 +151,10 @@ class Decoder(nn.Module):
     def logits(self, hidden_TD: Tensor) -> Tensor:
         """Float32 logits [T, V] for the token after each hidden state, never rounded to less."""
         weight_VD = self.head_weight
-        if self._packing and not torch.is_grad_enabled():
+        sampling = not torch.is_grad_enabled()
+        if self.kernels and sampling and len(hidden_TD) <= FEW_ROWS and weight_VD.dtype != torch.float32:
+            return self.kernels.logits(hidden_TD, weight_VD)
+        if self._packing and sampling:
             if self._packed_head is None:
                 self._packed_head = PackedMatrix(weight_VD.detach().float())
             return self._packed_head.linear(hidden_TD.float())

@@ -188,6 +188,21 @@ void attend(element *out, const element *queries, int64_t stride, const element 
     }
 }
 
+/* The output head, out = x * weight', of a few rows: each row of the weight is read once, in its own type, which takes
+   half the time of reading a float32 copy of it. Nothing is rounded: x and out are float32. */
+void logits(float *out, const float *x, const element *weight, int64_t rows, int64_t outputs, int64_t size) {
+#pragma omp parallel for if (outputs * size > WORTH_THREADS)
+    for (int64_t o = 0; o < outputs; o++)
+        for (int64_t row = 0; row < rows; row++) {
+            const float *from = x + row * size;
+            const element *with = weight + o * size;
+            float dot = 0;
+#pragma omp simd reduction(+ : dot)
+            for (int64_t i = 0; i < size; i++) dot += from[i] * get(with[i]);
+            out[row * outputs + o] = dot;
+        }
+}
+
 #define BLOCK 256
 
 /* One token a row by inverse CDF, and its log-probability, at the row's temperature; the most probable one, with its

@@ -21,8 +21,11 @@ _ARGUMENTS = {
     "rotate": (_P, _P, _I, _P, _F, _P, _P, _I, _I, _I),
     "store": (_P, _P, _I, _P, _P, _I, _I, _I, _I),
     "attend": (_P, _P, _I, _P, _P, _P, _P, _I, _I, _I, _I, _I, _I, _F),
+    "logits": (_P, _P, _P, _I, _I, _I),
     "draw": (_P, _P, _P, _P, _P, _I, _I),
 }
+FEW_ROWS = 2
+"""Hidden states up to which `logits` beats a matrix product."""
 DEFINES: dict[torch.dtype, tuple[str, ...]] = {torch.float32: (), torch.bfloat16: ("BF16",)}
 
 
@@ -103,6 +106,14 @@ class Kernels:
             slots_T.data_ptr(), positions_T.data_ptr(), rows, num_queries, *keys.shape[1:], window or 0, size**-0.5,
         )  # fmt: skip
         return out_THD
+
+    def logits(self, hidden_TD: Tensor, weight_VD: Tensor) -> Tensor:
+        """Products in float32 with a head of the kernels' type, for at most FEW_ROWS states."""
+        rows, size = hidden_TD.shape
+        x_TD = self._rows(hidden_TD).float().contiguous()
+        out_TV = torch.empty(rows, len(weight_VD))
+        self._library.logits(out_TV.data_ptr(), x_TD.data_ptr(), weight_VD.data_ptr(), rows, len(weight_VD), size)
+        return out_TV
 
     def draw(self, logits_BV: Tensor, temperatures: Sequence[float], uniforms_B: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens and log-probabilities, [B] each, by inverse CDF; greedy ones at a temperature of 0.
