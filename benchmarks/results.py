@@ -68,6 +68,10 @@ def save(name: str, section: Section, machine: Mapping[str, Any], others: float)
     about = {"machine": dict(machine), "date": time.strftime("%Y-%m-%d"), "other_busy_cores": round(others, 2)}
     known[name] = about | plain(section)
     JSON.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    _write_page(known)
+
+
+def _write_page(known: Mapping[str, Any]) -> None:
     page = PAGE.read_text(encoding="utf-8")
     for section_name, values in known.items():
         page = _between_markers(page, section_name, "\n".join(markdown(section_name, values)))
@@ -89,8 +93,9 @@ def markdown(name: str, values: Mapping[str, Any]) -> Iterator[str]:
     """Lines of a section."""
     machine = values["machine"]
     versions = ", ".join(f"{package} {version}" for package, version in sorted(values["versions"].items()))
-    yield f"`python -m benchmarks.run {name}` on {values['date']}: {machine['processor']}, {machine['cores']} cores, "
-    yield f"{machine['memory_gib']} GiB, Python {machine['python']}; {versions}. Other processes kept "
+    python = f"Python {machine['python']}{'; ' if versions else ''}{versions}"
+    yield f"`python -m benchmarks.run {name}` on {values['date']}: {machine['processor']}, {machine['cores']} cores,"
+    yield f"{machine['memory_gib']} GiB, {python}. Other processes kept"
     yield f"{values['other_busy_cores']} cores busy meanwhile.\n"
     for table in values["tables"]:
         yield f"### {table['title']}\n\n{table['note']}\n" if table["note"] else f"### {table['title']}\n"
@@ -139,11 +144,11 @@ def _shown(cell: Any) -> str:
 
 
 def _met(ratio: float, target: float | None) -> str:
-    return "" if target is None else f"{_mark(ratio >= target)} {target:g}"
+    return "" if target is None else f"{_mark(ratio >= target)}: {target:g}"
 
 
 def _mark(met: bool) -> str:
-    return "met:" if met else "**missed**:"
+    return "met" if met else "**missed**"
 
 
 def _rounded(value: Any) -> Any:
