@@ -34,7 +34,7 @@ class Case:
 CASES = (
     Case("4x256", "float32", (8, 64), 128, 4),
     Case("4x256", "bfloat16", (8, 64), 128, 4),
-    Case("0.5B", "bfloat16", (4, 16), 8, 1),
+    Case("0.5B", "bfloat16", (4, 16), 8, 2),
 )
 QUICK = (Case("4x256", "bfloat16", (8, 64), 128, 2),)
 REQUESTS = (1, 32, 128)
@@ -90,8 +90,7 @@ def measure_rates(sides: Sequence[Server | Side], case: Case, count: int) -> dic
         batch = [next(work) for _ in range(count)]
         return side.ask(prompts=batch, max_tokens=case.reply_tokens)
 
-    warm_up = 1 if case.rounds > 1 or count == 1 else 0
-    answers = alternate(sides, case.rounds, ask, warm_up=warm_up)
+    answers = alternate(sides, case.rounds, ask, warm_up=1)
     return {name: [median(given, _rate), median(given, _cpu_ms)] for name, given in answers.items()}
 
 

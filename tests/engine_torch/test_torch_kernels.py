@@ -227,7 +227,7 @@ async def test_an_engine_with_kernels_samples_as_one_without(name, tiny, random_
     targets = ("q_proj", "o_proj") if config.experts else ("q_proj", "down_proj")
     for used in (True, False):
         engine = make_engine(tmp_path / "model", lora=LoraSettings(rank=2, targets=targets), threads=2)
-        engine.decoder.kernels = loaded() if used else None
+        engine.decoder.accelerate(loaded() if used else None, packing=used)
         results.append([await replies(engine, weights) for weights in ("current", "base")])
     for with_kernels, without in zip(*results, strict=True):
         for found, expected in zip(with_kernels, without, strict=True):

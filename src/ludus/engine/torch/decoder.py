@@ -20,10 +20,10 @@ from ludus.engine.torch import rope
 from ludus.engine.torch.config import DecoderConfig
 from ludus.engine.torch.experts import MixtureOfExperts, Routing
 from ludus.engine.torch.flat import FlatParameters
-from ludus.engine.torch.kernels import FEW_ROWS, Kernels
+from ludus.engine.torch.kernels import Kernels
 from ludus.engine.torch.lora import Adapter
 from ludus.engine.torch.operators import Operators, TorchOperators
-from ludus.engine.torch.packed import PackedMatrix
+from ludus.engine.torch.output import OutputProjection
 from ludus.engine.torch.projection import Projection
 
 
@@ -68,8 +68,7 @@ class Decoder(nn.Module):
         self.config = config
         self.adapter: Adapter | None = None
         self.kernels: Kernels | None = None
-        """Compute between matrix products, outside of training; None is PyTorch."""
-        self._packing = False
+        """See `accelerate`."""
         self.projections: list[Projection] = []
         with torch.device("meta"):
             self.model = _Backbone(config, self.projections)
@@ -82,8 +81,7 @@ class Decoder(nn.Module):
         for part in joined:
             part.bind(self.flat)
         self.frequencies_D2, self._rope_scale = rope.frequencies(config, device)
-        self._head_VD: Tensor | None = None
-        self._packed_head: PackedMatrix | None = None
+        self._output = OutputProjection(self.head_weight)
 
     @property
     def device(self) -> torch.device:
@@ -111,11 +109,24 @@ class Decoder(nn.Module):
         for projection in self.projections:
             projection.added = adapter.of(projection)
 
-    def pack(self) -> None:
-        """From now on multiply with packed copies of the matrices, where no gradient is wanted."""
-        self._packing = True
+    def accelerate(self, kernels: Kernels | None, *, packing: bool) -> None:
+        """From now on, where no gradient is wanted, compute faster.
+
+        Args:
+            kernels: in the place of PyTorch's operators between matrix products.
+            packing: multiply with packed copies of the matrices.
+        """
+        self.kernels = self._output.kernels = kernels
+        self._output.packing = packing
         for projection in self.projections:
-            projection.packing = True
+            projection.packing = packing
+
+    def pack(self) -> None:
+        """Make the packed copies now, rather than at the first use, which would be slow."""
+        if self._output.packing:
+            self._output.pack()
+            for projection in self.projections:
+                projection.pack()
 
     def forward(
         self,
@@ -150,28 +161,13 @@ class Decoder(nn.Module):
 
     def logits(self, hidden_TD: Tensor) -> Tensor:
         """Float32 logits [T, V] for the token after each hidden state, never rounded to less."""
-        weight_VD = self.head_weight
-        sampling = not torch.is_grad_enabled()
-        if self.kernels and sampling and len(hidden_TD) <= FEW_ROWS and weight_VD.dtype != torch.float32:
-            return self.kernels.logits(hidden_TD, weight_VD)
-        if self._packing and sampling:
-            if self._packed_head is None:
-                self._packed_head = PackedMatrix(weight_VD.detach().float())
-            return self._packed_head.linear(hidden_TD.float())
-        if weight_VD.dtype == torch.float32:
-            return F.linear(hidden_TD, weight_VD)
-        if torch.is_grad_enabled() and weight_VD.requires_grad:
-            return F.linear(hidden_TD.float(), weight_VD.float())
-        if self._head_VD is None:
-            with torch.inference_mode(False):  # training behind an adapter differentiates through it, too
-                self._head_VD = weight_VD.detach().float()
-        return F.linear(hidden_TD.float(), self._head_VD)
+        return self._output.logits(hidden_TD)
 
     def unpack(self) -> None:
         """Give back the packed copies' memory, until they are wanted again; those beneath an adapter stay, as they
         never change."""
         if self.adapter is None:
-            self._packed_head = None
+            self._output.unpack()
             for projection in self.projections:
                 projection.unpack()
 
@@ -179,7 +175,7 @@ class Decoder(nn.Module):
         """What is trained was changed: forget what was derived from it."""
         if self.adapter is not None:
             return
-        self._head_VD = None
+        self._output.changed()
         self.unpack()
         for module in self.modules():
             if isinstance(module, _SelfAttention):

@@ -90,10 +90,9 @@ class TorchEngine:
             adapter.initialise(seed)
             self.decoder.adapt(adapter)
         weights_N = self.decoder.flat.values_N
-        self.decoder.kernels = load_kernels(self.device, weights_N.dtype)
         copies = packed_bytes(self.decoder.config, weights_N.dtype)
-        if can_pack(self.device) and PACKED_SHARE * copies <= machine_bytes():
-            self.decoder.pack()
+        packing = can_pack(self.device) and PACKED_SHARE * copies <= machine_bytes()
+        self.decoder.accelerate(load_kernels(self.device, weights_N.dtype), packing=packing)
         self._weights = LiveWeights(self.decoder)
         budget = free_bytes(self.device) // 4 if cache_bytes is None else cache_bytes
         cache = KVCache(self.decoder.config, self.device, weights_N.dtype, budget)
@@ -110,6 +109,7 @@ class TorchEngine:
         )
 
         def start() -> None:
+            self.decoder.pack()
             torch.set_num_threads(sampling_threads)  # on the worker's thread: OpenMP counts threads per calling thread
             if deterministic and self.device.type == "cuda":
                 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -52,12 +52,16 @@ class Projection:
     def __call__(self, x_TD: Tensor, adapted_T1: Tensor | None) -> Tensor:
         """Outputs of all layers side by side, [T, sum of outputs]."""
         if self.packing and not torch.is_grad_enabled():
-            if self._packed is None:
-                self._packed = PackedMatrix(self._weight)
-            y_TO = self._packed.linear(x_TD, self._bias)
+            y_TO = self.pack().linear(x_TD, self._bias)
         else:
             y_TO = F.linear(x_TD, self._weight, self._bias)
         return y_TO if self.added is None else y_TO + self.added(x_TD, adapted_T1)
+
+    def pack(self) -> PackedMatrix:
+        """The packed copy, made where it is not there."""
+        if self._packed is None:
+            self._packed = PackedMatrix(self._weight)
+        return self._packed
 
     def unpack(self) -> None:
         """Forget the packed copy."""
