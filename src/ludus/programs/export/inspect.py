@@ -140,7 +140,7 @@ def _epochs(rows: Sequence[IndexRow]) -> dict[str, int]:
 
 
 def _spec(run: RunFolder, first: Rollout, purpose: str, samples: Sequence[EvalSample], created: str) -> EvalSpec:
-    from inspect_ai.log import EvalConfig, EvalDataset, EvalScorer, EvalSpec
+    from inspect_ai.log import EvalConfig, EvalDataset, EvalSpec
 
     from ludus.programs.export.inspect_sample import config_of
 
@@ -153,7 +153,7 @@ def _spec(run: RunFolder, first: Rollout, purpose: str, samples: Sequence[EvalSa
         model_generate_config=config_of(first.calls[0].sampling if first.calls else None),
         dataset=EvalDataset(name=first.split, samples=len(ids), sample_ids=ids),
         config=EvalConfig(epochs=max(sample.epoch for sample in samples)), packages=first.versions,
-        scorers=[EvalScorer(name=name) for name in scorers],
+        scorers=[{"name": name} for name in scorers],
         metadata={"run": run.path.name, "purpose": purpose, "environment_hash": env.hash, "seed": first.seeds.run},
     )  # fmt: skip
 
