@@ -43,7 +43,8 @@ def together(found: Mapping[str, Evaluation], weights: Sequence[float] | None = 
 
     def means(values: Callable[[Evaluation], dict[str, float]]) -> dict[str, float]:
         common = [key for key in values(parts[0]) if all(key in values(part) for part in parts)]
-        return {key: mean(lambda part, key=key: values(part)[key]) for key in common}
+        pairs = list(zip(shares, parts, strict=True))
+        return {key: sum(share * values(part)[key] for share, part in pairs) for key in common}
 
     num_tasks = sum(part.num_tasks for part in parts)
     se = math.sqrt(sum((share * part.se) ** 2 for share, part in zip(shares, parts, strict=True)))

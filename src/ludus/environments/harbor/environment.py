@@ -72,8 +72,9 @@ class Harbor(Environment):
         """The tasks of a split, by name; tests and solutions are no part of them."""
         for name in self._by_split[split]:
             task = self._tasks[name]
-            about = {key: task.toml.metadata[key] for key in ("difficulty", "category") if key in task.toml.metadata}
-            yield Task(prompt=task.instruction, info={"digest": task.digest, **about}, id=name)
+            metadata = task.toml.metadata
+            about = {key: str(metadata[key]) for key in ("difficulty", "category") if key in metadata}
+            yield Task(prompt=task.instruction, info={"digest": task.digest} | about, id=name)
 
     def computer(self, task: HarborTask) -> AbstractAsyncContextManager[Computer]:
         """A fresh sandbox for a task, gone with all its processes when it is left."""

@@ -219,7 +219,7 @@ def _instruction(folder: Path) -> str:
 
 def _check_supported(toml: TaskToml, path: Path) -> None:
     place, verifier = toml.environment, toml.verifier.environment
-    services = [entry.service for entry in (*toml.artifacts, *toml.verifier.collect)]
+    services = [entry.service for entry in toml.artifacts] + [hook.service for hook in toml.verifier.collect]
     refused = {
         f"its schema_version is {toml.schema_version}, but 1.x is known here": not toml.schema_version.startswith("1"),
         "it has [[steps]], but tasks of several steps can't be run here": bool(toml.steps),
