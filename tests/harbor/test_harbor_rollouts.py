@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from folder_computer import HarborHere
 
+from ludus.errors import ConfigError
 from ludus.recording.expert import Expert
 from ludus.rollouts.scheduler import Plan, Scheduler
 from ludus.types import MAIN_ROLE, Reply, ToolCall
@@ -161,3 +162,23 @@ async def test_many_at_once():
         ]
     assert len(rollouts) == 24 and {rollout.reward for rollout in rollouts} == {1.0}
     assert all(not computer.root.exists() for computer in env.opened_computers)
+
+
+@pytest.mark.parametrize("command", ["echo \0", "x" * 200_000, "echo \ud800"])
+async def test_commands_that_no_program_can_be_given_are_the_models_mistake(command):
+    rollout = await attempt(HarborHere(str(SAMPLE)), Types(command, "echo 7 > answer.txt"))
+    said = [message["content"] for message in rollout.messages if message["role"] == "tool"]
+    assert said[0].startswith("Error: ") and said[1] == "(no output)" and rollout.reward == 1.0
+
+
+async def test_of_many_that_fail_at_once_one_finds_out_why(folder):
+    (folder / "tests" / "test.sh").write_text("exit 1\n")
+    env = HarborHere(str(folder))
+    await attempt(env, Types(), size=6)
+    assert len(env.opened_computers) == 6 * 2 + 1
+
+
+def test_a_dockerfile_that_is_no_text(folder):
+    (folder / "environment" / "Dockerfile").write_bytes(b"FROM \xff\xfe")
+    with pytest.raises(ConfigError, match="Dockerfile can't be read"):
+        HarborHere(str(folder))

@@ -308,7 +308,7 @@ def test_one_that_fails_stops_the_run_and_is_named(tmp_path, lengths):
     (tmp_path / "broken.py").write_text(BROKEN)
     envs = [{"env": "guess", "options": GUESS}, {"env": str(tmp_path / "broken.py"), "name": "broken"}]
     rl = {"steps": 1, "groups": 16, "group_size": 4}
-    with pytest.raises(LudusError, match="OSError: gone"):
+    with pytest.raises(LudusError, match="in broken, .*OSError: gone"):
         asyncio.run(train(recipe(tmp_path, lengths, envs=envs, sft=None, eval=None, rl=rl, deterministic=False)))
 
 

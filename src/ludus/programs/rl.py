@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ludus.authoring.tasks import take
+from ludus.errors import TooManyFailures
 from ludus.programs import diagnostics
 from ludus.programs.batch import Sample, has_variance, make_samples, split_updates, to_data
 from ludus.programs.members import Member
@@ -125,7 +126,10 @@ async def collect_share(training: Training, config: RlConfig, source: Source, sh
     if not name:
         return await collect(training, config, source, share)
     ahead = training.position.place(name).ahead
-    collected = await collect(training, config, source, max(0, share - ahead))
+    try:
+        collected = await collect(training, config, source, max(0, share - ahead))
+    except TooManyFailures as error:
+        raise TooManyFailures(f"in {name}, {error}") from error
     training.position.move(name, ahead=max(0, ahead + len(collected.used) - share))
     return collected
 

@@ -18,9 +18,11 @@ from ludus.authoring.environment import Environment
 from ludus.environments.harbor.computer import Computer, end_processes, furnish, take_out
 from ludus.environments.harbor.task import HarborTask, find_tasks, read_task, resolved
 from ludus.environments.harbor.verifier import REWARD, NoReward, verify
-from ludus.errors import Blame, ConfigError, RolloutError, UnknownName, UsageError
+from ludus.errors import Blame, ConfigError, RolloutError, ToolError, UnknownName, UsageError
 from ludus.types import MAIN_ROLE, Message, Reward, Task, content_hash
 
+MOST_COMMAND = 100_000
+"""Bytes of one; Linux takes 131,071."""
 MOST_OUTPUT = 10_000
 """Characters of a command's output that the model is shown."""
 SHOWN_PROBLEMS = 3
@@ -67,6 +69,7 @@ class Harbor(Environment):
         self._by_split = _split(self._tasks, train_share)
         self.splits = tuple(self._by_split)  # type: ignore[misc]  # which there are depends on the folder
         self._blames: dict[str, Blame] = {}
+        self._blaming = asyncio.Lock()
 
     def tasks(self, split: str) -> Iterator[Task]:
         """The tasks of a split, by name; tests and solutions are no part of them."""
@@ -117,6 +120,7 @@ class Harbor(Environment):
     @tool
     async def bash(self, command: str, state: State, sandbox: Computer) -> str:
         """Run a command with bash in the task's folder, and read what it prints."""
+        _check_command(command)
         task = state.task
         outcome = await sandbox.exec(
             ["bash", "-c", command], timeout_s=self.command_timeout_s, env=task.env, cwd=task.workdir
@@ -171,13 +175,24 @@ class Harbor(Environment):
 
         Otherwise whoever breaks the tests would be excluded instead of scored, and learn to.
         """
-        if task.name not in self._blames:
-            try:
-                await verify(task, {}, self.computer)
-                self._blames[task.name] = "policy"
-            except NoReward:
-                self._blames[task.name] = "environment"
-        return self._blames[task.name]
+        async with self._blaming:  # of many that fail at once, one finds out
+            if task.name not in self._blames:
+                try:
+                    await verify(task, {}, self.computer)
+                    self._blames[task.name] = "policy"
+                except NoReward:
+                    self._blames[task.name] = "environment"
+            return self._blames[task.name]
+
+
+def _check_command(command: str) -> None:
+    """Raises ToolError for what no program can be given: the model's mistake, which it is told of."""
+    try:
+        size = len(command.encode())
+    except UnicodeEncodeError:
+        raise ToolError("the command has characters that are no text") from None
+    if "\0" in command or size > MOST_COMMAND:
+        raise ToolError(f"a command has no NUL characters and at most {MOST_COMMAND} bytes; write long texts in parts")
 
 
 def _read_all(folder: Path, names: list[str] | None, allowed: frozenset[str]) -> dict[str, HarborTask]:

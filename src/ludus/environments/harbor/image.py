@@ -58,8 +58,12 @@ def read_dockerfile(path: Path) -> Base:
 
 def _instructions(path: Path) -> Iterator[tuple[int, str, str]]:
     """Line number, instruction and what follows it; lines that go on are put together."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} can't be read: {error}") from None
     begun, text = 0, ""
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         if line.lstrip().startswith("#") or (not text and not line.strip()):
             continue
         begun = begun if text else number
