@@ -16,6 +16,11 @@ from ludus.errors import RolloutError
 
 FOLDERS = ("/logs/agent", "/logs/artifacts", "/logs/verifier")
 """They are there for every task, as in Harbor."""
+EMPTY = """
+for path; do
+  if [ -d "$path" ] && [ ! -L "$path" ]; then find "$path" -mindepth 1 -delete; else rm -f "$path"; fi || exit
+done
+"""
 PREPARING_S = 60.0
 MOST_SAID = 400
 """Characters of a failed command's output that an error quotes."""
@@ -66,6 +71,11 @@ async def furnish(computer: Computer, base: Base, env: Mapping[str, str], health
         await _become_healthy(computer, healthcheck, env, base.workdir)
 
 
+async def make_room(computer: Computer, *paths: str) -> None:
+    """Leave nothing at these places but empty folders, which may be mounted there. Raises RolloutError."""
+    await must(computer, ["sh", "-c", EMPTY, "sh", *paths], f"make room for {' and '.join(paths)}")
+
+
 async def must(computer: Computer, command: Sequence[str], what: str) -> None:
     """Run a command that is part of the set-up. Raises RolloutError where it fails, which no model is to blame for."""
     outcome = await computer.exec(command, timeout_s=PREPARING_S)
@@ -100,7 +110,7 @@ async def take_out(computer: Computer, artifacts: Sequence[Artifact], folder: Pa
 async def bring_in(computer: Computer, taken: Mapping[str, Path]) -> None:
     """Copy artifacts to where they were; what a base has there makes room for them."""
     for source, path in taken.items():
-        await must(computer, ["rm", "-rf", source], f"make room for {source}")
+        await make_room(computer, source)
         await must(computer, ["mkdir", "-p", source if path.is_dir() else posixpath.dirname(source)], "make a folder")
         await computer.upload(path, source)
 

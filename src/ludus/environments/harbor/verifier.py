@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-from ludus.environments.harbor.computer import Computer, bring_in, furnish, must, said
+from ludus.environments.harbor.computer import Computer, bring_in, furnish, make_room, must, said
 from ludus.environments.harbor.task import HarborTask
 
 REWARD = "reward"
@@ -44,7 +44,7 @@ async def verify(task: HarborTask, taken: Mapping[str, Path], open_computer: Ope
     async with open_computer(task) as computer:
         await furnish(computer, task.base, task.env, None)
         await bring_in(computer, taken)
-        await must(computer, ["rm", "-rf", "/tests", JSON, TEXT], "make room for the tests")
+        await make_room(computer, "/tests", JSON, TEXT)
         await must(computer, ["mkdir", "-p", "/tests", "/logs/verifier"], "make the tests' folders")
         await computer.upload(task.folder / "tests", "/tests")
         outcome = await computer.exec(
