@@ -56,7 +56,8 @@ def exported(run, *purposes):
 
 def test_a_rollout_with_tools_is_read_back(run):
     steps = [
-        call([user("Where is it?")], asks('{"where": "up"}', "Let me look.", reasoning_content="hm"), finish_reason="tool_calls"),
+        call([user("Where is it?")], asks('{"where": "up"}', "Let me look.", reasoning_content="hm"),
+             finish_reason="tool_calls"),
         call([{"role": "tool", "tool_call_id": "c1", "name": "look", "content": "a door"}],
              {"role": "assistant", "content": "the door"}, parent=0),
     ]  # fmt: skip

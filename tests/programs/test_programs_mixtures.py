@@ -150,7 +150,7 @@ def test_what_a_mixture_takes_is_an_average_by_weight(tmp_path, lengths):
     found = dry_run(mixed, load_members(mixed))
     replies = (2 * 3 * 6 + 10 * 4 + 10 * 6) / 4  # weight, turns and tokens of each
     assert found.rollout_tokens == pytest.approx(found.prompt_tokens + replies)
-    assert found.tokens["sampled"] == pytest.approx((4 * 16 * 3 + 8 * 3 * 4) * found.rollout_tokens)
+    assert found.tokens["sampled"] == pytest.approx((4 * 16 * 3 + 7 * 3 * 4) * found.rollout_tokens)
 
 
 # --- runs ---------------------------------------------------------------------------------------------------------
@@ -308,7 +308,7 @@ def test_one_that_fails_stops_the_run_and_is_named(tmp_path, lengths):
     (tmp_path / "broken.py").write_text(BROKEN)
     envs = [{"env": "guess", "options": GUESS}, {"env": str(tmp_path / "broken.py"), "name": "broken"}]
     rl = {"steps": 1, "groups": 16, "group_size": 4}
-    with pytest.raises(LudusError, match="in broken, .*OSError: gone"):
+    with pytest.raises(LudusError, match=r"in broken, .*OSError: gone"):
         asyncio.run(train(recipe(tmp_path, lengths, envs=envs, sft=None, eval=None, rl=rl, deterministic=False)))
 
 

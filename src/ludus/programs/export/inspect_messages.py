@@ -87,10 +87,10 @@ def _tool_call(call: Mapping[str, Any], number: int) -> ToolCall:
         arguments = written if isinstance(written, dict) else json.loads(written)
     except (TypeError, ValueError):
         arguments = None
-    known = isinstance(arguments, dict)
+    error = None if isinstance(arguments, dict) else f"not a JSON object: {text_of(written)}"
     return ToolCall(
         id=str(call.get("id") or f"call-{number}"), function=str(function.get("name") or ""),
-        arguments=arguments if known else {}, parse_error=None if known else f"not a JSON object: {text_of(written)}",
+        arguments=arguments if isinstance(arguments, dict) else {}, parse_error=error,
     )  # fmt: skip
 
 
