@@ -14,6 +14,7 @@ from forced import Forced
 
 from ludus.authoring.loading import load_environment
 from ludus.engine.torch.folder import save_decoder
+from ludus.programs.members import Member
 from ludus.programs.models import open_folder
 from ludus.programs.recipe import Recipe
 from ludus.programs.rl import rl
@@ -42,7 +43,8 @@ def main() -> None:
             rows.clear()
 
     with RunFolder.create(Path(given["runs"]) / "rl", overwrite=True) as run:
-        training = Training(recipe, run, env, opened, {}, progress)
+        members = [Member("", env, recipe.environments[""])]
+        training = Training(recipe, run, members, opened, {}, progress)
         talk.answer(versions=talk.versions("torch"))
         left = follow(training, folder, None)
         asyncio.run(rl(training, recipe.rl))

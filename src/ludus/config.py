@@ -113,12 +113,21 @@ def _explain(kind: type[BaseModel], error: ValidationError, where: str) -> Confi
     if first["type"] == "missing":
         return ConfigError(f"{where + ': ' if where else ''}the key {key!r} is required")
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if not loc:  # of how keys go together, where the input is everything
+        return ConfigError(f"{where + ': ' if where else ''}{message}")
     return ConfigError(f"{where + ': ' if where else ''}{key} = {first['input']!r}: {message}")
 
 
 def _table_at(kind: type[BaseModel], path: Sequence[str]) -> type[BaseModel]:
     for name in path:
+        if name.isdecimal():  # of a list of tables, all alike
+            continue
         annotation = kind.model_fields[name].annotation
-        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        candidates = _flattened(annotation)
         kind = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
     return kind
+
+
+def _flattened(annotation: Any) -> list[Any]:
+    """A type and all that it is made of."""
+    return [annotation, *(inner for part in getattr(annotation, "__args__", ()) for inner in _flattened(part))]

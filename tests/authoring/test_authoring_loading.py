@@ -2,9 +2,11 @@
 
 import sys
 import textwrap
+from importlib.metadata import EntryPoint
 
 import pytest
 
+from ludus import registry
 from ludus.authoring.environment import Environment
 from ludus.authoring.loading import load_environment, rebuildable
 from ludus.authoring.tasks import take
@@ -189,3 +191,74 @@ def test_a_required_option_that_is_missing(tmp_path):
 
 def test_loading_needs_no_model():
     assert isinstance(load_environment("guess"), Environment)
+
+
+ADAPTER = """
+    import sys
+    import ludus
+
+    class Adapted(ludus.Environment):
+        def __init__(self, name: str, size: int = 1) -> None:
+            {body}
+
+        def tasks(self, split):
+            return [ludus.Task(prompt="?")]
+
+    thing = 3
+"""
+
+
+@pytest.fixture
+def adapter(tmp_path, monkeypatch):
+    """Registers an adapter `other:` with a given constructor, the way an installed package would."""
+
+    def register(body="pass", attribute="Adapted", module="adapted_here"):
+        (tmp_path / "adapted_here.py").write_text(textwrap.dedent(ADAPTER).format(body=body))
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "adapted_here", raising=False)
+        entry = EntryPoint("other", f"{module}:{attribute}", registry.ADAPTERS)
+        monkeypatch.setattr(registry, "entries", lambda group: {"other": entry} if group == registry.ADAPTERS else {})
+
+    return register
+
+
+def test_an_adapter_is_given_the_rest_of_the_name(adapter):
+    adapter("self.given = name, size")
+    assert load_environment("other:a:b/c", {"size": 2}).given == ("a:b/c", 2)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("raise KeyError(name)", "other:x can't be built: KeyError: 'x'"),
+        ("raise FileNotFoundError(2, 'No such file', name)", "other:x can't be built: FileNotFoundError"),
+        ("sys.exit('bye')", "other:x can't be built: SystemExit: bye"),
+        ("raise ValueError('no such game')", "other:x refused its options {}: no such game"),
+        ("raise ludus.errors.UnknownName('game', name, ['y'])", "unknown game 'x' (valid: y)"),
+    ],
+)
+def test_what_an_adapter_refuses_is_one_line(adapter, body, said):
+    adapter(body.replace("ludus.errors.", "__import__('ludus.errors').errors."))
+    with pytest.raises(UsageError) as error:
+        load_environment("other:x")
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_prefix_without_a_name(adapter):
+    adapter()
+    with pytest.raises(UsageError, match="other: needs a name after the colon"):
+        load_environment("other:")
+
+
+@pytest.mark.parametrize(
+    ("attribute", "module", "said"),
+    [
+        ("Missing", "adapted_here", "other: adapted_here:Missing can't be imported: AttributeError"),
+        ("Adapted", "adapted_nowhere", "other: adapted_nowhere:Adapted can't be imported: ModuleNotFoundError"),
+        ("thing", "adapted_here", "other: adapted_here:thing is no class of environments"),
+    ],
+)
+def test_a_broken_registration_says_so(adapter, attribute, module, said):
+    adapter(attribute=attribute, module=module)
+    with pytest.raises(UsageError, match=said):
+        load_environment("other:x")

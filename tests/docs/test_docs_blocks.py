@@ -6,6 +6,7 @@ import contextlib
 import re
 import sys
 import types
+from pathlib import Path
 
 import pytest
 from blocks import GENERATED, PAGES, ROOT, Block, blocks_of, earlier_files
@@ -34,6 +35,11 @@ def same_names_after():
             del sys.modules[name]
 
 
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
 def run_commands(block: Block) -> None:
     typed = "".join(f"{line}\n" for line in block.marks.get("typed", "").split())
     for words in block.commands:
@@ -52,13 +58,13 @@ def test_the_blocks_of_a_page_run_in_order(page, tmp_path):
     module = types.ModuleType(f"docs_page_{page.stem.replace('-', '_')}")
     sys.modules[module.__name__] = module  # type hints of classes are looked up there
     for name, text in earlier_files(page).items():
-        (tmp_path / name).write_text(text, encoding="utf-8")
+        write(tmp_path / name, text)
     with contextlib.chdir(tmp_path):
         for block in blocks_of(page):
             if "not run" in block.marks:
                 continue
             if "file" in block.marks:
-                (tmp_path / block.marks["file"]).write_text(block.text, encoding="utf-8")
+                write(tmp_path / block.marks["file"], block.text)
             elif block.language == "python":
                 run_python(block, vars(module), page.name)
             elif block.language == "sh":

@@ -13,7 +13,7 @@ def rollout(*sequences: Sequence) -> Rollout:
 
 
 def forks(*rollouts: Rollout) -> float:
-    return of_rollouts([Group(rollouts[0].task, 0, list(rollouts))], 1.0)["forks"]
+    return of_rollouts([Group(rollouts[0].task, 0, list(rollouts))])["forks"]
 
 
 def test_forks_are_counted_role_by_role():

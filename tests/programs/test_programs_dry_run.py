@@ -13,6 +13,7 @@ from ludus.engine.torch.device import free_bytes
 from ludus.engine.torch.presets import init_model
 from ludus.errors import ConfigError, UsageError
 from ludus.programs.dry_run import check_fits, dry_run
+from ludus.programs.members import load_members
 from ludus.programs.recipe import Recipe
 from ludus.programs.train import check_recipe
 
@@ -26,8 +27,12 @@ def recipe(**changes):
     return parse(Recipe, {**RECIPE, **changes})
 
 
+def members():
+    return load_members(recipe())
+
+
 def foresee(**changes):
-    return dry_run(recipe(**changes), load_environment("guess"))
+    return dry_run(recipe(**changes), members())
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +68,7 @@ def test_what_cannot_fit_is_refused_with_what_would(huge):
     big = recipe(model=str(huge))
     with pytest.raises(UsageError, match=r"takes .* GiB of memory, but .* free: no setting makes it fit"):
         check_fits(big)
-    found = dry_run(big, load_environment("guess"))
+    found = dry_run(big, members())
     assert found.memory.total > 10 * 2**30 * 50
 
 
@@ -95,6 +100,6 @@ async def test_an_adapter_on_an_adapter_is_refused_before_anything_is_made(tmp_p
     await train.train(run)
     again = recipe(model=str(tmp_path / "r"), lora={"rank": 2})
     with pytest.raises(ConfigError, match="adapter already"):
-        check_recipe(again, load_environment("guess"))
-    check_recipe(recipe(model=str(tmp_path / "r")), load_environment("guess"))
+        check_recipe(again, members())
+    check_recipe(recipe(model=str(tmp_path / "r")), members())
     assert (tmp_path / "r" / "export" / "1" / "adapter_config.json").is_file()

@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Mapping
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -40,6 +41,11 @@ def load_environment(spec: str, options: Mapping[str, Any] | None = None) -> Env
         raise
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{spec} refused its options {options}: {error}") from error
+    except (Exception, SystemExit) as error:
+        if not leading:
+            raise
+        # behind a prefix is other people's code, in which whoever named it has nothing to mend
+        raise UsageError(f"{spec} can't be built: {type(error).__name__}: {error}") from error
     given = {key: value for key, value in env.options.items() if is_plain(value)}
     for name in list(inspect.signature(kind).parameters)[: len(leading)]:
         given.pop(name, None)
@@ -59,7 +65,9 @@ def _resolve(spec: str) -> tuple[type[Environment], tuple[str, ...]]:
         return _pick(_module_from_file(Path(head)), rest, spec), ()
     adapters = registry.entries(registry.ADAPTERS)
     if colon and head in adapters:
-        return adapters[head].load(), (rest,)
+        if not rest:
+            raise UsageError(f"{head}: needs a name after the colon (ludus env list {head}: may list them)")
+        return _load(adapters[head]), (rest,)
     if colon:
         try:
             module = importlib.import_module(head)
@@ -71,7 +79,20 @@ def _resolve(spec: str) -> tuple[type[Environment], tuple[str, ...]]:
     environments = registry.entries(registry.ENVIRONMENTS)
     if spec not in environments:
         raise UnknownName("environment", spec, _names(), "ludus env list")
-    return environments[spec].load(), ()
+    return _load(environments[spec]), ()
+
+
+def _load(entry: EntryPoint) -> type[Environment]:
+    """What is registered. Raises UsageError where that can't be imported, or is no environment."""
+    try:
+        found = entry.load()
+    except UsageError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"{entry.name}: {entry.value} can't be imported: {type(error).__name__}: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, Environment)):
+        raise UsageError(f"{entry.name}: {entry.value} is no class of environments")
+    return found
 
 
 def _names() -> list[str]:

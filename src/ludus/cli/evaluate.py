@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,19 +14,19 @@ import click
 
 from ludus.cli.options import (
     arg_option,
-    env_argument,
     file_name,
     json_option,
-    open_environment,
+    open_members,
     split_option,
 )
 from ludus.cli.output import faint, heading, note, say, say_json
 from ludus.cli.stopping import INTERRUPTED, Stopper
-from ludus.display.watch import Watcher, watching
+from ludus.display.watch import watching
 from ludus.errors import LudusError
 
 if TYPE_CHECKING:
     from ludus.programs.evaluate import Evaluation
+    from ludus.programs.members import Member
     from ludus.rollouts.scheduler import Scheduler
 
 
@@ -48,7 +49,7 @@ MOST_SHOWN = 300
 
 
 @click.command("eval")
-@env_argument
+@click.argument("envs", metavar="ENV...", nargs=-1, required=True)
 @click.option(
     "-m",
     "--model",
@@ -115,12 +116,14 @@ MOST_SHOWN = 300
 )
 @json_option
 def evaluate(
-    env: str, models: tuple[str, ...], args: tuple[str, ...], out: Path | None,
+    envs: tuple[str, ...], models: tuple[str, ...], args: tuple[str, ...], out: Path | None,
     max_cost: float | None, max_tokens_total: int | None, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
-    """Evaluate models in an environment.
+    """Evaluate models in an environment, or in several.
 
-    ENV is a registered name (ludus env list), path/to/file.py[:Class], module:Class or rg:FAMILY.
+    ENV is a registered name (ludus env list), path/to/file.py[:Class], module:Class, rg:FAMILY, or a recipe, which
+    stands for its environments with their options. Several make one table, with what they come to together: each
+    counts the same, or as its weight in the recipe says.
 
     \b
         ludus eval guess --model demonstrator --model runs/guess
@@ -129,35 +132,60 @@ def evaluate(
     if max_cost is not None and settings["price"] is None:
         raise click.UsageError("--max-cost needs --price, or no cost is known")
     from ludus.authoring.tasks import take
-    from ludus.programs.evaluate import Budget, evaluate_async
+    from ludus.programs.evaluate import Budget
+    from ludus.programs.together import together
 
-    environment = open_environment(env, args)
-    take(environment, settings["split"], 1)  # refuses a split that does not exist, before any model is loaded
+    members = open_members(envs, args)
+    for member in members:
+        take(member.env, settings["split"], 1)  # refuses a split that does not exist, before any model is loaded
     _check_models(models, settings["base_url"])
     settings["budget"] = Budget(max_cost, max_tokens_total)
     stopper = Stopper("finishing the rollouts that run")
-    results: list[Evaluation] = []
+    rows: list[Evaluation] = []
     for model in models:
-        folder = _folder(env, model, out, several=len(models) > 1)
-        with watching(f"{env} · {model} → {folder}", {}) as watcher:
-
-            def on_start(scheduler: Scheduler, watcher: Watcher = watcher) -> None:
-                watcher.begin()
-                stopper.stops(partial(setattr, scheduler, "stopping", True))
-
-            program = partial(
-                evaluate_async, environment, model, out=folder, progress=watcher.see, on_start=on_start, **settings
-            )
-            results.append(stopper.run(program))
+        found: dict[str, Evaluation] = {}
+        for member in members:
+            folder = _folder(member, model, out, len(members) > 1, len(models) > 1)
+            found[member.name] = _evaluate(member, model, folder, stopper, settings)
+            if stopper.asked:
+                break
+        rows += found.values()
+        if 1 < len(found) == len(members):
+            rows.append(together(found, [member.weight for member in members]))
         if stopper.asked:
             break
-    _print(results, as_json=as_json, several=len(models) > 1)
+    results = [row for row in rows if row.out]
+    _print(rows, results, as_json=as_json, several=len(members) * len(models) > 1)
     if stopper.asked:
         sys.exit(INTERRUPTED)
     for result in results:
         if not result.num_tasks:
             excluded = "every one was excluded (ludus show RUN --failed says why)"
             raise LudusError(f"no rollout could be scored: {excluded if result.num_excluded else result.stopped}")
+
+
+def _evaluate(member: Member, model: str, folder: Path, stopper: Stopper, settings: Mapping[str, Any]) -> Evaluation:
+    """One model in one environment. The environment is called as it is in the command."""
+    from ludus.programs.evaluate import evaluate_async
+
+    own = {
+        "max_tokens": settings["max_tokens"] or member.config.max_tokens,
+        "timeout_s": member.config.timeout_s or settings["timeout_s"],
+    }
+    with watching(f"{member.config.env} · {model} → {folder}", {}) as watcher:
+
+        def on_start(scheduler: Scheduler) -> None:
+            watcher.begin()
+            stopper.stops(partial(setattr, scheduler, "stopping", True))
+
+        result = stopper.run(
+            partial(
+                evaluate_async, member.env, model, out=folder, progress=watcher.see, on_start=on_start,
+                **{**settings, **own},
+            )
+        )  # fmt: skip
+    result.env = member.name or result.env
+    return result
 
 
 def _check_models(models: tuple[str, ...], base_url: str | None) -> None:
@@ -173,10 +201,11 @@ def _check_models(models: tuple[str, ...], base_url: str | None) -> None:
             model_folder(model)
 
 
-def _folder(env: str, model: str, out: Path | None, *, several: bool) -> Path:
+def _folder(member: Member, model: str, out: Path | None, several_envs: bool, several_models: bool) -> Path:
     if out is not None:
-        return out / file_name(model) if several else out
-    stem = f"eval-{file_name(env)}-{file_name(model)}"
+        env = [file_name(member.name)] if several_envs else []
+        return out.joinpath(*env, *([file_name(model)] if several_models else []))
+    stem = f"eval-{file_name(member.name or member.config.env)}-{file_name(model)}"
     paths = (Path("runs") / f"{stem}-{number}" for number in itertools.count(1))
     return next(path for path in paths if not path.exists())
 
@@ -194,28 +223,31 @@ def _commonest_failure(result: Evaluation) -> str:
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 
-def _print(results: list[Evaluation], *, as_json: bool, several: bool) -> None:
+def _print(rows: list[Evaluation], results: list[Evaluation], *, as_json: bool, several: bool) -> None:
+    """Rows are the results, and of several environments what they come to together."""
     if as_json:
-        values = [result.to_dict() for result in results]
+        values = [row.to_dict() for row in rows]
         say_json({"results": values} if several else values[0])
         return
     from ludus.cli.results import results_table
 
     first = results[0]
     what = f"{first.num_tasks} tasks of {first.split}" + (f" × {first.samples} samples" if first.samples > 1 else "")
-    say(f"\n{heading(first.env)}  {faint(what)}\n")
-    for line in results_table(results):
+    names = dict.fromkeys(result.env for result in results)
+    say(f"\n{heading(' + '.join(names))}  {faint(what + (' each' if len(names) > 1 else ''))}\n")
+    for line in results_table(rows):
         say("  " + line)
     say()
     for result in results:
+        name = f"{result.env}, {result.model}" if len(names) > 1 else result.model
         if result.stopped:
-            say(f"  {result.model} ended early: {result.stopped}")
+            say(f"  {name} ended early: {result.stopped}")
         if result.num_excluded:
-            say(f"  {result.model} has excluded rollouts, most of them for: {_commonest_failure(result)}")
+            say(f"  {name} has excluded rollouts, most of them for: {_commonest_failure(result)}")
             say(faint(f"  ludus show {result.out} --failed"))
     for result in results:
         say(faint(f"  ludus show {result.out}"))
-    if len(results) > 1:
+    if len(results) > 1 and len(names) == 1:
         say(faint(f"  ludus compare {results[0].out} {results[1].out}"))
     if any(result.stopped for result in results):
         note("the same command with --out, and a higher limit where one was reached, goes on where it stopped")

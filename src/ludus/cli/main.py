@@ -29,6 +29,7 @@ COMMANDS = {
     "report": "ludus.cli.report:report",
     "show": "ludus.cli.show:show",
     "replay": "ludus.cli.replay:replay",
+    "export": "ludus.cli.export:export",
     "play": "ludus.cli.play:play",
     "chat": "ludus.cli.chat:chat",
     "serve": "ludus.cli.serve:serve",

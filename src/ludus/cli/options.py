@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from ludus.authoring.environment import Environment
+    from ludus.programs.members import Member
 
 env_argument = click.argument("env", metavar="ENV")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else.")
@@ -32,6 +34,34 @@ def open_environment(spec: str, args: Sequence[str]) -> Environment:
     from ludus.authoring.loading import load_environment
 
     return load_environment(spec, config.merge({}, args))
+
+
+def open_members(specs: Sequence[str], args: Sequence[str]) -> list[Member]:
+    """The environments that several ENV name, with what recipes among them say of theirs. Raises UsageError."""
+    from ludus import config
+    from ludus.errors import ConfigError
+    from ludus.programs.members import Member, load_members
+    from ludus.programs.recipe import EnvConfig, Recipe
+
+    if len(specs) == 1 and not specs[0].endswith(".toml"):
+        return [Member("", open_environment(specs[0], args), EnvConfig(env=specs[0]))]
+    if args:
+        raise click.UsageError("--arg is for one environment; of several, each has its options in a recipe's [[envs]]")
+    members: list[Member] = []
+    for spec in specs:
+        if spec.endswith(".toml"):
+            recipe = config.load(Recipe, Path(spec))
+            for member in load_members(recipe):
+                limited = member.config.model_copy(update={"max_tokens": recipe.max_tokens(member.config)})
+                members.append(replace(member, name=member.config.label, config=limited))
+        else:
+            own = EnvConfig(env=spec)
+            members.append(Member(own.label, open_environment(spec, ()), own))
+    names = [member.name for member in members]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"two of the environments are called {name}: leave one out, or name them in a recipe")
+    return members
 
 
 def file_name(spec: str) -> str:

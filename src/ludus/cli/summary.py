@@ -16,13 +16,8 @@ from ludus.programs.recipe import Recipe
 from ludus.programs.tables import training_changes, training_effort, training_table
 
 
-def summary(result: Mapping[str, Any], env: str) -> list[str]:
-    """Lines of text.
-
-    Args:
-        result: what result.json holds.
-        env: what `ludus eval` takes.
-    """
+def summary(result: Mapping[str, Any]) -> list[str]:
+    """Lines of text, of what result.json holds."""
     run = Path(result["run"])
     lines = ["", f"{heading(result['name'])}  {faint(training_effort(result))}", ""]
     if table := training_table(result):
@@ -31,7 +26,7 @@ def summary(result: Mapping[str, Any], env: str) -> list[str]:
     lines.append(f"  report  {result['report']}")
     lines.append(f"  model   {result['model']}")
     lines.append("")
-    return lines + [faint(f"  {command}") for command in _next(run, env)]
+    return lines + [faint(f"  {command}") for command in _next(run)]
 
 
 def _fitting(table: list[list[str]]) -> list[str]:
@@ -45,15 +40,17 @@ def _fitting(table: list[list[str]]) -> list[str]:
     return lines
 
 
-def _next(run: Path, env: str) -> list[str]:
+def _next(run: Path) -> list[str]:
     """Commands to go on with, as a shell reads them; the expert is offered where SFT has learnt from it."""
     recipe = config.load(Recipe, run / "config.toml")
-    environment = [env, *options_as_args(recipe.env_options)]
+    first = next(iter(recipe.environments.values()))
+    environment = [first.env, *options_as_args(first.options)]
+    evaluated = [str(run / "config.toml")] if recipe.envs else environment
     models = ["--model", str(run), *(["--model", "demonstrator"] if recipe.sft else [])]
     commands = [
         ["show", str(run)],
         ["chat", str(run)],
-        ["eval", *environment, *models],
+        ["eval", *evaluated, *models],
         ["compare", "OTHER_RUN", str(run)],
         ["play", *environment],
     ]

@@ -56,7 +56,7 @@ def train(recipe: Path | None, overrides: tuple[str, ...], resumed: Path | None,
         return
     stopper = Stopper("finishing what is running, then saving")
     result = _run(checked, resumed, stopper)
-    _print(result, checked, as_json=as_json)
+    _print(result, as_json=as_json)
     if stopper.asked:
         command = click.get_current_context().find_root().command_path
         note(f"stopped early; go on with: {command} train --resume {result['run']}")
@@ -67,14 +67,14 @@ def _foresee(recipe: Recipe, *, as_json: bool) -> None:
     """Say what a recipe takes."""
     from dataclasses import asdict
 
-    from ludus.authoring.loading import load_environment
     from ludus.cli.foreseen import foreseen
     from ludus.programs.dry_run import dry_run
+    from ludus.programs.members import load_members
     from ludus.programs.train import check_recipe
 
-    env = load_environment(recipe.env, recipe.env_options)
-    check_recipe(recipe, env)
-    found = dry_run(recipe, env)
+    members = load_members(recipe)
+    check_recipe(recipe, members)
+    found = dry_run(recipe, members)
     if as_json:
         say_json({**asdict(found), "memory": found.memory.parts()})
         return
@@ -101,17 +101,17 @@ def _run(recipe: Recipe, resumed: Path | None, stopper: Stopper) -> dict[str, An
         watcher.begin()
         stopper.stops(training.stop)
 
-    with watching(f"{recipe.env} · {recipe.model} → {folder}", recipe.num_steps) as watcher:
+    with watching(f"{recipe.title} · {recipe.model} → {folder}", recipe.num_steps) as watcher:
         if resumed is not None:
             return stopper.run(lambda: program.resume(resumed, progress=watcher.see, on_start=on_start))
         return stopper.run(lambda: program.train(recipe, progress=watcher.see, on_start=on_start))
 
 
-def _print(result: dict[str, Any], recipe: Recipe, *, as_json: bool) -> None:
+def _print(result: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         say_json(result)
         return
     from ludus.cli.summary import summary
 
-    for line in summary(result, recipe.env):
+    for line in summary(result):
         say(line)

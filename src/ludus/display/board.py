@@ -74,10 +74,11 @@ class Board:
 
     @property
     def title(self) -> str:
-        """The phase for people: "eval:after_sft:greedy" is "evaluation after sft, greedy"."""
-        stage, _, rest = self.phase.partition(":")
+        """The phase for people: "eval:after_sft:greedy@guess" is "evaluation after sft, greedy, in guess"."""
+        phase, _, member = self.phase.partition("@")
+        stage, _, rest = phase.partition(":")
         words = rest.replace("_", " ").replace(":", ", ")
-        return f"{STAGES.get(stage, stage)} {words}".strip()
+        return f"{STAGES.get(stage, stage)} {words}".strip() + (f", in {member}" if member else "")
 
     def line(self) -> str:
         """All of it on one line."""
@@ -97,6 +98,9 @@ def evaluation_line(row: Mapping[str, Any]) -> str:
         parts.append(f"greedy {decimals(row['eval/greedy_mean'])}")
     if row.get("eval/excluded"):
         parts.append(f"excluded {row['eval/excluded']}")
+    for key, mean in row.items():
+        if key.startswith("env/") and key.endswith("/eval/mean"):
+            parts.append(f"{key.split('/')[1]} {decimals(mean)}")
     return "  ".join(parts)
 
 

@@ -7,15 +7,16 @@ training run, the last evaluation that was finished is compared: with sampling, 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ludus.errors import UsageError
 from ludus.programs.evaluate import PURPOSE
+from ludus.programs.members import AT
 from ludus.programs.statistics import Estimate, PairedDifference, paired_difference
 from ludus.store import IndexRow, RolloutIndex, RunFolder
-from ludus.types import EnvironmentRef
+from ludus.types import EnvironmentRef, content_hash
 
 _SHOWN_TASKS = 10
 
@@ -27,6 +28,7 @@ class Evaluation:
     path: Path
     purpose: str
     environment: EnvironmentRef
+    """Of a mixture, all of them in one name."""
     scores: dict[str, list[float]]
     num_excluded: int
     stopped: str
@@ -106,12 +108,32 @@ def scores_by_task(rows: Iterable[IndexRow]) -> dict[str, list[float]]:
 
 def _read(path: Path) -> Evaluation:
     with RunFolder.open(path) as run, RolloutIndex(run.path) as index:
-        purpose = _choose(run, [summary.purpose for summary in index.purposes()])
-        rows = index.query(purpose=purpose, last_attempts=True)
-        environment = index.get(rows[0].id).environment
-        num_excluded = sum(row.excluded for row in rows)
+        known = [summary.purpose for summary in index.purposes()]
+        purpose = _choose(run, [name.partition(AT)[0] for name in known])
+        members = {name.partition(AT)[2]: name for name in known if name.partition(AT)[0] == purpose}
+        rows = {member: index.query(purpose=name, last_attempts=True) for member, name in members.items()}
+        environment = _together({member: index.get(own[0].id).environment for member, own in rows.items()})
+        num_excluded = sum(row.excluded for own in rows.values() for row in own)
+        scores = {
+            f"{task}{AT}{member}" if member else task: values
+            for member, own in rows.items()
+            for task, values in scores_by_task(own).items()
+        }
         stopped = (run.read_result() or {}).get("stopped", "")
-        return Evaluation(path, purpose, environment, scores_by_task(rows), num_excluded, stopped)
+        return Evaluation(path, purpose, environment, scores, num_excluded, stopped)
+
+
+def _together(members: Mapping[str, EnvironmentRef]) -> EnvironmentRef:
+    """Names the environments of a mixture as one; the only one as it is."""
+    if "" in members:
+        return members[""]
+    refs = members.values()
+    return EnvironmentRef(
+        id=" + ".join(ref.id for ref in refs),
+        options={name: ref.options for name, ref in members.items()},
+        version=" + ".join(ref.version for ref in refs),
+        hash=content_hash([ref.hash for ref in refs]),
+    )
 
 
 def _choose(run: RunFolder, purposes: Sequence[str]) -> str:

@@ -22,13 +22,13 @@ REPEAT_N = 8
 """Length of the token n-grams whose repetition is counted."""
 
 
-def of_rollouts(groups: Sequence[Group], success_reward: float) -> dict[str, float]:
+def of_rollouts(groups: Sequence[Group]) -> dict[str, float]:
     """Rewards, lengths and faults of everything that was run for a batch, dropped groups included."""
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     scored = [rollout for group in groups for rollout in group.scored]
     rewards = np.array([rollout.reward for rollout in scored])
     lengths = np.array([_num_sampled(rollout) for rollout in scored], dtype=float)
-    right = rewards >= success_reward
+    right = np.array([r.reward >= group.success_reward for group in groups for r in group.scored], dtype=bool)
     means = {"": np.ones_like(right), "_right": right, "_wrong": ~right}
     row = {f"length/mean{name}": _mean(lengths[mask]) for name, mask in means.items()}
     row |= {
@@ -50,16 +50,17 @@ def of_rollouts(groups: Sequence[Group], success_reward: float) -> dict[str, flo
     return row
 
 
-def of_groups(groups: Sequence[Group], used: Sequence[Group], success_reward: float) -> dict[str, float]:
+def of_groups(groups: Sequence[Group], used: Sequence[Group]) -> dict[str, float]:
     """How many groups teach something, why the others don't, and how varied replies to one task are."""
-    rewards = [[rollout.reward for rollout in group.scored] for group in groups if group.scored]
-    flat = [values for values in rewards if len(set(values)) == 1]
-    distinct = [len({_transcript(r) for r in g.scored}) / len(g.scored) for g in groups if g.scored]
+    scored = [group for group in groups if group.scored]
+    flat = [group for group in scored if len({rollout.reward for rollout in group.scored}) == 1]
+    right = sum(group.scored[0].reward >= group.success_reward for group in flat)
+    distinct = [len({_transcript(r) for r in g.scored}) / len(g.scored) for g in scored]
     return {
         "groups/run": float(len(groups)),
         "groups/used": float(len(used)),
-        "groups/all_right": sum(v[0] >= success_reward for v in flat) / max(1, len(rewards)),
-        "groups/all_wrong": sum(v[0] < success_reward for v in flat) / max(1, len(rewards)),
+        "groups/all_right": right / max(1, len(scored)),
+        "groups/all_wrong": (len(flat) - right) / max(1, len(scored)),
         "groups/distinct": _mean(np.array(distinct)),
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from ludus.authoring.environment import Environment
 from ludus.authoring.tasks import take
 from ludus.errors import UsageError
 from ludus.programs.evaluate import preferred_sampling
+from ludus.programs.members import Member
 from ludus.programs.models import PRESET, model_folder
 from ludus.programs.recipe import Recipe
 
@@ -44,12 +45,17 @@ class DryRun:
     """Of matrix products alone, at the speed measured on this machine."""
 
 
-def dry_run(recipe: Recipe, env: Environment) -> DryRun:
-    """Work out what a recipe takes. Nothing is kept on disk and no weights are loaded. Raises as `train` does."""
+def dry_run(recipe: Recipe, members: Sequence[Member]) -> DryRun:
+    """Work out what a recipe takes, of a mixture's rollouts on average. Nothing is kept on disk and no weights are loaded.
+
+    Raises as `train` does.
+    """
     with _folder(recipe) as folder:
         model = _footprint(recipe, folder)
-        prompt = _prompt_tokens(env, folder)
-    rollout = _rollout_tokens(recipe, env, prompt, model.config.max_position_embeddings)
+        prompts = {member.name: _prompt_tokens(member.env, folder) for member in members}
+    context = model.config.max_position_embeddings
+    prompt = _mean(members, lambda member: prompts[member.name])
+    rollout = _mean(members, lambda member: _rollout_tokens(recipe, member, prompts[member.name], context))
     tokens = _tokens(recipe, rollout)
     total, trained = model.parameters(recipe.lora_settings())
     return DryRun(
@@ -134,10 +140,15 @@ def _prompt_tokens(env: Environment, folder: Path) -> float:
     return sum(len(renderer.render(env.opening(task))) for task in tasks) / len(tasks)
 
 
-def _rollout_tokens(recipe: Recipe, env: Environment, prompt: float, context: int) -> float:
-    limit = {} if recipe.rl is None or recipe.rl.max_tokens is None else {"max_tokens": recipe.rl.max_tokens}
-    reply = preferred_sampling(env, limit).max_tokens
-    return float(context) if reply is None else min(context, prompt + env.max_turns * reply)
+def _mean(members: Sequence[Member], value: Callable[[Member], float]) -> float:
+    """By weight."""
+    return sum(member.weight * value(member) for member in members) / sum(member.weight for member in members)
+
+
+def _rollout_tokens(recipe: Recipe, member: Member, prompt: float, context: int) -> float:
+    most = recipe.max_tokens(member.config)
+    reply = preferred_sampling(member.env, {} if most is None else {"max_tokens": most}).max_tokens
+    return float(context) if reply is None else min(context, prompt + member.env.max_turns * reply)
 
 
 def _tokens(recipe: Recipe, rollout: float) -> dict[str, float]:
@@ -152,5 +163,6 @@ def _tokens(recipe: Recipe, rollout: float) -> dict[str, float]:
         steps = recipe.rl.steps if recipe.rl else 0
         ends = (2 + bool(recipe.sft)) * (1 + recipe.eval.greedy)
         on_the_way = (steps - 1) // recipe.eval.every if recipe.eval.every and steps else 0
-        sampled += (ends + on_the_way) * recipe.eval.num_tasks * recipe.eval.samples
+        tasks = recipe.eval.num_tasks * len(recipe.environments)
+        sampled += (ends + on_the_way) * tasks * recipe.eval.samples
     return {"sampled": sampled * rollout, "trained": trained * rollout}

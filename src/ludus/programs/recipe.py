@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -35,6 +36,34 @@ class LoraConfig(Config):
     """What is added counts alpha / rank."""
     targets: Names = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     """Projections that it acts on."""
+
+
+class EnvConfig(Config):
+    """One environment of a mixture."""
+
+    env: str
+    """What `ludus eval ENV` takes."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]+$")] | None = None
+    """Its name in metrics and reports; by default made from `env`."""
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """Its share of every batch, beside the weights of the others."""
+    options: dict[str, Any] = {}
+    """Keyword arguments of the environment."""
+    temperature: Annotated[float, Field(gt=0)] | None = None
+    """In place of `rl.temperature`."""
+    max_tokens: Positive | None = None
+    """In place of `rl.max_tokens`."""
+    timeout_s: Annotated[float, Field(gt=0)] | None = None
+    """In place of the recipe's `timeout_s`."""
+
+    @property
+    def label(self) -> str:
+        """Its name, or one made from `env`.
+
+        >>> EnvConfig(env="rg:gcd").label, EnvConfig(env="envs/sort.py:Sort").label
+        ('rg:gcd', 'sort.py:Sort')
+        """
+        return self.name or re.sub(r"[^A-Za-z0-9._:-]+", "-", self.env.rsplit("/", 1)[-1]).strip("-") or "unnamed"
 
 
 class SftConfig(Config):
@@ -105,10 +134,12 @@ class Recipe(Config):
 
     name: str
     """The run folder is `runs/NAME`."""
-    env: str
-    """What `ludus eval ENV` takes."""
+    env: str | None = None
+    """What `ludus eval ENV` takes; of a mixture, `envs` in its place."""
     env_options: dict[str, Any] = {}
     """Keyword arguments of the environment."""
+    envs: Annotated[tuple[EnvConfig, ...], Field(min_length=1)] | None = None
+    """The environments of a mixture, a table [[envs]] each."""
     model: str
     """A model folder or a run; or `preset:tiny` for a new model from random weights."""
     role_models: dict[str, str] = {}
@@ -119,7 +150,7 @@ class Recipe(Config):
     concurrency: Positive = 128
     """Rollouts at once."""
     workers: Annotated[int, Field(ge=0)] = 0
-    """Processes that run the environment; 0 runs it in this one."""
+    """Processes that run the environment, or each of several; 0 runs it in this one."""
     timeout_s: Annotated[float, Field(gt=0)] = 600.0
     """Seconds a rollout may take."""
     save_every: Positive = 25
@@ -147,6 +178,22 @@ class Recipe(Config):
     eval: EvalConfig | None = None
 
     @property
+    def environments(self) -> dict[str, EnvConfig]:
+        """What is said of each environment, by its name; the only one is called ""."""
+        if self.env is not None:
+            return {"": EnvConfig(env=self.env, options=self.env_options)}
+        return {config.label: config for config in self.envs or ()}
+
+    @property
+    def title(self) -> str:
+        """The environment or environments, for people."""
+        return self.env if self.env is not None else " + ".join(self.environments)
+
+    def max_tokens(self, env: EnvConfig) -> int | None:
+        """Tokens a reply in an environment, where the recipe limits them."""
+        return env.max_tokens or (self.rl.max_tokens if self.rl else None)
+
+    @property
     def num_steps(self) -> dict[str, int]:
         """Steps of each stage."""
         return {"sft": self.sft.steps if self.sft else 0, "rl": self.rl.steps if self.rl else 0}
@@ -156,6 +203,18 @@ class Recipe(Config):
         from ludus.engine.torch.lora import LoraSettings
 
         return None if self.lora is None else LoraSettings(self.lora.rank, self.lora.alpha, self.lora.targets)
+
+    @model_validator(mode="after")
+    def _has_environments(self) -> Recipe:
+        if (self.env is None) == (self.envs is None):
+            raise ValueError("a recipe needs either the key env or a table [[envs]] for each environment of a mixture")
+        if self.envs is not None and self.env_options:
+            raise ValueError("env_options belong to env; each table of [[envs]] has options of its own")
+        labels = [config.label for config in self.envs or ()]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise ValueError(f"two of the [[envs]] are called {label}: give one of them another name")
+        return self
 
     @model_validator(mode="after")
     def _has_work(self) -> Recipe:

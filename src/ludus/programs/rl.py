@@ -6,20 +6,25 @@ The unit of the queue is the group.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import numpy as np
 
 from ludus.authoring.tasks import take
+from ludus.errors import TooManyFailures
 from ludus.programs import diagnostics
 from ludus.programs.batch import Sample, has_variance, make_samples, split_updates, to_data
+from ludus.programs.members import Member
 from ludus.programs.recipe import RlConfig
-from ludus.programs.schedule import Shuffled, learning_rate
+from ludus.programs.schedule import Shuffled, Turns, learning_rate
 from ludus.programs.training import Training
 from ludus.protocols import AdamW, Loss
 from ludus.rollouts.scheduler import Group, Scheduler
+from ludus.rollouts.workers import cancel_all
 from ludus.seeds import derive
 from ludus.types import Task
 
@@ -35,6 +40,15 @@ class Collected:
     used: list[Group]
 
 
+@dataclass
+class Source:
+    """An environment with what makes groups in it."""
+
+    member: Member
+    scheduler: Scheduler
+    tasks: Shuffled[Task]
+
+
 async def rl(training: Training, config: RlConfig) -> None:
     """Run RL from where it is to its end, evaluating on the way."""
     position, recipe = training.position, training.recipe
@@ -42,62 +56,123 @@ async def rl(training: Training, config: RlConfig) -> None:
         return
     if position.rl_steps == 0:  # moments of the warm-up's small gradients would make RL's first steps huge
         await training.engine.trainer.reset_optimizer()
-    most = config.steps * config.groups * (1 + config.refill)
-    tasks = Shuffled(take(training.env, "train", int(most) + 1), derive(recipe.seed, "rl"))
-    limit = {} if config.max_tokens is None else {"max_tokens": config.max_tokens}
-    plan = training.plan("train", "train", temperature=config.temperature, **limit)
-    async with Scheduler(training.env, training.backends, plan, on_rollout=training.run.rollouts.append) as scheduler:
-        training.watch(scheduler)
+    async with AsyncExitStack() as stack:
+        sources = await open_sources(training, config, stack)
+        turns = Turns([source.member.weight for source in sources])
+        schedulers = [source.scheduler for source in sources]
+        training.watch(*schedulers)
         every = recipe.eval.every if recipe.eval else 0
         while position.rl_steps < config.steps:
             if every and position.rl_steps and position.rl_steps % every == 0:
                 await training.evaluate(f"step {position.rl_steps}", greedy=False)
-                training.watch(scheduler)
+                training.watch(*schedulers)
             go_back, began = training.mark(), time.perf_counter()
-            collected = await collect(training, config, scheduler, tasks)
+            shares = turns.between(position.rl_steps * config.groups, (position.rl_steps + 1) * config.groups)
+            collected = await collect_all(training, config, sources, shares)
             if training.stopping:
                 go_back()
                 return
             sampled = time.perf_counter()
-            row = await update(training, config, collected)
+            row = await update(training, config, sources, collected)
             position.rl_steps += 1
             await training.publish()
             row |= {"time/sampling": sampled - began, "time/training": time.perf_counter() - sampled}
-            row |= {"time/loop_lag_max": scheduler.lag.worst_s}
+            row |= {"time/loop_lag_max": max(scheduler.lag.worst_s for scheduler in schedulers)}
             training.log("rl", row)
             if position.rl_steps % recipe.save_every == 0 and not training.stopping:
                 await training.save()
 
 
-async def collect(training: Training, config: RlConfig, scheduler: Scheduler, tasks: Shuffled[Task]) -> Collected:
-    """Run groups until enough of them have rewards that differ, or the refills are used up.
+async def open_sources(training: Training, config: RlConfig, stack: AsyncExitStack) -> list[Source]:
+    """Open every environment; together they run as many rollouts at once as one would alone."""
+    recipe, members = training.recipe, training.members
+    most = config.steps * config.groups * (1 + config.refill)
+    total = sum(member.weight for member in members)
+    limit = asyncio.Semaphore(recipe.concurrency)
+    sources = []
+    for member in members:
+        spare = config.steps if member.name else 0  # a share is rounded up in each batch
+        num_tasks = int(most * member.weight / total) + 1 + spare
+        seed = derive(recipe.seed, "rl", member.name) if member.name else derive(recipe.seed, "rl")
+        tasks = Shuffled(take(member.env, "train", num_tasks), seed)
+        most_tokens = recipe.max_tokens(member.config)
+        tokens = {} if most_tokens is None else {"max_tokens": most_tokens}
+        temperature = member.config.temperature or config.temperature
+        plan = training.plan(member, "train", "train", temperature=temperature, **tokens)
+        scheduler = Scheduler(member.env, training.backends, plan, on_rollout=training.run.rollouts.append, limit=limit)
+        sources.append(Source(member, await stack.enter_async_context(scheduler), tasks))
+    return sources
+
+
+async def collect_all(
+    training: Training, config: RlConfig, sources: list[Source], shares: list[int]
+) -> list[Collected]:
+    """Each environment's share of a batch: side by side, or one after the other where every batch must be composed the
+    same way each time."""
+    pairs = list(zip(sources, shares, strict=True))
+    if training.recipe.deterministic:
+        return [await collect_share(training, config, source, share) for source, share in pairs]
+    running = [asyncio.create_task(collect_share(training, config, source, share)) for source, share in pairs]
+    try:
+        return list(await asyncio.gather(*running))
+    finally:
+        await cancel_all(running)
+
+
+async def collect_share(training: Training, config: RlConfig, source: Source, share: int) -> Collected:
+    """An environment's share of a batch. What a mixture has more of than it should is held against the next batch, so
+    that over time the shares are exact; an environment whose refills are used up has less, and is owed nothing."""
+    name = source.member.name
+    if not name:
+        return await collect(training, config, source, share)
+    ahead = training.position.place(name).ahead
+    try:
+        collected = await collect(training, config, source, max(0, share - ahead))
+    except TooManyFailures as error:
+        raise TooManyFailures(f"in {name}, {error}") from error
+    training.position.move(name, ahead=max(0, ahead + len(collected.used) - share))
+    return collected
+
+
+async def collect(training: Training, config: RlConfig, source: Source, wanted: int) -> Collected:
+    """Run groups until `wanted` of them have rewards that differ, or the refills are used up.
 
     As many groups are started as will, at the rate of late, give what is missing: waves of stragglers waste the engine.
     A few more than asked for may come out, and are used.
     """
-    collected, position = Collected([], []), training.position
-    most = int(config.groups * (1 + config.refill))
-    while len(collected.used) < config.groups and len(collected.groups) < most and not training.stopping:
-        missing = config.groups - len(collected.used)
-        wanted = min(math.ceil(missing / position.useful_rate), most - len(collected.groups))
-        wave = [tasks.at(position.tasks_used + i) for i in range(wanted)]
-        position.tasks_used += wanted
-        async for group in scheduler.groups(wave, config.group_size):
+    collected, name = Collected([], []), source.member.name
+    refilled = wanted * (1 + config.refill)
+    most = math.ceil(refilled) if name else int(refilled)  # a mixture's small shares have a refill too
+    while len(collected.used) < wanted and len(collected.groups) < most and not training.stopping:
+        missing, place = wanted - len(collected.used), training.position.place(name)
+        started = min(math.ceil(missing / place.useful_rate), most - len(collected.groups))
+        wave = [source.tasks.at(place.tasks_used + i) for i in range(started)]
+        training.position.move(name, tasks_used=place.tasks_used + started)
+        async for group in source.scheduler.groups(wave, config.group_size):
             collected.groups.append(group)
             if has_variance(group, config, training.trained_roles):
                 collected.used.append(group)
-    rate = len(collected.used) / max(1, len(collected.groups))
-    position.useful_rate = max(LEAST_USEFUL, 0.8 * position.useful_rate + 0.2 * rate) if config.refill else 1.0
+    if collected.groups:
+        rate = len(collected.used) / len(collected.groups)
+        before = training.position.place(name).useful_rate
+        useful = max(LEAST_USEFUL, 0.8 * before + 0.2 * rate) if config.refill else 1.0
+        training.position.move(name, useful_rate=useful)
     return collected
 
 
-async def update(training: Training, config: RlConfig, collected: Collected) -> dict[str, float]:
+async def update(
+    training: Training, config: RlConfig, sources: list[Source], collected: list[Collected]
+) -> dict[str, float]:
     """Train on a batch; the row of metrics."""
-    position, success = training.position, training.env.success_reward
-    row = diagnostics.of_rollouts(collected.groups, success)
-    row |= diagnostics.of_groups(collected.groups, collected.used, success)
+    position = training.position
+    groups, used = [g for own in collected for g in own.groups], [g for own in collected for g in own.used]
+    row = figures_of(groups, used)
+    for source, own in zip(sources, collected, strict=True):
+        if source.member.name and own.groups:
+            figures = figures_of(own.groups, own.used)
+            row |= {f"env/{source.member.name}/{name}": value for name, value in figures.items()}
     position.tokens_sampled += int(row["tokens/sampled"])
-    samples = make_samples(collected.used, config, training.trained_roles)
+    samples = make_samples(used, config, training.trained_roles)
     if not samples:
         return row | {"dead_batch": 1.0}
     lr = learning_rate(position.rl_steps, config.steps, config.lr, config.warmup, config.final_lr)
@@ -110,6 +185,11 @@ async def update(training: Training, config: RlConfig, collected: Collected) -> 
             sums.setdefault(name, []).append(value)
     position.tokens_trained += sum(len(sample.sequence.tokens) for sample in samples)
     return row | {name: float(np.mean(values)) for name, values in sums.items()}
+
+
+def figures_of(groups: list[Group], used: list[Group]) -> dict[str, float]:
+    """What is to be known of groups that were run, and those of them that were used."""
+    return diagnostics.of_rollouts(groups) | diagnostics.of_groups(groups, used)
 
 
 async def one_update(

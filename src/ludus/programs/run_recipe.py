@@ -90,7 +90,7 @@ def _run(recipe: Recipe, resumed: Path | None, progress: Progress | None) -> dic
         watcher.begin()
         blocking.stops(training.stop)
 
-    with watching(f"{recipe.env} · {recipe.model} → {folder}", recipe.num_steps, progress) as watcher:
+    with watching(f"{recipe.title} · {recipe.model} → {folder}", recipe.num_steps, progress) as watcher:
         if resumed is not None:
             blocking = Blocking(lambda: program.resume(resumed, progress=watcher.see, on_start=on_start), watcher)
         else:

@@ -6,8 +6,9 @@ import time
 
 from ludus.authoring.tasks import take
 from ludus.errors import UsageError
+from ludus.programs.members import Member
 from ludus.programs.recipe import SftConfig
-from ludus.programs.schedule import Shuffled, learning_rate
+from ludus.programs.schedule import Mixed, Shuffled, Turns, learning_rate
 from ludus.programs.training import Training
 from ludus.protocols import AdamW, Datum, Loss
 from ludus.recording.backend import TokenBackend
@@ -25,10 +26,9 @@ async def sft(training: Training, config: SftConfig) -> None:
     position = training.position
     if position.sft_steps >= config.steps or training.stopping:
         return
-    made = await make_demonstrations(training, config)
-    if training.stopping:
+    demonstrations = await make_all(training, config)
+    if demonstrations is None:
         return
-    demonstrations = Shuffled(made, derive(training.recipe.seed, "sft"))
     while position.sft_steps < config.steps and not training.stopping:
         began = time.perf_counter()
         start = position.sft_steps * config.batch_size
@@ -47,26 +47,40 @@ async def sft(training: Training, config: SftConfig) -> None:
     await training.save()
 
 
-async def make_demonstrations(training: Training, config: SftConfig) -> list[Demonstration]:
+async def make_all(training: Training, config: SftConfig) -> Shuffled[Demonstration] | Mixed[Demonstration] | None:
+    """Demonstrations of every environment that has an expert, by weight; None if it was stopped."""
+    members, seed = training.demonstrating, training.recipe.seed
+    weights = [member.weight for member in members]
+    numbers = Turns(weights).between(0, config.num_demonstrations)
+    streams, go_back = [], training.mark()
+    for member, number in zip(members, numbers, strict=True):
+        made = await make_demonstrations(training, member, max(1, number))
+        if training.stopping:
+            go_back()
+            return None
+        streams.append(Shuffled(made, derive(seed, "sft", member.name) if member.name else derive(seed, "sft")))
+    return Mixed(streams, weights) if members[0].name else streams[0]
+
+
+async def make_demonstrations(training: Training, member: Member, number: int) -> list[Demonstration]:
     """Rollouts of the expert on training tasks, as tokens.
 
     Raises:
         UsageError: none of its demonstrations was complete.
     """
-    env, backend = training.env, training.backends[MAIN_ROLE]
+    env, backend = member.env, training.backends[MAIN_ROLE]
     assert isinstance(backend, TokenBackend)  # it is trained
-    tasks = take(env, "train", config.num_demonstrations)
+    tasks = take(env, "train", number)
     played: dict[str, Rollout] = {}
-    plan, backends = training.plan("demonstration", "train"), {**training.backends, MAIN_ROLE: Expert()}
+    plan, backends = training.plan(member, "demonstration", "train"), {**training.backends, MAIN_ROLE: Expert()}
     again = training.position.sft_steps > 0  # resumed: they are recorded already
-    record, go_back = (lambda rollout: None) if again else training.run.rollouts.append, training.mark()
+    record = (lambda rollout: None) if again else training.run.rollouts.append
     async with Scheduler(env, backends, plan, on_rollout=record) as scheduler:
         training.watch(scheduler)
         async for group in scheduler.groups([(task, 0) for task in tasks], 1):
             played.update((rollout.task.id, rollout) for rollout in group.scored)
-            training.note({"phase": "demonstrations", "done": len(played), "total": len(tasks)})
+            training.note({"phase": member.purpose("demonstrations"), "done": len(played), "total": len(tasks)})
     if training.stopping:
-        go_back()
         return []
     in_order = [played[task.id] for task in tasks if task.id in played]
     if not in_order:

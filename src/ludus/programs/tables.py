@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ludus.display.numbers import decimals, duration, interval, plus_minus, short
+from ludus.programs.members import AT, with_members
 
 if TYPE_CHECKING:
     from ludus.programs.evaluate import Evaluation
@@ -29,7 +30,8 @@ def stages(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def training_table(result: Mapping[str, Any]) -> list[list[str]]:
-    """A row of figures for each evaluation of a training run, the expert's first; [] where nothing was evaluated.
+    """A row of figures for each evaluation of a training run, the expert's first, and under it one for each environment of
+    a mixture; [] where nothing was evaluated.
 
     Args:
         result: what result.json holds.
@@ -39,6 +41,7 @@ def training_table(result: Mapping[str, Any]) -> list[list[str]]:
         return []
     if result.get("demonstrator"):
         evaluations = {"demonstrator": result["demonstrator"], **evaluations}
+    evaluations = {name.replace(AT, ", "): found for name, found in with_members(evaluations).items()}
     rows = [["", "reward", "greedy", "turns", "excluded"]]
     for name, evaluation in evaluations.items():
         turns = evaluation["metrics"].get("num_turns")
@@ -62,27 +65,34 @@ def training_effort(result: Mapping[str, Any]) -> str:
 def training_changes(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What changed between evaluations of a training run: the whole way, and what RL added to SFT.
 
-    Differences are paired by task; of each, what is compared, and the mean with its interval.
+    Differences are paired by task, of a mixture in each environment; of each, what is compared, and the mean with its
+    interval.
     """
     names = list(stages(result))
     pairs = [(names[0], names[-1])] if len(names) > 1 else []
     if len(names) == len(STAGES):
         pairs.append(("after_sft", "end"))
+    endings = [f"{AT}{member}" for member in stages(result)[names[0]].get("envs", ())] if names else []
     changes = [
-        (f"{STAGES[first]} → {STAGES[last]}", _change(Path(result["run"]), first, last)) for first, last in pairs
+        (
+            f"{STAGES[first]} → {STAGES[last]}{ending.replace(AT, ', ')}",
+            _change(Path(result["run"]), f"eval:{first}{ending}", f"eval:{last}{ending}"),
+        )
+        for first, last in pairs
+        for ending in endings or [""]
     ]
     return [(name, change) for name, change in changes if change]
 
 
 def _change(run: Path, first: str, last: str) -> str:
-    """The paired difference of two evaluations of a run; "" where they have no task in common."""
+    """The paired difference of two purposes of a run; "" where they have no task in common."""
     from ludus.errors import UsageError
     from ludus.programs.compare import scores_by_task
     from ludus.programs.statistics import paired_difference
     from ludus.store import RolloutIndex
 
     with RolloutIndex(run) as index:
-        rows = [index.query(purpose=f"eval:{name}", last_attempts=True) for name in (first, last)]
+        rows = [index.query(purpose=purpose, last_attempts=True) for purpose in (first, last)]
     try:
         paired = paired_difference(*map(scores_by_task, rows))
     except UsageError:
@@ -100,7 +110,8 @@ def evaluation_table(evaluations: Sequence[Evaluation]) -> list[list[str]]:
 
 
 def _columns(evaluations: Sequence[Evaluation]) -> list[Column]:
-    columns: list[Column] = [
+    columns: list[Column] = [("environment", lambda e: e.env)] if len({e.env for e in evaluations}) > 1 else []
+    columns += [
         ("model", lambda e: e.model),
         ("reward", lambda e: plus_minus(e.mean, e.se)),
         ("95 % interval", lambda e: interval(e.interval)),

@@ -5,19 +5,18 @@ Stages: evaluate the start, warm up (SFT), evaluate, RL with evaluations on the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ludus import config
-from ludus.authoring.environment import Environment
-from ludus.authoring.loading import load_environment
 from ludus.authoring.tasks import take
 from ludus.errors import ConfigError, MissingExtra, UnknownName, UsageError
 from ludus.programs.advantages import ADVANTAGES
 from ludus.programs.batch import check_trainable
 from ludus.programs.dry_run import check_fits
 from ludus.programs.evaluate import preferred_sampling
+from ludus.programs.members import Member, load_members, roles_of
 from ludus.programs.models import PRESET, OpenModel, check_model, model_folder, open_folder, open_model
 from ludus.programs.recipe import Recipe
 from ludus.programs.rl import rl
@@ -41,13 +40,13 @@ async def train(
         RunFolderError: the run folder is taken, locked, read-only or full.
         TooManyFailures, NonFiniteUpdate: the run can't go on; what it had is whole.
     """
-    env = load_environment(recipe.env, recipe.env_options)
-    check_recipe(recipe, env)
+    members = load_members(recipe)
+    check_recipe(recipe, members)
     with RunFolder.create(Path(recipe.runs) / recipe.name, overwrite=recipe.overwrite) as run:
         run.write_config(config.to_toml(recipe))
         if recipe.model.startswith(PRESET):
             _init(run.path / "init", recipe.model.removeprefix(PRESET), recipe.seed)
-        return await _run(recipe, env, run, resume=False, progress=progress, on_start=on_start)
+        return await _run(recipe, members, run, resume=False, progress=progress, on_start=on_start)
 
 
 async def resume(
@@ -61,14 +60,14 @@ async def resume(
     with RunFolder.resume(path) as run:
         recipe = config.load(Recipe, run.path / "config.toml")
         run.load_state()  # before anything is made: without one there is nothing to go on with
-        env = load_environment(recipe.env, recipe.env_options)
+        members = load_members(recipe)
         check_sinks(recipe.sinks)
-        return await _run(recipe, env, run, resume=True, progress=progress, on_start=on_start)
+        return await _run(recipe, members, run, resume=True, progress=progress, on_start=on_start)
 
 
 async def _run(
     recipe: Recipe,
-    env: Environment,
+    members: Sequence[Member],
     run: RunFolder,
     *,
     resume: bool,
@@ -90,7 +89,7 @@ async def _run(
     opened = open_folder(folder, recipe.name, **settings, **trained)
     try:
         others = {role: open_model(model, **settings) for role, model in recipe.role_models.items()}
-        training = Training(recipe, run, env, opened, others, progress)
+        training = Training(recipe, run, members, opened, others, progress)
         on_start(training)
         await (training.restore() if resume else training.save())
         with training.open_sinks(resumed=resume) as training.sinks:
@@ -123,7 +122,7 @@ async def _finish(training: Training) -> dict[str, Any]:
     exported = await training.export()
     result: dict[str, Any] = {
         "name": training.recipe.name,
-        "env": training.recipe.env,
+        "env": training.recipe.title,
         "complete": not training.stopping,
         "eval": {name: value for name, value in position.evaluations.items() if not name.startswith("step ")},
         "demonstrator": position.demonstrator,
@@ -140,7 +139,7 @@ async def _finish(training: Training) -> dict[str, Any]:
     return result
 
 
-def check_recipe(recipe: Recipe, env: Environment) -> None:
+def check_recipe(recipe: Recipe, members: Sequence[Member]) -> None:
     """What can be known to be wrong before anything is made. Raises UsageError, MissingExtra, ModelFolderError."""
     try:
         from ludus.engine.torch.device import find_device
@@ -151,8 +150,8 @@ def check_recipe(recipe: Recipe, env: Environment) -> None:
         raise MissingExtra("training a model", "train") from error
 
     for role, model in recipe.role_models.items():
-        if role not in env.roles:
-            raise UnknownName("role", role, env.roles)
+        if role not in roles_of(members):
+            raise UnknownName("role", role, roles_of(members))
         check_model(model)
     if recipe.role_models and recipe.deterministic:
         raise ConfigError(
@@ -169,18 +168,20 @@ def check_recipe(recipe: Recipe, env: Environment) -> None:
         raise ConfigError(f"{recipe.model} is an adapter already, which goes on being trained: leave [lora] out")
     check_fits(recipe)
     splits = (*(["train"] if recipe.sft or recipe.rl else []), *([recipe.eval.split] if recipe.eval else []))
-    for split in splits:
-        take(env, split, 1)
-    if recipe.sft and not env.can_demonstrate:
-        raise UsageError(
-            f"{env.describe().id} has no demonstrate(task), so [sft] has nothing to learn from: leave it out"
-        )
+    for member in members:
+        for split in splits:
+            take(member.env, split, 1)
+    if recipe.sft and not any(member.env.can_demonstrate for member in members):
+        names = " and ".join(member.env.describe().id for member in members)
+        raise UsageError(f"{names} has no demonstrate(task), so [sft] has nothing to learn from: leave it out")
     if recipe.rl:
         if recipe.rl.advantage not in ADVANTAGES:
             raise UnknownName("advantage", recipe.rl.advantage, ADVANTAGES)
         find_loss(Loss(recipe.rl.loss, recipe.rl.loss_params))
-        sampling = preferred_sampling(env, {"temperature": recipe.rl.temperature})
-        check_trainable(sampling.truncated, sampling.temperature)
+        for member in members:
+            temperature = member.config.temperature or recipe.rl.temperature
+            sampling = preferred_sampling(member.env, {"temperature": temperature})
+            check_trainable(sampling.truncated, sampling.temperature)
 
 
 def _init(folder: Path, preset: str, seed: int) -> None:

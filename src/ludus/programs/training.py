@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ludus.authoring.environment import Environment
 from ludus.authoring.tasks import take
 from ludus.display.watch import Progress as Progress
 from ludus.errors import NonFiniteUpdate
 from ludus.programs.evaluate import Evaluation, preferred_sampling, run_evaluation
+from ludus.programs.members import Member, roles_of
 from ludus.programs.models import OpenModel
 from ludus.programs.recipe import EvalConfig, Recipe
+from ludus.programs.together import together
 from ludus.protocols import WeightsRef
 from ludus.recording.backend import Backend
 from ludus.recording.expert import Expert
@@ -31,15 +32,24 @@ MOST_SKIPPED = 5
 """Optimiser steps in a row that may be dropped for a NaN or infinite gradient before the run stops."""
 
 
+class Place(msgspec.Struct, frozen=True):
+    """Where RL is in one environment."""
+
+    tasks_used: int = 0
+    """Tasks taken from the training stream."""
+    useful_rate: float = 1.0
+    """Share of groups whose rewards differ, of late."""
+    ahead: int = 0
+    """Groups that earlier batches had more of than they should; the next one has so many fewer."""
+
+
 class Position(msgspec.Struct):
     """Where a run is: all that a resumed run needs beside weights and optimiser."""
 
     sft_steps: int = 0
     rl_steps: int = 0
-    tasks_used: int = 0
-    """Tasks taken from the training stream."""
-    useful_rate: float = 1.0
-    """Share of groups whose rewards differ, of late."""
+    places: dict[str, Place] = msgspec.field(default_factory=dict)
+    """By environment."""
     skipped: int = 0
     """Optimiser steps dropped in a row."""
     tokens_sampled: int = 0
@@ -56,16 +66,24 @@ class Position(msgspec.Struct):
         """Names states and exports."""
         return self.sft_steps + self.rl_steps
 
+    def place(self, member: str) -> Place:
+        """Where RL is in an environment."""
+        return self.places.get(member, Place())
+
+    def move(self, member: str, **changes: Any) -> None:
+        """RL has gone on in an environment."""
+        self.places = {**self.places, member: msgspec.structs.replace(self.place(member), **changes)}
+
 
 class Training:
     """One training run while it runs."""
 
     def __init__(
-        self, recipe: Recipe, run: RunFolder, env: Environment, opened: OpenModel, others: dict[str, OpenModel],
+        self, recipe: Recipe, run: RunFolder, members: Sequence[Member], opened: OpenModel, others: dict[str, OpenModel],
         progress: Progress,
     ) -> None:  # fmt: skip
         assert opened.engine is not None  # train() opens nothing else
-        self.recipe, self.run, self.env = recipe, run, env
+        self.recipe, self.run, self.members = recipe, run, members
         assert opened.renderer is not None
         self.engine: TorchEngine = opened.engine
         self.renderer = opened.renderer
@@ -73,24 +91,25 @@ class Training:
             MAIN_ROLE: opened.backend,
             **{role: other.backend for role, other in others.items()},
         }
-        self.trained_roles = [role for role in env.roles if role not in others]
+        self.trained_roles = [role for role in roles_of(members) if role not in others]
         self.position = Position()
         self.stopping = False
         self.sinks = Sinks()
-        self._scheduler: Scheduler | None = None
+        self._schedulers: tuple[Scheduler, ...] = ()
         self._report = progress
         self._clock = time.perf_counter()
 
     def stop(self) -> None:
         """Finish what is running, save, and end."""
         self.stopping = True
-        if self._scheduler is not None:
-            self._scheduler.stopping = True
+        for scheduler in self._schedulers:
+            scheduler.stopping = True
 
-    def watch(self, scheduler: Scheduler) -> None:
-        """This scheduler is the one to stop."""
-        self._scheduler = scheduler
-        scheduler.stopping |= self.stopping
+    def watch(self, *schedulers: Scheduler) -> None:
+        """These schedulers are the ones to stop."""
+        self._schedulers = schedulers
+        for scheduler in schedulers:
+            scheduler.stopping |= self.stopping
 
     def mark(self) -> Callable[[], None]:
         """A way back to here, for work that is cut short: a resumed run does it again, and nothing counts twice."""
@@ -102,11 +121,12 @@ class Training:
 
         return go_back
 
-    def plan(self, purpose: str, split: str, **sampling: Any) -> Plan:
-        """How rollouts of this run are made."""
+    def plan(self, member: Member, purpose: str, split: str, **sampling: Any) -> Plan:
+        """How rollouts of an environment are made in this run."""
         return Plan(
-            seed=self.recipe.seed, purpose=purpose, split=split, sampling=preferred_sampling(self.env, sampling),
-            concurrency=self.recipe.concurrency, timeout_s=self.recipe.timeout_s,
+            seed=self.recipe.seed, purpose=member.purpose(purpose), split=split,
+            sampling=preferred_sampling(member.env, sampling), concurrency=self.recipe.concurrency,
+            timeout_s=member.config.timeout_s or self.recipe.timeout_s,
             deterministic=self.recipe.deterministic, workers=self.recipe.workers,
         )  # fmt: skip
 
@@ -126,7 +146,7 @@ class Training:
         recipe, path = self.recipe, self.run.path
         if not recipe.sinks:
             return Sinks()
-        about = RunInfo(path, recipe.name, recipe.env, recipe.model_dump(mode="json"), run_id(path), resumed)
+        about = RunInfo(path, recipe.name, recipe.title, recipe.model_dump(mode="json"), run_id(path), resumed)
         return Sinks(recipe.sinks, about, self.run.read_metrics())
 
     async def evaluate(self, name: str, *, greedy: bool) -> None:
@@ -145,17 +165,22 @@ class Training:
             if at_zero.stopped:
                 go_back()
                 return
-            result |= {"greedy_mean": at_zero.mean, "greedy_se": at_zero.se, "greedy_metrics": at_zero.metrics}
+            _add_greedy(result, at_zero.to_dict())
         self.position.evaluations[name] = result
         self.position.history.append({"name": name, "step": self.position.step, "mean": sampled.mean, "se": sampled.se})
         self.log("eval", _eval_row(name, result))
 
+    @property
+    def demonstrating(self) -> list[Member]:
+        """The environments that have an expert."""
+        return [member for member in self.members if member.env.can_demonstrate]
+
     async def evaluate_demonstrator(self) -> None:
         """What the model is taught from, on the same held-out tasks: imitation should come close to it."""
-        if self.recipe.eval is None or self.position.demonstrator or not self.env.can_demonstrate or self.stopping:
+        if self.recipe.eval is None or self.position.demonstrator or not self.demonstrating or self.stopping:
             return
-        go_back = self.mark()
-        result = await self._evaluate_once(self.recipe.eval, "demonstrator", {}, {**self.backends, MAIN_ROLE: Expert()})
+        go_back, taught = self.mark(), {**self.backends, MAIN_ROLE: Expert()}
+        result = await self._evaluate_once(self.recipe.eval, "demonstrator", {}, taught, self.demonstrating)
         if result.stopped:
             go_back()
             return
@@ -167,16 +192,32 @@ class Training:
         name: str,
         sampling: dict[str, Any],
         backends: Mapping[str, Backend] | None = None,
+        members: Sequence[Member] | None = None,
     ) -> Evaluation:
-        tasks = take(self.env, config.split, config.num_tasks)
-        if self.recipe.rl and self.recipe.rl.max_tokens is not None:
-            sampling = {"max_tokens": self.recipe.rl.max_tokens, **sampling}
-        result = await run_evaluation(
-            self.env, backends or self.backends, self.plan(f"eval:{name}", config.split, **sampling), tasks=tasks,
-            samples=config.samples, log=self.run.rollouts, progress=self.note, on_start=self.watch,
+        """One environment after the other; what was stopped in one is that one's result."""
+        members, found = members or self.members, dict[str, Evaluation]()
+        for member in members:
+            found[member.name] = result = await self._evaluate_member(member, config, name, sampling, backends)
+            self.position.tokens_sampled += result.tokens["completion"]
+            if result.stopped or not member.name:
+                return result
+        return together(found, [member.weight for member in members])
+
+    async def _evaluate_member(
+        self,
+        member: Member,
+        config: EvalConfig,
+        name: str,
+        sampling: dict[str, Any],
+        backends: Mapping[str, Backend] | None,
+    ) -> Evaluation:
+        if (most := self.recipe.max_tokens(member.config)) is not None:
+            sampling = {"max_tokens": most, **sampling}
+        return await run_evaluation(
+            member.env, backends or self.backends, self.plan(member, f"eval:{name}", config.split, **sampling),
+            tasks=take(member.env, config.split, config.num_tasks), samples=config.samples, log=self.run.rollouts,
+            progress=self.note, on_start=self.watch,
         )  # fmt: skip
-        self.position.tokens_sampled += result.tokens["completion"]
-        return result
 
     def count_update(self, update: dict[str, float]) -> None:
         """Keep count of optimiser steps dropped in a row. Raises NonFiniteUpdate after a few."""
@@ -220,6 +261,13 @@ class Training:
         return await self.run.export(self.position.step, write)
 
 
+def _add_greedy(result: dict[str, Any], at_zero: dict[str, Any]) -> None:
+    """What the same evaluation found at temperature 0, for each environment too."""
+    result |= {f"greedy_{key}": at_zero[key] for key in ("mean", "se", "metrics")}
+    for member, own in result.get("envs", {}).items():
+        _add_greedy(own, at_zero["envs"][member])
+
+
 def _eval_row(name: str, result: dict[str, Any]) -> dict[str, Any]:
     row = {
         "eval/name": name,
@@ -230,4 +278,6 @@ def _eval_row(name: str, result: dict[str, Any]) -> dict[str, Any]:
     if "greedy_mean" in result:
         row["eval/greedy_mean"] = result["greedy_mean"]
     row |= {f"eval/metric/{metric}": value for metric, value in result["metrics"].items()}
+    for member, own in result.get("envs", {}).items():
+        row |= {f"env/{member}/{key}": value for key, value in _eval_row(name, own).items() if key != "eval/name"}
     return row | {"time/eval": result["seconds"]}

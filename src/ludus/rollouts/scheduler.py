@@ -37,6 +37,8 @@ class Group:
     task: Task
     visit: int
     rollouts: list[Rollout]
+    success_reward: float = 1.0
+    """The environment's: from which a rollout counts as a success."""
 
     @property
     def scored(self) -> list[Rollout]:
@@ -70,12 +72,14 @@ class Scheduler:
         backends: what stands behind each role; roles not named share the main role's.
         plan: how.
         on_rollout: told each finished attempt, failed ones included.
+        limit: of rollouts at once, where other schedulers have a part in it; by default the plan's alone.
     """
 
     env: Environment
     backends: Mapping[str, Backend]
     plan: Plan
     on_rollout: Callable[[Rollout], object] = lambda rollout: None
+    limit: asyncio.Semaphore | None = None
     watch: FailureWatch = field(default_factory=FailureWatch)
     lag: LagMonitor = field(default_factory=LagMonitor)
     stopping: bool = False
@@ -109,7 +113,7 @@ class Scheduler:
             async for group in self._in_waves(list(tasks), size):
                 yield group
             return
-        limit = asyncio.Semaphore(self.plan.concurrency)
+        limit = self.limit or asyncio.Semaphore(self.plan.concurrency)
         running: set[asyncio.Task[Group]] = set()
         waiting = iter(tasks)
         ahead = max(1, -(-self.plan.concurrency // size)) + 1  # enough groups that a slow one doesn't idle the rest
@@ -161,7 +165,7 @@ class Scheduler:
         attempts = [self._until_scored(task, visit, sample, limit) for sample in range(size)]
         runs = [asyncio.create_task(attempt) for attempt in attempts]
         try:
-            group = Group(task, visit, list(await asyncio.gather(*runs)))
+            group = Group(task, visit, list(await asyncio.gather(*runs)), self.env.success_reward)
         finally:
             await cancel_all(set(runs))
         await self._score_group([rollout for rollout in group.rollouts if rollout.failure is None])

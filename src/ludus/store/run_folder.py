@@ -9,6 +9,7 @@
       export/STEP/    model folders for transformers and vLLM
       result.json, report.html
       run_id, tensorboard/, wandb/   of the sinks that the recipe names (ludus.sinks)
+      inspect/        logs that `ludus export inspect` writes
       lock            held by the process that writes
 
 One process writes (`create`, `resume`); any number read (`open`), also while it runs.
@@ -49,7 +50,7 @@ MIN_FREE_BYTES = 50 << 20
 KEEP_STATES = 2
 LAYOUT = (
     "config.toml", "metrics.jsonl", "index.db", "state", "export", "result.json", "report.html",
-    "run_id", "tensorboard", "wandb",
+    "run_id", "tensorboard", "wandb", "inspect",
 )  # fmt: skip
 """What a run writes beside its rollouts."""
 

@@ -87,6 +87,7 @@ def charts_of(rows: Sequence[Row]) -> list[Chart]:
         series = [_series(of_phase, key, label) for key, label in keys.items()]
         charts.append(Chart(title, [s for s in series if len(s.y) > 1]))
     charts.append(_shares([row for row in rows if row.get("phase", "rl") == "rl"]))
+    charts[1:1] = _by_environment(rows)
     return [chart for chart in charts if chart.series]
 
 
@@ -118,6 +119,19 @@ def draw(chart: Chart) -> str:
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _inline(text.getvalue())
+
+
+def _by_environment(rows: Sequence[Row]) -> list[Chart]:
+    """Evaluations and rewards of each environment of a mixture, as many in a chart as there are colours."""
+    names = list(dict.fromkeys(key.split("/")[1] for row in rows for key in row if key.startswith("env/")))
+    parts = [names[i : i + len(_COLORS)] for i in range(0, len(names), len(_COLORS))]
+    charts = []
+    for phase, key, what in (("eval", "eval/mean", "Evaluation score"), ("rl", "reward/mean", "Reward in training")):
+        of_phase = [row for row in rows if row.get("phase") == phase]
+        for part in parts:
+            series = [_series(of_phase, f"env/{name}/{key}", clean(name)) for name in part]
+            charts.append(Chart(f"{what}, by environment", [s for s in series if len(s.y) > 1]))
+    return charts
 
 
 def _evaluations(rows: Sequence[Row]) -> Chart:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,27 @@ from markupsafe import Markup
 
 from ludus.errors import MissingExtra, RunFolderError, UsageError
 from ludus.programs.compare import scores_by_task
+from ludus.programs.members import AT, by_member, with_members
 from ludus.programs.report.charts import Chart, charts_of, draw
 from ludus.programs.report.rescoring import SHOWN_WHOLE, Rescoring
-from ludus.programs.report.samples import choose_purposes, choose_samples
+from ludus.programs.report.samples import Sample, choose_purposes, choose_samples
 from ludus.programs.report.words import clean, duration, name_of, number, score
 from ludus.programs.statistics import PairedDifference, paired_difference
 from ludus.store import RolloutIndex, RunFolder
 from ludus.store.durable import disk_errors, write_atomically
 
 _RANGES = {"interval": "95 % interval", "bounds": "with exclusions at worst and best"}
+
+
+@dataclass(frozen=True)
+class Section:
+    """What a report says of the rollouts in one environment."""
+
+    member: str
+    """Its name in a mixture; "" where it is the only one."""
+    difference: PairedDifference | None
+    samples: list[list[Sample]]
+    num_columns: int
 
 
 def report(run: Path, rescored: Rescoring | None = None) -> Path:
@@ -43,7 +56,6 @@ def report(run: Path, rescored: Rescoring | None = None) -> Path:
     with RunFolder.open(run) as folder, RolloutIndex(run) as index:
         rows, result = folder.read_metrics(), folder.read_result() or {}
         summaries = index.purposes()
-        purposes = choose_purposes([summary.purpose for summary in summaries])
         charts, charts_note = _drawn(charts_of(rows))
         html = _template().render(
             title=run.resolve().name,
@@ -51,14 +63,12 @@ def report(run: Path, rescored: Rescoring | None = None) -> Path:
             config=_config(run / "config.toml"),
             evaluations=_evaluations(result),
             facts=_facts(result),
-            difference=_difference(index, purposes),
+            sections=_sections(index, [summary.purpose for summary in summaries]),
             summaries=summaries,
             charts=charts,
             charts_note=charts_note,
             rescored=rescored,
             num_shown_whole=SHOWN_WHOLE,
-            samples=choose_samples(index, purposes),
-            num_columns=len(purposes),
         )
     path = run / "report.html"
     with disk_errors(f"write {path}"):
@@ -122,13 +132,16 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
     for key, value in values.items():
         if isinstance(value, dict) and value:
             yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list) and value and all(isinstance(entry, dict) for entry in value):
+            for number, entry in enumerate(value):
+                yield from _flat(entry, f"{prefix}{key}.{number}.")
         else:
             yield f"{prefix}{key}", value if isinstance(value, str) else str(value)
 
 
 def _evaluations(result: Mapping[str, Any]) -> dict[str, Any]:
     """Header and rows of the result table of a training run; {} where there is none."""
-    evaluations = _table(result, "eval")
+    evaluations = with_members(_table(result, "eval"))
     metrics = list(dict.fromkeys(name for e in evaluations.values() for name in e.get("metrics") or {}))
     rows = [
         {
@@ -159,6 +172,16 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     if "num_excluded" in result:
         facts.append(("excluded rollouts", number(result["num_excluded"])))
     return facts
+
+
+def _sections(index: RolloutIndex, purposes: Sequence[str]) -> list[Section]:
+    """One of each environment: of a mixture several."""
+    sections = []
+    for member, own in by_member(purposes).items():
+        ending = f"{AT}{member}" if member else ""
+        chosen = [purpose + ending for purpose in choose_purposes([purpose.removesuffix(ending) for purpose in own])]
+        sections.append(Section(member, _difference(index, chosen), choose_samples(index, chosen), len(chosen)))
+    return sections
 
 
 def _difference(index: RolloutIndex, purposes: Sequence[str]) -> PairedDifference | None:

@@ -36,9 +36,10 @@ def score(value: Any) -> str:
 
 
 def name_of(purpose: str) -> str:
-    """An evaluation's name for people: "eval:after_sft" is "After fine-tuning"."""
-    key = purpose.removeprefix("eval:")
-    return _NAMES.get(key, key.replace("_", " "))
+    """An evaluation's name for people: "eval:after_sft" is "After fine-tuning"; of one environment of a mixture,
+    "eval:end@guess" is "After training, guess"."""
+    key, _, member = purpose.removeprefix("eval:").partition("@")
+    return _NAMES.get(key, key.replace("_", " ")) + (f", {member}" if member else "")
 
 
 def duration(seconds: float) -> str:

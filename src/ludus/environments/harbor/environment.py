@@ -1,0 +1,233 @@
+"""`Harbor`: every task folder below a folder, worked on with a shell in a sandbox, judged by its own tests."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import shlex
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from ludus.authoring.context import Context
+from ludus.authoring.declare import metric, reward, tool
+from ludus.authoring.environment import Environment
+from ludus.environments.harbor.computer import Computer, end_processes, furnish, take_out
+from ludus.environments.harbor.task import HarborTask, find_tasks, read_task, resolved
+from ludus.environments.harbor.verifier import REWARD, NoReward, verify
+from ludus.errors import Blame, ConfigError, RolloutError, ToolError, UnknownName, UsageError
+from ludus.types import MAIN_ROLE, Message, Reward, Task, content_hash
+
+MOST_COMMAND = 100_000
+"""Bytes of one; Linux takes 131,071."""
+MOST_OUTPUT = 10_000
+"""Characters of a command's output that the model is shown."""
+SHOWN_PROBLEMS = 3
+MIB = 1 << 20
+
+
+@dataclass
+class State:
+    """One rollout's sandbox, and what its tests said."""
+
+    task: HarborTask
+    open: AsyncExitStack = field(default_factory=AsyncExitStack)
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+class Harbor(Environment):
+    """Tasks in Harbor's format: work with a shell in a sandbox, judged by the tests of each task."""
+
+    name = "harbor"
+    version = "1"
+    system_prompt = (
+        "You work on a Linux computer without network, with the tool bash. Each call is a new shell; files stay. "
+        "When the task is done, say so in a reply without a tool call."
+    )
+
+    def __init__(
+        self, folder: str, names: list[str] | None = None, train_share: float = 0.0, max_turns: int = 50,
+        command_timeout_s: float = 120.0, pass_env: list[str] | None = None,
+    ) -> None:  # fmt: skip
+        """
+        Args:
+            folder: a task, or a folder of tasks; its folders train and test, where it has them, are the splits.
+            names: only these tasks.
+            train_share: share of the tasks to train on, where the folder has no splits; by default all are for testing.
+            max_turns: replies of the model.
+            command_timeout_s: seconds one command may take.
+            pass_env: variables of this process that tasks may have.
+        """
+        if not 0 <= train_share <= 1 or max_turns < 1 or not command_timeout_s > 0:
+            raise ValueError("train_share must be from 0 to 1, max_turns at least 1, command_timeout_s more than 0")
+        self.max_turns, self.command_timeout_s = max_turns, command_timeout_s
+        self._allowed = frozenset(pass_env or ())
+        self._tasks = _read_all(Path(folder), names, self._allowed)
+        self._by_split = _split(self._tasks, train_share)
+        self.splits = tuple(self._by_split)  # type: ignore[misc]  # which there are depends on the folder
+        self._blames: dict[str, Blame] = {}
+        self._blaming = asyncio.Lock()
+
+    def tasks(self, split: str) -> Iterator[Task]:
+        """The tasks of a split, by name; tests and solutions are no part of them."""
+        for name in self._by_split[split]:
+            task = self._tasks[name]
+            metadata = task.toml.metadata
+            about = {key: str(metadata[key]) for key in ("difficulty", "category") if key in metadata}
+            yield Task(prompt=task.instruction, info={"digest": task.digest} | about, id=name)
+
+    def computer(self, task: HarborTask) -> AbstractAsyncContextManager[Computer]:
+        """A fresh sandbox for a task, gone with all its processes when it is left."""
+        sandbox, place = importlib.import_module("ludus.sandbox"), task.toml.environment
+        wanted = {"memory_bytes": place.memory_mb, "disk_bytes": place.storage_mb}
+        limits = sandbox.Limits(**{key: mib * MIB for key, mib in wanted.items() if mib is not None})
+        opened: AbstractAsyncContextManager[Computer] = sandbox.open_sandbox(sandbox.SandboxSpec(limits=limits))
+        return opened
+
+    async def open(self) -> None:
+        """Raises UsageError where there are no sandboxes."""
+        if type(self).computer is Harbor.computer:
+            try:
+                importlib.import_module("ludus.sandbox")
+            except ImportError as error:
+                raise UsageError(f"harbor: tasks run in sandboxes, which can't be had here: {error}") from error
+
+    async def setup(self, ctx: Context) -> None:
+        """A sandbox with what the task's agent is to find."""
+        task = self._tasks[ctx.task.id]
+        ctx.state = State(task)
+        ctx.sandbox = await ctx.state.open.enter_async_context(self.computer(task))
+        await furnish(ctx.sandbox, task.base, task.env, task.toml.environment.healthcheck)
+
+    async def teardown(self, ctx: Context) -> None:
+        """The sandbox is gone, with whatever still runs in it."""
+        if isinstance(ctx.state, State):
+            await ctx.state.open.aclose()
+
+    async def run(self, ctx: Context) -> None:
+        """Until the model is done or the task's time for it is over; what is there then is judged."""
+        try:
+            async with asyncio.timeout(ctx.state.task.toml.agent.timeout_sec) as limit:
+                await super().run(ctx)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            ctx.stop = "timeout"
+
+    @tool
+    async def bash(self, command: str, state: State, sandbox: Computer) -> str:
+        """Run a command with bash in the task's folder, and read what it prints."""
+        _check_command(command)
+        task = state.task
+        outcome = await sandbox.exec(
+            ["bash", "-c", command], timeout_s=self.command_timeout_s, env=task.env, cwd=task.workdir
+        )
+        text = _shortened(outcome.stdout + outcome.stderr)
+        if outcome.timed_out:
+            return f"{text}\n(stopped after {self.command_timeout_s:g} s, with everything that ran beside it)".lstrip()
+        return f"{text}\n(exit code {outcome.exit_code})".lstrip() if outcome.exit_code else text or "(no output)"
+
+    @reward
+    async def verified(self, ctx: Context) -> float:
+        """The reward that the task's tests give. Tests that give none fail the rollout, never score it 0."""
+        state: State = ctx.state
+        with TemporaryDirectory(prefix="ludus-harbor-") as folder:
+            taken = await self._finish(ctx.sandbox, state, Path(folder))
+            try:
+                state.scores = await verify(state.task, taken, self.computer)
+            except NoReward as error:
+                blame = await self._blame(state.task)
+                raise RolloutError(str(error), "scorer", blame) from None
+        return state.scores[REWARD]
+
+    @metric
+    def parts(self, state: State) -> list[Reward]:
+        """The other numbers that the tests wrote."""
+        return [Reward(name, value, 0.0, MAIN_ROLE) for name, value in state.scores.items() if name != REWARD]
+
+    def demonstrate(self, task: Task) -> list[str | Message] | None:
+        """The task's own solution, where it is one script, as one command."""
+        found = self._tasks[task.id]
+        path = found.folder / "solution" / "solve.sh"
+        if not path.is_file() or len(list(path.parent.iterdir())) > 1:
+            return None
+        env = resolved(found.toml.solution.env, self._allowed, f"{found.folder / 'task.toml'}, [solution.env]")
+        exports = "".join(f"export {key}={shlex.quote(value)}\n" for key, value in env.items())
+        arguments = json.dumps({"command": exports + path.read_text(encoding="utf-8")})
+        call = {"id": "solve", "type": "function", "function": {"name": "bash", "arguments": arguments}}
+        return [{"role": "assistant", "content": "", "tool_calls": [call]}, "Done."]
+
+    async def _finish(self, computer: Computer, state: State, folder: Path) -> dict[str, Path]:
+        """End the agent's sandbox, and keep what the verifier is to see of it."""
+        task = state.task
+        await end_processes(computer)
+        for hook in task.toml.verifier.collect:
+            await computer.exec(hook.command, timeout_s=hook.timeout_sec, env=task.env, cwd=task.workdir)
+        taken = await take_out(computer, task.artifacts, folder)
+        await state.open.aclose()
+        return taken
+
+    async def _blame(self, task: HarborTask) -> Blame:
+        """Whose fault it is that tests gave no reward: the policy's, if without its files they give one.
+
+        Otherwise whoever breaks the tests would be excluded instead of scored, and learn to.
+        """
+        async with self._blaming:  # of many that fail at once, one finds out
+            if task.name not in self._blames:
+                try:
+                    await verify(task, {}, self.computer)
+                    self._blames[task.name] = "policy"
+                except NoReward:
+                    self._blames[task.name] = "environment"
+            return self._blames[task.name]
+
+
+def _check_command(command: str) -> None:
+    """Raises ToolError for what no program can be given: the model's mistake, which it is told of."""
+    try:
+        size = len(command.encode())
+    except UnicodeEncodeError:
+        raise ToolError("the command has characters that are no text") from None
+    if "\0" in command or size > MOST_COMMAND:
+        raise ToolError(f"a command has no NUL characters and at most {MOST_COMMAND} bytes; write long texts in parts")
+
+
+def _read_all(folder: Path, names: list[str] | None, allowed: frozenset[str]) -> dict[str, HarborTask]:
+    """Raises ConfigError with the first few problems, one line each, and UnknownName."""
+    found = find_tasks(folder)
+    for name in names or ():
+        if name not in found:
+            raise UnknownName("task", name, found)
+    tasks, problems = {}, []
+    for name in names or found:
+        try:
+            tasks[name] = read_task(found[name], name, allowed)
+        except ConfigError as error:
+            problems.append(str(error))
+    if problems:
+        more = f"\nand {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
+        few = f"\n(--arg 'names=[...]' takes some of {len(found)})" if len(found) > len(problems) else ""
+        raise ConfigError("\n".join(problems[:SHOWN_PROBLEMS]) + more + few)
+    return tasks
+
+
+def _split(tasks: dict[str, HarborTask], train_share: float) -> dict[str, list[str]]:
+    """Names by split: the folders train and test, or by the hash of the name, or all for testing."""
+    heads = {name.partition("/")[0] for name in tasks}
+    if heads <= {"train", "test"} and all("/" in name for name in tasks):
+        return {head: [name for name in tasks if name.startswith(f"{head}/")] for head in sorted(heads, reverse=True)}
+    if not train_share:
+        return {"test": list(tasks)}
+    train = [name for name in tasks if int(content_hash(name)[:8], 16) < train_share * 2**32]
+    return {"train": train, "test": [name for name in tasks if name not in train]}
+
+
+def _shortened(text: str) -> str:
+    """The beginning and the end of what is long."""
+    if len(text) <= MOST_OUTPUT:
+        return text.rstrip("\n")
+    half = MOST_OUTPUT // 2
+    return f"{text[:half]}\n… {len(text) - MOST_OUTPUT} characters left out …\n{text[-half:]}".rstrip("\n")
