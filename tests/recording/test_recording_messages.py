@@ -128,7 +128,7 @@ async def test_what_does_not_change_a_reply_is_ignored():
     async with rollout() as model, client_of(model) as client:
         await say(
             client, system=system, metadata={"user_id": "u"}, thinking={"type": "enabled", "budget_tokens": 1024},
-            temperature=0.5, extra_body=extra, tool_choice={"type": "auto"},
+            extra_body={**extra, "temperature": 0.5}, tool_choice={"type": "auto"},
         )  # fmt: skip
         (call,) = model.recorder.calls
         assert call.messages[0] == {"role": "system", "content": "Be brief."}

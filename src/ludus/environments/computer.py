@@ -114,12 +114,12 @@ class ThisMachine:
         timed_out = False
         try:
             async with asyncio.timeout(timeout_s):
-                await process.wait()
+                await _exit(process)
         except TimeoutError:
             timed_out = True
         finally:
             _kill(process, mark)
-            await process.wait()  # at once: it has been killed, or had ended
+            await _exit(process)  # at once: it has been killed, or had ended
             await pipes.close()
         return Ended(pipes.stdout, pipes.stderr, process.returncode or 0, timed_out)
 
@@ -177,6 +177,12 @@ async def _feed(stream: asyncio.StreamWriter | None, content: bytes | None) -> N
         stream.write(content)
         await stream.drain()
     stream.close()
+
+
+async def _exit(process: asyncio.subprocess.Process) -> None:
+    """Wait for the process itself: its own `wait` also waits for whoever else holds its pipes."""
+    while process.returncode is None:  # noqa: ASYNC110 - nobody tells of it
+        await asyncio.sleep(0.02)
 
 
 def _kill(process: asyncio.subprocess.Process, mark: str) -> None:

@@ -57,9 +57,15 @@ async def resume(
 
     Raises:
         RunFolderError: not a run, or it has no whole state (it is never silently started again).
+        UsageError: an option of its environment was a secret, which the run folder does not hold.
     """
     with RunFolder.resume(path) as run:
         recipe = config.load(Recipe, run.path / "config.toml")
+        if hidden := [name for name, value in recipe.env_options.items() if value == HIDDEN]:
+            raise UsageError(
+                f"the run can't be resumed: {', '.join(hidden)} of its environment was a secret, which is not written down; "
+                "let the environment read such values from environment variables"
+            )
         run.load_state()  # before anything is made: without one there is nothing to go on with
         env = load_environment(recipe.env, recipe.env_options)
         check_sinks(recipe.sinks)

@@ -65,7 +65,8 @@ class Recorder:
     calls: list[Call] = field(default_factory=list)
     sequences: list[TokenSequence] = field(default_factory=list)
     _recorded: list[_Recorded] = field(default_factory=list)
-    _by_history: dict[int, int] = field(default_factory=dict)
+    _by_history: dict[tuple[str | None, int], int] = field(default_factory=dict)
+    """Calls by who made them (None: anybody) and the hash of their whole conversation."""
     _claimed: set[tuple[int, int]] = field(default_factory=set)
     failed: ModelCallFailed | None = None
     """Why the last call that ended gave no answer; None if it gave one."""
@@ -102,7 +103,7 @@ class Recorder:
         sampling = self._sampling(overrides or {})
         if sampling.seed is None:
             sampling = msgspec.structs.replace(sampling, seed=derive(self.seed, role, turn))
-        parent, keys = self._find_parent(role, messages, tools)
+        parent, keys = self._find_parent(role, agent, messages, tools)
         known = self._recorded[parent].history if parent is not None else []
         # Copies: agents may edit their conversations, not the record.
         new = [SECRETS.hide(_copy(message)) for message in messages[len(known) :]]
@@ -128,7 +129,8 @@ class Recorder:
         call.malformed, call.seconds = reply.malformed, time.perf_counter() - began
         self.calls.append(call)
         self._recorded.append(_Recorded([*known, *new, call.reply], reply, end, ended_by))
-        self._by_history[hash((keys, canonical(call.reply)))] = len(self.calls) - 1
+        for whose in (agent, None):
+            self._by_history[whose, hash((keys, canonical(call.reply)))] = len(self.calls) - 1
         return reply
 
     def refuse(self, why: str) -> None:
@@ -209,14 +211,18 @@ class Recorder:
         return len(self.sequences) - len({sequence.role for sequence in self.sequences})
 
     def _find_parent(
-        self, role: str, messages: Sequence[Message], tools: Sequence[dict[str, Any]]
+        self, role: str, agent: str, messages: Sequence[Message], tools: Sequence[dict[str, Any]]
     ) -> tuple[int | None, int]:
-        """The earlier call whose whole history is the longest proper prefix of `messages`, and the hash of them all."""
+        """The earlier call whose whole history is the longest proper prefix of `messages`, and the hash of them all.
+
+        One's own before another's: sub-agents that are asked the same side by side do not take each other's place.
+        """
         chain = hash((role, msgspec.json.encode(tools) if tools else b""))
         parent = None
         for message in messages:
             chain = hash((chain, canonical(message)))
-            parent = self._by_history.get(chain, parent)
+            known = self._by_history.get((agent, chain), self._by_history.get((None, chain)))
+            parent = parent if known is None else known
         if parent is not None and len(self._recorded[parent].history) == len(messages):
             parent = None  # the reply itself is asked to go on: nothing new to render, so nothing is spliced
         return parent, chain
