@@ -78,9 +78,7 @@ async def through_client(gateway: Gateway) -> None:
 
 async def over_http(gateway: Gateway, path: str, stream: bool) -> float:
     """CPU milliseconds a call of this process, with the clients in another."""
-    models = [
-        new_rollout(gateway, FakeEngine(lambda prompt, rng: REPLY, context=100_000)) for _ in range(ROLLOUTS)
-    ]
+    models = [new_rollout(gateway, FakeEngine(lambda prompt, rng: REPLY, context=100_000)) for _ in range(ROLLOUTS)]
     addresses = [(model.base_url, model.api_key) for model in models]
     began = time.process_time()
     await asking(addresses, path, stream, TURNS, IN_FLIGHT)

@@ -18,8 +18,8 @@ from ludus.types import MAIN_ROLE, Task
 async def play(env, script, size=2, **plan):
     backend = TokenBackend("fake", FakeEngine(script, context=100_000), fake_renderer())
     async with Scheduler(env, {MAIN_ROLE: backend}, Plan(max_retries=0, timeout_s=60.0, **plan)) as scheduler:
-        async for group in scheduler.groups([(task, 0) for task in env.tasks("test")], size):
-            return group
+        (group,) = [group async for group in scheduler.groups([(task, 0) for task in env.tasks("test")], size)]
+        return group
 
 
 class Delegates(ludus.Environment):
@@ -85,7 +85,9 @@ async def test_sub_agents_side_by_side_and_through_the_address():
     class Many(Delegates):
         async def run(self, ctx):
             names = [f"helper-{i}" for i in range(4)]
-            said = await asyncio.gather(*(ctx.subagent("6 * 7?", name=n, system="You calculate.", tools=[multiply]) for n in names))
+            said = await asyncio.gather(
+                *(ctx.subagent("6 * 7?", name=n, system="You calculate.", tools=[multiply]) for n in names)
+            )
             assert said == ["42"] * 4
             client = ctx.model.subagent("program").openai
             await client.chat.completions.create(model="m", messages=[{"role": "user", "content": "<|tool|>42"}])

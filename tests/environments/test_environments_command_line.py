@@ -1,7 +1,6 @@
 """A program is the agent: it is started, told where its model is, recorded, and gone afterwards."""
 
 import asyncio
-import os
 import sys
 import time
 from pathlib import Path
@@ -61,7 +60,9 @@ def ask(**changes):
 def policy(prompt: str, rng) -> str:
     if "<|tool|>" in prompt:
         return "<think>now</think>done"
-    return '<think>so</think><tool_call>{"name": "shell", "arguments": {"command": "echo hello > hello.txt"}}</tool_call>'
+    return (
+        '<think>so</think><tool_call>{"name": "shell", "arguments": {"command": "echo hello > hello.txt"}}</tool_call>'
+    )
 
 
 async def attempt(env, script=policy, backend=None):
@@ -69,9 +70,9 @@ async def attempt(env, script=policy, backend=None):
     backend = backend or TokenBackend("fake", FakeEngine(script, context=100_000), fake_renderer())
     before = marked()
     async with Scheduler(env, {MAIN_ROLE: backend}, Plan(max_retries=0, timeout_s=120.0)) as scheduler:
-        async for group in scheduler.groups([(task, 0) for task in env.tasks("test")], 1):
-            assert marked() == before
-            return group.rollouts[0]
+        (group,) = [group async for group in scheduler.groups([(task, 0) for task in env.tasks("test")], 1)]
+    assert marked() == before
+    return group.rollouts[0]
 
 
 def marked() -> set[str]:
@@ -211,7 +212,7 @@ class Closed(ThisMachine):
     """Stands for a sandbox without a network: the program reaches a Unix socket and nothing else is offered."""
 
     async def expose(self, path: str) -> str:
-        os.symlink(path, self.folder / "model.sock")
+        (self.folder / "model.sock").symlink_to(path)
         return "model.sock"
 
 

@@ -112,9 +112,15 @@ def test_what_is_taken_for_a_secret():
     secrets = Secrets()
     secrets.learn(
         {
-            "A_KEY": "0123456789abc", "B_TOKEN": "short1", "C_PASSWORD": "only words here 1", "KEYBOARD": "0123456789xyz",
-            "SSL_KEY": "/etc/ssl/0123456789", "D_SECRET": "nodigitsinhere", "E_KEY": 3, "URL_KEY": "https://x/0123456",
-        }  # fmt: skip
+            "A_KEY": "0123456789abc",
+            "B_TOKEN": "short1",
+            "C_PASSWORD": "only words here 1",
+            "KEYBOARD": "0123456789xyz",
+            "SSL_KEY": "/etc/ssl/0123456789",
+            "D_SECRET": "nodigitsinhere",
+            "E_KEY": 3,
+            "URL_KEY": "https://x/0123456",
+        }
     )
     text = "0123456789abc short1 0123456789xyz /etc/ssl/0123456789 nodigitsinhere"
     assert secrets.hide(text) == text.replace("0123456789abc", HIDDEN)

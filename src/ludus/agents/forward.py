@@ -7,6 +7,8 @@ has the word LUDUS_ADDRESS in it, runs the command, and exits with its status. B
 rollout and nothing else. Standard library alone.
 """
 
+# ruff: noqa: T201 - a program prints
+
 from __future__ import annotations
 
 import contextlib

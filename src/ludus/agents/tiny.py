@@ -8,6 +8,8 @@ model says goes to stdout, what the tools do to stderr. Exit status: 0 when the 
 left, 1 when the model could not be reached.
 """
 
+# ruff: noqa: T201 - a program prints
+
 from __future__ import annotations
 
 import argparse

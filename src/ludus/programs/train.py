@@ -24,6 +24,7 @@ from ludus.programs.rl import rl
 from ludus.programs.sft import sft
 from ludus.programs.training import Progress, Training
 from ludus.protocols import Loss
+from ludus.redaction import HIDDEN
 from ludus.sinks import check_sinks
 from ludus.store import RunFolder
 
@@ -63,7 +64,7 @@ async def resume(
         recipe = config.load(Recipe, run.path / "config.toml")
         if hidden := [name for name, value in recipe.env_options.items() if value == HIDDEN]:
             raise UsageError(
-                f"the run can't be resumed: {', '.join(hidden)} of its environment was a secret, which is not written down; "
+                f"it can't be resumed: {', '.join(hidden)} of its environment was a secret, and is not written down; "
                 "let the environment read such values from environment variables"
             )
         run.load_state()  # before anything is made: without one there is nothing to go on with

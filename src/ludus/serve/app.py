@@ -19,8 +19,8 @@ from starlette.routing import Route
 
 from ludus.errors import ModelCallFailed
 from ludus.recording import wire
-from ludus.recording.backend import Backend, TokenBackend
 from ludus.recording.apis.api import Caller
+from ludus.recording.backend import Backend, TokenBackend
 from ludus.recording.gateway import APIS, COUNT_TOKENS, route
 from ludus.recording.recorder import Recorder
 from ludus.serve.completions import complete, error_response

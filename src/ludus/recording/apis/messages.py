@@ -79,7 +79,9 @@ def read_prompt(body: Mapping[str, Any]) -> tuple[list[Message], list[dict[str, 
     for i, message in enumerate(messages):
         said += _read_message(message, f"messages[{i}]")
     if said[-1]["role"] == "assistant":
-        raise UsageError("the last message is the assistant's: prefilled replies can't be honoured, end with the user's")
+        raise UsageError(
+            "the last message is the assistant's: prefilled replies can't be honoured, end with the user's"
+        )
     return said, [_read_tool(tool, f"tools[{i}]") for i, tool in enumerate(tools)]
 
 
@@ -89,10 +91,14 @@ def _check_choices(body: Mapping[str, Any]) -> None:
     if kind != "auto" and not (kind == "none" and not body.get("tools")):
         raise UsageError(f"tool_choice = {wire.show(choice)} can't be honoured here; leave it out")
     if not isinstance(output, dict) or output.get("format"):
-        raise UsageError(f"output_config = {wire.show(output)} can't be honoured here: no output is forced into a format")
+        raise UsageError(
+            f"output_config = {wire.show(output)} can't be honoured here: no output is forced into a format"
+        )
     management = body.get("context_management") or {}
     edits = management.get("edits") or [] if isinstance(management, dict) else [management]
-    if any(not str(edit.get("type") if isinstance(edit, dict) else edit).startswith("clear_thinking") for edit in edits):
+    if any(
+        not str(edit.get("type") if isinstance(edit, dict) else edit).startswith("clear_thinking") for edit in edits
+    ):
         raise UsageError(f"context_management = {wire.show(management)} can't be honoured: history is not edited here")
 
 
@@ -213,7 +219,9 @@ class _MessagesAnswer:
             events = self._close() + self._start(_BLOCKS[kind])
             self._open = kind
         self._sent[kind] += len(text)
-        delta = {"type": "thinking_delta", "thinking": text} if kind == "thought" else {"type": "text_delta", "text": text}
+        delta = (
+            {"type": "thinking_delta", "thinking": text} if kind == "thought" else {"type": "text_delta", "text": text}
+        )
         return events + self._delta(delta)
 
     def end(self, reply: Reply, logprobs: wire.TokenLogprobs | None) -> bytes:

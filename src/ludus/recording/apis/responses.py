@@ -71,7 +71,9 @@ def _earlier(previous: Any, caller: Caller) -> list[Message]:
     if previous is None:
         return []
     if caller.threads is None:
-        raise UsageError("previous_response_id can't be honoured: nothing is stored here; send the conversation as input")
+        raise UsageError(
+            "previous_response_id can't be honoured: nothing is stored here; send the conversation as input"
+        )
     if previous not in caller.threads:
         raise UsageError(f"previous_response_id = {wire.show(previous)} is no stored response of this rollout")
     return caller.threads[previous]
