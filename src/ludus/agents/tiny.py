@@ -25,8 +25,7 @@ from pathlib import Path
 from typing import Any
 
 SYSTEM = "You are an agent in a folder of a Linux machine. Use your tools; when the task is done, say so without one."
-MOST_CHARACTERS = 8_000
-"""Of a tool's result that the model sees."""
+MOST_CHARACTERS = 8_000  # of a tool's result that the model sees
 
 
 def shell(command: str, timeout_s: float) -> str:
@@ -70,12 +69,11 @@ def run(argv: list[str], timeout_s: float) -> str:
     return f"{output.decode(errors='replace')}\n[{end}]"
 
 
-TOOLS: dict[str, tuple[Callable[..., str], list[str]]] = {
+TOOLS: dict[str, tuple[Callable[..., str], list[str]]] = {  # with the texts that each takes
     "shell": (shell, ["command"]),
     "python": (python, ["code"]),
     "edit": (edit, ["path", "old", "new"]),
 }
-"""What the model may call, and with which texts."""
 
 
 def schema(name: str) -> dict[str, Any]:

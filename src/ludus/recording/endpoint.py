@@ -43,7 +43,7 @@ async def answer(api: Api, caller: Caller, receive: Receive, send: Send) -> None
         return None  # the client has gone
     pieces: _Pieces | None = asyncio.Queue() if request.live else None
     call = asyncio.create_task(_call(caller, request, pieces))
-    gone = asyncio.create_task(receive())  # type: ignore[arg-type] # any awaitable will do in practice
+    gone = asyncio.ensure_future(receive())  # it says nothing more until the client has gone
     gone.add_done_callback(lambda _: call.cancel())
     try:
         await _respond(api, caller, request, says, call, pieces, send)

@@ -95,4 +95,5 @@ class Api(Protocol):
 
 def event(body: dict[str, Any]) -> bytes:
     """A server-sent event that is named after its type."""
-    return b"event: " + body["type"].encode() + b"\ndata: " + encode(body) + b"\n\n"
+    name: str = body["type"]
+    return b"event: " + name.encode() + b"\ndata: " + encode(body) + b"\n\n"
