@@ -43,7 +43,7 @@ class Computer(Protocol):
 
     async def exec(
         self,
-        argv: Sequence[str],
+        command: Sequence[str],
         *,
         timeout_s: float | None = None,
         env: Mapping[str, str] | None = None,
@@ -53,7 +53,7 @@ class Computer(Protocol):
         """Run a program to its end, or to the end of its time; nothing that it started is left then."""
         ...
 
-    async def write(self, path: str, content: bytes) -> None:
+    async def write(self, path: str, data: bytes) -> None:
         """Write a file, and the folders that it is in."""
         ...
 
@@ -87,7 +87,7 @@ class ThisMachine:
 
     async def exec(
         self,
-        argv: Sequence[str],
+        command: Sequence[str],
         *,
         timeout_s: float | None = None,
         env: Mapping[str, str] | None = None,
@@ -102,7 +102,7 @@ class ThisMachine:
         mark = uuid.uuid4().hex
         passed = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "TZ") if name in os.environ}
         process = await asyncio.create_subprocess_exec(
-            *argv,
+            *command,
             stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -123,11 +123,11 @@ class ThisMachine:
             await pipes.close()
         return Ended(pipes.stdout, pipes.stderr, process.returncode or 0, timed_out)
 
-    async def write(self, path: str, content: bytes) -> None:
+    async def write(self, path: str, data: bytes) -> None:
         """See `Computer.write`."""
         file = self._inside(path)
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
+        file.write_bytes(data)
 
     async def read(self, path: str) -> bytes:
         """See `Computer.read`."""
