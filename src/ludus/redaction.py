@@ -16,7 +16,12 @@ HIDDEN = "[secret]"
 KEY_PREFIX = "ludus-"
 """Begins the keys of rollouts' addresses, so that one pattern finds them all."""
 
-_NAMES = re.compile(r"(?:key|token|secret|password|passwd|credentials?|auth)$", re.IGNORECASE)
+_VARIABLES = re.compile(r"(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|AUTH)$")
+_OPTIONS = re.compile(
+    r"(?:(?:api|access|secret|private)_?key|(?:^|_)(?:secret|password|passwd|credentials?)|(?:^|api_|access_|auth_)token)$",
+    re.IGNORECASE,
+)
+"""More exact, as an `answer_key` or an `eos_token` is nothing to hide."""
 _ROLLOUT_KEY = re.compile(rf"{KEY_PREFIX}[A-Za-z0-9_-]{{24}}(?![A-Za-z0-9_-])")
 _TOO_SHORT, _SHORTEST = 6, 12
 """Characters that a secret has at least, and one that is recognised by its name: shorter ones are likely to be words."""
@@ -77,7 +82,7 @@ def _like_secrets(named: Iterable[tuple[str, Any]]) -> list[str]:
     return [
         value
         for name, value in named
-        if _NAMES.search(name)
+        if (_VARIABLES.search(name) or _OPTIONS.search(name))
         and isinstance(value, str)
         and len(value) >= _SHORTEST
         and not re.search(r"\s|^[/~.]|://", value)  # no texts, paths or addresses

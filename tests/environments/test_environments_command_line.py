@@ -238,6 +238,40 @@ async def test_the_forwarder_ends_as_its_program_does(tmp_path, status):
     assert await process.wait() == status
 
 
+FILE = """
+import ludus
+from ludus import agents
+from ludus.environments.command_line import CommandLineAgent
+
+
+class Worked(CommandLineAgent):
+    command = "{python} agent.py {prompt}"
+
+    def tasks(self, split):
+        return [ludus.Task(prompt=f"go {i}") for i in range(4)]
+
+    def files(self, task):
+        return {"agent.py": agents.source("tiny")}
+
+    @ludus.reward
+    async def fine(self, sandbox, state):
+        return float(await sandbox.read("hello.txt") == b"hello\\n" and state.stdout == "done\\n")
+"""
+
+
+async def test_in_worker_processes(tmp_path):
+    (tmp_path / "worked.py").write_text(FILE)
+    env = ludus.load_environment(str(tmp_path / "worked.py"), {"sandbox": "none"})
+    backend = TokenBackend("fake", FakeEngine(policy, context=100_000), fake_renderer())
+    plan = Plan(max_retries=0, timeout_s=120.0, workers=1)
+    async with Scheduler(env, {MAIN_ROLE: backend}, plan) as scheduler:
+        groups = [group async for group in scheduler.groups([(task, 0) for task in env.tasks("test")], 1)]
+    for group in groups:
+        (rollout,) = group.rollouts
+        assert rollout.failure is None, rollout.failure
+        assert (rollout.reward, rollout.num_turns, len(rollout.sequences)) == (1.0, 2, 1)
+
+
 # --- the tiny agent -----------------------------------------------------------------------------------------------
 
 

@@ -352,6 +352,20 @@ async def test_text_ends_before_a_stop_string_and_is_recognised():
         assert decoded.count("thought. Observation:<|end|>") == 1  # what was sampled stays, stop string and all
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_model_that_breaks_in_its_own_way_is_answered_for(stream, caplog):
+    class Bug:
+        name = "bug"
+
+        async def complete(self, messages, tools, sampling):
+            raise KeyError("nobody expected this")
+
+    async with rollout(backend=Bug()) as model, client_of(model) as client:
+        with pytest.raises(openai.InternalServerError, match="nobody expected this"):
+            await client.chat.completions.create(model="any", messages=ASK, stream=stream)
+        assert (model.recorder.failed.blame, "nobody expected this" in caplog.text) == ("infrastructure", True)
+
+
 async def test_many_rollouts_at_once_do_not_mix():
     gateway = Gateway()
 

@@ -127,6 +127,12 @@ def test_what_is_taken_for_a_secret():
     assert secrets.hide({"a": [1, None, "x"]}) == {"a": [1, None, "x"]}
 
 
+def test_options_are_named_more_exactly():
+    secrets = Secrets()
+    secrets.learn({"answer_key": "a0b1c2d3e4f5", "eos_token": "<|end_of_text_1|>", "token": "t0b1c2d3e4f5"})
+    assert secrets.hide("a0b1c2d3e4f5 <|end_of_text_1|> t0b1c2d3e4f5") == f"a0b1c2d3e4f5 <|end_of_text_1|> {HIDDEN}"
+
+
 def test_what_has_no_secret_is_not_copied():
     secrets, value = Secrets(), {"a": ["b", {"c": 1}]}
     secrets.add("0123456789abc")

@@ -7,6 +7,7 @@ call.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from ludus.types import Reply
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Send
+
+log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 64 * 2**20
 """Of a request: what answers is the process that trains, and what asks may have been written by a model."""
@@ -96,6 +99,12 @@ async def _call(caller: Caller, request: Request, pieces: _Pieces | None) -> Rep
         return await caller.recorder.call(
             caller.role, request.messages, request.tools, request.sampling, agent=caller.agent, **listening
         )
+    except (ModelCallFailed, UsageError, ValueError):
+        raise
+    except Exception as error:
+        log.exception("a call of %s failed", caller.model)
+        caller.recorder.failed = ModelCallFailed(f"{caller.model} raised {type(error).__name__}: {error}")
+        raise caller.recorder.failed from error
     finally:
         if pieces is not None:
             pieces.put_nowait(None)
