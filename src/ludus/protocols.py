@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ludus.types import FinishReason, Message, Reply, Sampling
+from ludus.types import Call, FinishReason, Message, Reply, Sampling
 
 # --- messages <-> tokens ------------------------------------------------------------------------------------------
 
@@ -285,4 +285,13 @@ class Model(Protocol):
         Raises:
             ModelCallFailed: no answer after retries.
         """
+        ...
+
+    def subagent(self, name: str) -> Model:
+        """The same model for a sub-agent: its calls are recorded, and trained, as the rollout's, but its conversation is
+        not taken for the rollout's own. A name is up to 64 letters, digits, "_", "-" and "."."""
+        ...
+
+    async def calls(self) -> Sequence[Call]:
+        """What has been recorded of this rollout so far, whoever called."""
         ...

@@ -143,6 +143,8 @@ class Reply(msgspec.Struct, frozen=True):
     usage: Usage = Usage()
     malformed: str = ""
     """Why a tool call in the text could not be read; tell it to the model."""
+    stopped_by: str = ""
+    """The stop string that ended it; the text goes up to there."""
 
     @property
     def text(self) -> str:
@@ -164,6 +166,8 @@ class Call(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One model call. Only what was new is kept: the whole conversation is the parent's, its reply, then `messages`."""
 
     role: str = MAIN_ROLE
+    agent: str = ""
+    """The sub-agent that called; "" is the rollout's own agent."""
     parent: int | None = None
     """Index of the earlier call of this rollout that this one extends."""
     messages: list[Message]
@@ -285,8 +289,8 @@ class Rollout(msgspec.Struct, kw_only=True, omit_defaults=True):
         return self.conversation(MAIN_ROLE) + self.epilogue
 
     def conversation(self, role: str) -> list[Message]:
-        """The conversation of the role's last call, and its reply."""
-        index = next((i for i in reversed(range(len(self.calls))) if self.calls[i].role == role), None)
+        """The conversation of the role's last call, and its reply; sub-agents have conversations of their own."""
+        index = self._last(role)
         parts: list[list[Message]] = []
         while index is not None:
             call = self.calls[index]
@@ -294,18 +298,20 @@ class Rollout(msgspec.Struct, kw_only=True, omit_defaults=True):
             index = call.parent
         return [message for part in reversed(parts) for message in part]
 
+    def _last(self, role: str) -> int | None:
+        own = (i for i in reversed(range(len(self.calls))) if self.calls[i].role == role and not self.calls[i].agent)
+        return next(own, None)
+
     @property
     def reply(self) -> str:
         """The main role's last visible text; "" if it never spoke."""
-        for call in reversed(self.calls):
-            if call.role == MAIN_ROLE:
-                return call.reply.get("content") or ""
-        return ""
+        index = self._last(MAIN_ROLE)
+        return "" if index is None else self.calls[index].reply.get("content") or ""
 
     @property
     def num_turns(self) -> int:
-        """Model calls of the main role."""
-        return sum(call.role == MAIN_ROLE for call in self.calls)
+        """Model calls of the main role, without its sub-agents'."""
+        return sum(call.role == MAIN_ROLE and not call.agent for call in self.calls)
 
     @property
     def reward(self) -> float:

@@ -244,3 +244,138 @@ async def test_a_stream_that_is_closed_cancels_the_call():
 
 async def test_closing_a_gateway_that_never_served():
     await Gateway().close()
+
+
+# --- what strangers and programs send -----------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def plain(model: RecordedModel):
+    """HTTP without a client library."""
+    import httpx2
+
+    async with httpx2.AsyncClient(headers={"authorization": f"Bearer {model.api_key}"}, timeout=30) as http:
+        yield http
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "responses", "messages", "messages/count_tokens"])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"{", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"[1]", "JSON object"),
+        (b"", "JSON"),
+    ],
+)
+async def test_bodies_that_are_no_requests(path, content, words):
+    async with rollout() as model, plain(model) as http:
+        answer = await http.post(f"{model.base_url}/{path}", content=content)
+        assert answer.status_code == 400 and words in answer.json()["error"]["message"]
+
+
+async def test_a_body_that_would_fill_the_memory(monkeypatch):
+    from ludus.recording import endpoint
+
+    monkeypatch.setattr(endpoint, "MAX_BODY_BYTES", 1000)
+    async with rollout() as model, plain(model) as http:
+        answer = await http.post(f"{model.base_url}/chat/completions", content=b'{"messages": "' + b"x" * 2000)
+        assert answer.status_code == 413 and "1,000 bytes" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", "embeddings", 404),
+        ("GET", "chat/completions", 405),
+        ("DELETE", "models", 405),
+        ("GET", "messages/x", 404),
+    ],
+)
+async def test_other_paths_say_what_there_is(method, path, status):
+    async with rollout() as model, plain(model) as http:
+        answer = await http.request(method, f"{model.base_url}/{path}")
+        assert answer.status_code == status and "POST /v1/responses" in answer.json()["error"]["message"]
+        assert (await http.get(model.base_url.removesuffix("/v1"))).status_code in (401, 404)
+        assert (await http.get(model.base_url.replace(f"/{model.api_key}", ""))).status_code == 401
+
+
+async def test_half_of_a_surrogate_pair_is_text_like_any_other():
+    async with rollout() as model, plain(model) as http:
+        body = b'{"messages": [{"role": "user", "content": "a\\ud83d"}]}'
+        answer = await http.post(f"{model.base_url}/chat/completions", content=body)
+        assert answer.status_code in (200, 400)  # a tokenizer may have no tokens for it
+        assert (answer.status_code == 200) == bool(model.recorder.calls)
+
+
+async def test_a_client_that_hangs_up_cancels_its_call():
+    cancelled, began = asyncio.Event(), asyncio.Event()
+
+    class Waits:
+        name = "waits"
+
+        async def complete(self, messages, tools, sampling):
+            began.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cancelled.set()
+
+    async with rollout(backend=Waits()) as model, plain(model) as http:
+        body = {"messages": ASK}
+        asked = asyncio.create_task(http.post(f"{model.base_url}/chat/completions", json=body))
+        await began.wait()
+        assert model.recorder.waiting
+        asked.cancel()
+        await asyncio.wait_for(cancelled.wait(), 10)
+        while model.recorder.waiting:
+            await asyncio.sleep(0)
+        assert model.recorder.calls == []
+
+
+async def test_text_ends_before_a_stop_string_and_is_recognised():
+    async with rollout(lambda prompt, rng: "thought. Observation: made up") as model, client_of(model) as client:
+        messages = list(ASK)
+        for stream in (False, True):
+            answer = await client.chat.completions.create(
+                model="any", messages=messages, stop=["Observation:"], stream=stream
+            )
+            if stream:
+                text = "".join([c.choices[0].delta.content or "" async for c in answer if c.choices])
+            else:
+                text = answer.choices[0].message.content
+            assert text == "thought. "
+            messages += [{"role": "assistant", "content": text}, {"role": "user", "content": "on"}]
+        (sequence,) = model.recorder.sequences
+        decoded = fake_renderer().tokenizer.decode(sequence.tokens)
+        assert decoded.count("thought. Observation:<|end|>") == 1  # what was sampled stays, stop string and all
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_model_that_breaks_in_its_own_way_is_answered_for(stream, caplog):
+    class Bug:
+        name = "bug"
+
+        async def complete(self, messages, tools, sampling):
+            raise KeyError("nobody expected this")
+
+    async with rollout(backend=Bug()) as model, client_of(model) as client:
+        with pytest.raises(openai.InternalServerError, match="nobody expected this"):
+            await client.chat.completions.create(model="any", messages=ASK, stream=stream)
+        assert (model.recorder.failed.blame, "nobody expected this" in caplog.text) == ("infrastructure", True)
+
+
+async def test_many_rollouts_at_once_do_not_mix():
+    gateway = Gateway()
+
+    async def one(number: int) -> None:
+        async with rollout(lambda prompt, rng: f"I am {number}", gateway=gateway) as model, client_of(model) as client:
+            stream = await client.chat.completions.create(model="any", messages=ASK, stream=True)
+            text = "".join([c.choices[0].delta.content or "" async for c in stream if c.choices])
+            assert text == f"I am {number}"
+            assert len(model.recorder.calls) == 1
+
+    await asyncio.gather(*(one(number) for number in range(100)))
+    await gateway.close()
+    assert not gateway._admitted

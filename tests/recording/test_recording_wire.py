@@ -361,4 +361,4 @@ def test_models_and_errors():
     assert wire.error_body("no", code="x") == {
         "error": {"message": "no", "type": "invalid_request_error", "param": None, "code": "x"}
     }
-    assert b'"message": "oops"' in wire.error_event("oops")
+    assert b'"message":"oops"' in wire.error_event("oops")

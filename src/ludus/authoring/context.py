@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ludus.authoring.subagents import run_subagent
 from ludus.protocols import Model
 from ludus.types import MAIN_ROLE, Message, Rollout, Task
 
@@ -39,6 +40,43 @@ class Context:
     def model(self) -> Model:
         """The main role's model."""
         return self.models[MAIN_ROLE]
+
+    async def subagent(
+        self,
+        prompt: str | Sequence[Message],
+        *,
+        name: str = "subagent",
+        system: str = "",
+        tools: Iterable[Any] | None = None,
+        role: str = MAIN_ROLE,
+        max_turns: int = 10,
+        **sampling: Any,
+    ) -> str:
+        """Let a sub-agent work until it replies without calling a tool.
+
+        Its calls are recorded as further sequences of this rollout: they share its reward and are trained with it.
+        Several may work side by side.
+
+        Args:
+            prompt: what it is asked, as text or as a whole conversation.
+            name: under which its calls are recorded: up to 64 letters, digits, "_", "-" and ".".
+            system: its system prompt.
+            tools: functions, as for `@ludus.tool`; None is the rollout's own tools, () none.
+            role: whose model it is.
+            max_turns: replies after which it is stopped.
+            **sampling: fields of `Sampling` for its calls.
+
+        Returns:
+            Its last text.
+
+        Raises:
+            ModelCallFailed: the model did not answer.
+            RolloutError: a tool failed.
+            UnknownName: there is no such role.
+        """
+        return await run_subagent(
+            self, prompt, name=name, system=system, tools=tools, role=role, max_turns=max_turns, **sampling
+        )
 
     def injectable(self) -> dict[str, Any]:
         """What functions may ask for by name."""

@@ -20,6 +20,7 @@ from ludus.authoring.content import environment_hash
 from ludus.authoring.context import Context
 from ludus.authoring.declare import ScorerMark, StopMark, ToolMark, mark_of
 from ludus.authoring.tools import Tool
+from ludus.redaction import SECRETS
 from ludus.types import MAIN_ROLE, EnvironmentRef, Message, Reply, Task, user
 
 Answer = str | Message | list[Message] | None
@@ -53,6 +54,9 @@ class Environment:
     """Reward from which a rollout counts as a success in pass@k."""
     sampling: dict[str, Any] = {}
     """Fields of `Sampling` that this environment prefers, such as max_tokens; programs may override them."""
+    pinned: tuple[str, ...] = ()
+    """Fields of `Sampling` that agents don't choose: what their calls say of them is left aside. For programs that would
+    otherwise sample in a way that can't be trained on."""
 
     options: dict[str, Any]
     ref: EnvironmentRef | None = None
@@ -73,6 +77,7 @@ class Environment:
             for name, parameter in signature.parameters.items():
                 if parameter.kind is parameter.VAR_KEYWORD:
                     bound |= bound.pop(name)
+        SECRETS.learn(bound)
         env.options = bound
         return env
 

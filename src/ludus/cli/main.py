@@ -20,6 +20,7 @@ import click
 from ludus import __version__
 from ludus.cli.lazy import LazyGroup
 from ludus.errors import LudusError, UsageError
+from ludus.redaction import SECRETS
 
 COMMANDS = {
     "init": "ludus.cli.init:init",
@@ -44,6 +45,7 @@ class Ludus(LazyGroup):
         """Run a command line and exit."""
         extra["standalone_mode"] = False
         _log_to_stderr()
+        SECRETS.learn(os.environ)
         here = str(os.getcwd())  # noqa: PTH109 - sys.path holds strings
         if here not in sys.path:
             sys.path.append(here)  # `module:Class` is looked for in the current folder too
@@ -105,7 +107,7 @@ def _in_one_line(error: click.ClickException) -> str:
 
 
 def _fail(text: str, code: int) -> NoReturn:
-    print("ludus: " + " ".join(text.split()), file=sys.stderr)
+    print("ludus: " + SECRETS.hide(" ".join(text.split())), file=sys.stderr)
     sys.exit(code)
 
 
@@ -113,7 +115,7 @@ class _Stderr(logging.Handler):
     """Warnings for people; `sys.stderr` is looked up each time, because a live display stands in for it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(f"ludus: {record.levelname.lower()}: {record.getMessage()}", file=sys.stderr)
+        print(SECRETS.hide(f"ludus: {record.levelname.lower()}: {record.getMessage()}"), file=sys.stderr)
 
 
 def _log_to_stderr() -> None:

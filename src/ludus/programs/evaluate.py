@@ -27,6 +27,7 @@ from ludus.programs.blocking import Blocking
 from ludus.programs.models import OpenModel, open_model
 from ludus.programs.statistics import clustered_mean, exclusion_bounds, mean_pass_at_k, mean_pass_hat_k, quantiles
 from ludus.recording.backend import Backend
+from ludus.redaction import SECRETS
 from ludus.rollouts.scheduler import Plan, Scheduler
 from ludus.store import RolloutLog, RunFolder
 from ludus.types import MAIN_ROLE, Rollout, Sampling, Task, Usage
@@ -334,7 +335,7 @@ def _open_out(path: Path, about: dict[str, Any]) -> RunFolder:
     """The run folder of an evaluation, new or begun before with the same model and settings. Raises RunFolderError."""
     import tomli_w
 
-    text = tomli_w.dumps({"evaluation": _without_none(about)})
+    text = SECRETS.hide(tomli_w.dumps({"evaluation": _without_none(about)}))
     config = path / "config.toml"
     if not config.exists():
         run = RunFolder.create(path)

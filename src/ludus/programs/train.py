@@ -23,6 +23,7 @@ from ludus.programs.rl import rl
 from ludus.programs.sft import sft
 from ludus.programs.training import Progress, Training
 from ludus.protocols import Loss
+from ludus.redaction import HIDDEN
 from ludus.sinks import check_sinks
 from ludus.store import RunFolder
 
@@ -56,9 +57,15 @@ async def resume(
 
     Raises:
         RunFolderError: not a run, or it has no whole state (it is never silently started again).
+        UsageError: an option of its environment was a secret, which the run folder does not hold.
     """
     with RunFolder.resume(path) as run:
         recipe = config.load(Recipe, run.path / "config.toml")
+        if hidden := [name for name, value in recipe.env_options.items() if value == HIDDEN]:
+            raise UsageError(
+                f"it can't be resumed: {', '.join(hidden)} of its environment was a secret, and is not written down; "
+                "let the environment read such values from environment variables"
+            )
         run.load_state()  # before anything is made: without one there is nothing to go on with
         members = load_members(recipe)
         check_sinks(recipe.sinks)

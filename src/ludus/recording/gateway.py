@@ -1,30 +1,40 @@
-"""An OpenAI-compatible address for every rollout: one server on the loopback interface, one secret key a rollout and role.
+"""An address for every rollout: one server on the loopback interface, one secret key a rollout and role.
 
-`chat_endpoint` is the whole of the chat protocol; `ludus serve` answers with the same one.
+It speaks OpenAI's chat completions and responses and Anthropic's messages. Everything that comes through it is recorded
+like a call in process.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 import socket
 import threading
-import time
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from ludus.errors import ModelCallFailed, UsageError
+from ludus.authoring.subagents import NAME
+from ludus.errors import UsageError
 from ludus.recording import wire
+from ludus.recording.apis.api import Api, Caller
+from ludus.recording.apis.chat import Chat
+from ludus.recording.apis.messages import Messages, read_prompt
+from ludus.recording.apis.responses import Responses
+from ludus.recording.backend import TokenBackend
+from ludus.recording.endpoint import answer, read_body, send_json
 from ludus.recording.recorder import Recorder
+from ludus.redaction import KEY_PREFIX
+from ludus.types import Message
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
-    from starlette.applications import Starlette
-    from starlette.requests import Request
-    from starlette.responses import Response
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
-log = logging.getLogger(__name__)
+APIS: dict[str, Api] = {"chat/completions": Chat(), "responses": Responses(), "messages": Messages()}
+"""What stands behind /v1/ of an address."""
+COUNT_TOKENS, MODELS = "messages/count_tokens", "models"
+PATHS = ", ".join(f"POST /v1/{path}" for path in (*APIS, COUNT_TOKENS)) + f", GET /v1/{MODELS}"
+
+_STRANGER = "this address and key belong to no running rollout"
 
 
 class Gateway:
@@ -33,8 +43,7 @@ class Gateway:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._listening = threading.Lock()
-        self._admitted: dict[str, tuple[Recorder, str]] = {}
-        self._app: Starlette | None = None
+        self._admitted: dict[str, tuple[Recorder, str, dict[str, list[Message]]]] = {}
         self._port = 0
         self._serving: asyncio.Task[None] | None = None
         self._server: Any = None
@@ -42,22 +51,22 @@ class Gateway:
 
     def admit(self, recorder: Recorder, role: str) -> str:
         """A new secret key for a rollout and role."""
-        key = secrets.token_urlsafe(18)
-        self._admitted[key] = (recorder, role)
+        key = KEY_PREFIX + secrets.token_urlsafe(18)
+        self._admitted[key] = (recorder, role, {})
         return key
 
     def dismiss(self, key: str) -> None:
         """The key is good no longer."""
         self._admitted.pop(key, None)
 
-    def address(self, key: str) -> str:
+    def address(self, key: str, agent: str = "") -> str:
         """Base URL of a key. Starts the server if there is none yet; from any thread, as agents may be synchronous."""
         with self._listening:
             if not self._port:
                 self._listen()
-        return f"http://127.0.0.1:{self._port}/{key}/v1"
+        return f"http://127.0.0.1:{self._port}{_prefix(key, agent)}"
 
-    def client(self, key: str) -> AsyncOpenAI:
+    def client(self, key: str, agent: str = "") -> AsyncOpenAI:
         """An OpenAI client that calls the application in process."""
         import httpx2
         from openai import AsyncOpenAI
@@ -65,23 +74,12 @@ class Gateway:
         if self._http is None:
             transport = httpx2.ASGITransport(self.app())
             self._http = httpx2.AsyncClient(transport=transport, timeout=None)
-        return AsyncOpenAI(
-            base_url=f"http://ludus/{key}/v1", api_key=key, http_client=self._http, max_retries=0, timeout=None
-        )
+        url = f"http://ludus{_prefix(key, agent)}"
+        return AsyncOpenAI(base_url=url, api_key=key, http_client=self._http, max_retries=0, timeout=None)
 
-    def app(self) -> Starlette:
+    def app(self) -> ASGIApp:
         """The ASGI application."""
-        if self._app is None:
-            from starlette.applications import Starlette
-            from starlette.routing import Route
-
-            self._app = Starlette(
-                routes=[
-                    Route("/{key}/v1/chat/completions", self._chat, methods=["POST"]),
-                    Route("/{key}/v1/models", self._models),
-                ]
-            )
-        return self._app
+        return self._answer
 
     async def close(self) -> None:
         """Stop the server and wait until it has."""
@@ -105,7 +103,10 @@ class Gateway:
         bound.listen(1024)
         bound.setblocking(False)
         self._port = bound.getsockname()[1]
-        config = uvicorn.Config(self.app(), log_level="warning", access_log=False, lifespan="off", ws="none")
+        config = uvicorn.Config(
+            self.app(), interface="asgi3", log_level="warning", access_log=False, lifespan="off", ws="none",
+            proxy_headers=False, server_header=False,
+        )  # fmt: skip
         self._server = uvicorn.Server(config)
         self._server.install_signal_handlers = lambda: None
         self._loop.call_soon_threadsafe(self._serve, bound)
@@ -113,86 +114,58 @@ class Gateway:
     def _serve(self, bound: socket.socket) -> None:
         self._serving = self._loop.create_task(self._server._serve([bound]))
 
-    def _find(self, request: Request) -> tuple[Recorder, str] | None:
-        key = request.path_params["key"]
-        bearer = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
-        return self._admitted.get(key) if bearer == key else None
-
-    async def _chat(self, request: Request) -> Response:
-        found = self._find(request)
-        if found is None:
-            return error_response(401, "this address and key belong to no running rollout", "authentication_error")
-        return await chat_endpoint(request, *found)
-
-    async def _models(self, request: Request) -> Response:
-        from starlette.responses import JSONResponse
-
-        found = self._find(request)
-        if found is None:
-            return error_response(401, "this address and key belong to no running rollout", "authentication_error")
-        recorder, role = found
-        return JSONResponse(wire.models_response([recorder.backends[role].name]))
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request. Its path is /KEY/v1/..., or /KEY/NAME/v1/... for a sub-agent of that name."""
+        if scope["type"] != "http":
+            return
+        prefix, _, path = scope["path"].partition("/v1/")
+        key, _, agent = prefix.removeprefix("/").partition("/")
+        api = APIS["messages"] if path.startswith("messages") else APIS.get(path, APIS["chat/completions"])
+        admitted = self._admitted.get(key) if _key_of(scope) == key else None
+        if admitted is None or (agent and not NAME.fullmatch(agent)):
+            await send_json(send, api.error(401, _STRANGER), 401)
+            return
+        recorder, role, threads = admitted
+        await route(path, Caller(recorder, role, agent, threads), scope["method"], receive, send)
 
 
-def error_response(status: int, message: str, kind: str) -> Response:
-    """An error as OpenAI's clients expect it."""
-    from starlette.responses import JSONResponse
+async def route(path: str, caller: Caller, method: str, receive: Receive, send: Send) -> None:
+    """Answer what stands behind /v1/."""
+    if path == MODELS and method == "GET":
+        await send_json(send, wire.models_response([caller.model]))
+    elif path in APIS and method == "POST":
+        await answer(APIS[path], caller, receive, send)
+    elif path == COUNT_TOKENS and method == "POST":
+        await _count_tokens(caller, receive, send)
+    else:
+        known = path in APIS or path in (COUNT_TOKENS, MODELS)
+        status, api = 405 if known else 404, APIS["messages" if path.startswith("messages") else "chat/completions"]
+        await send_json(send, api.error(status, f"{method} /v1/{path}: there are {PATHS}"), status)
 
-    return JSONResponse(wire.error_body(message, kind), status_code=status)
 
-
-async def chat_endpoint(request: Request, recorder: Recorder, role: str) -> Response:
-    """Answer one POST to /chat/completions through a recorder, streaming or not."""
-    from starlette.responses import JSONResponse, StreamingResponse
-
+async def _count_tokens(caller: Caller, receive: Receive, send: Send) -> None:
+    """How many tokens a conversation would be, rendered anew."""
+    api, backend = APIS["messages"], caller.recorder.backends[caller.role]
     try:
-        body = await request.json()
-        if not isinstance(body, dict):
-            raise UsageError(f"expected the body to be a JSON object, got {type(body).__name__}")
-        asked = wire.parse_chat(body)
-    except (UsageError, ValueError, RecursionError) as error:
-        return error_response(400, str(error), "invalid_request_error")
-    head: dict[str, Any] = {
-        "id": f"chatcmpl-{secrets.token_hex(8)}",
-        "model": recorder.backends[role].name,
-        "created": int(time.time()),
-    }
-    if asked.stream:
-        return StreamingResponse(_stream(recorder, role, asked, head), media_type="text/event-stream")
-    try:
-        reply = await recorder.call(role, asked.messages, asked.tools, asked.sampling)
-    except (ModelCallFailed, UsageError, ValueError) as error:
-        return _failed(error)
-    logprobs = recorder.sampled(reply) if asked.logprobs else None
-    return JSONResponse(wire.chat_response(reply, token_logprobs=logprobs, **head))
-
-
-async def _stream(recorder: Recorder, role: str, asked: wire.ChatRequest, head: dict[str, Any]) -> AsyncIterator[bytes]:
-    """Server-sent events while the reply is being sampled; closing the stream cancels the call."""
-    pieces: asyncio.Queue[str | None] = asyncio.Queue()
-    # Log-probabilities belong to tokens, pieces are text: whoever asks for them gets the reply in one piece.
-    on_text = None if asked.logprobs else pieces.put_nowait
-    call = asyncio.create_task(recorder.call(role, asked.messages, asked.tools, asked.sampling, on_text))
-    call.add_done_callback(lambda _: pieces.put_nowait(None))
-    sent = 0
-    try:
-        while (piece := await pieces.get()) is not None:
-            yield wire.text_chunk(piece, first=sent == 0, **head)
-            sent += len(piece)
-        reply = await call
-    except (ModelCallFailed, UsageError, ValueError) as error:
-        yield wire.error_event(str(error))
+        messages, tools = read_prompt(await read_body(receive))
+        if not isinstance(backend, TokenBackend):
+            raise UsageError(f"{backend.name} speaks messages: its tokens are not known here")
+        count = len(backend.renderer.render(messages, tools))
+    except UsageError as error:
+        await send_json(send, api.error(400, str(error)), 400)
+    except ConnectionError:
         return
-    finally:
-        call.cancel()
-    logprobs = recorder.sampled(reply) if asked.logprobs else None
-    for event in wire.chat_chunks(
-        reply, include_usage=asked.include_usage, token_logprobs=logprobs, sent=sent or None, **head
-    ):
-        yield event
+    else:
+        await send_json(send, {"input_tokens": count})
 
 
-def _failed(error: Exception) -> Response:
-    if isinstance(error, ModelCallFailed) and error.blame != "policy":
-        return error_response(503, str(error), "server_error")
-    return error_response(400, str(error), "invalid_request_error")
+def _prefix(key: str, agent: str) -> str:
+    return f"/{key}/{agent}/v1" if agent else f"/{key}/v1"
+
+
+def _key_of(scope: Scope) -> str:
+    """The key in a request's headers: OpenAI's clients say it in one of them, Anthropic's in either."""
+    headers = dict(scope["headers"])
+    bearer = headers.get(b"authorization", b"").removeprefix(b"Bearer ").strip()
+    key: bytes = bearer or headers.get(b"x-api-key", b"").strip()
+    return key.decode("latin-1")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ludus.authoring.subagents import check_name
 from ludus.authoring.tools import schema_of
 from ludus.recording.recorder import Recorder
-from ludus.types import Message, Reply, Sampling
+from ludus.types import Call, Message, Reply, Sampling
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -25,7 +26,9 @@ class RecordedModel:
     recorder: Recorder
     role: str
     gateway: Gateway
+    agent: str = ""
     _key: str = ""
+    _client: AsyncOpenAI | None = None
 
     async def chat(self, messages: Sequence[Message], *, tools: Sequence[Any] = (), **sampling: Any) -> Reply:
         """See `ludus.protocols.Model.chat`."""
@@ -34,7 +37,8 @@ class RecordedModel:
             raise TypeError(
                 f"chat() got {', '.join(sorted(unknown))}; sampling takes {', '.join(sorted(SAMPLING_FIELDS))}"
             )
-        return await self.recorder.call(self.role, messages, [schema_of(tool) for tool in tools], sampling)
+        schemas = [schema_of(tool) for tool in tools]
+        return await self.recorder.call(self.role, messages, schemas, sampling, agent=self.agent)
 
     @property
     def api_key(self) -> str:
@@ -46,12 +50,22 @@ class RecordedModel:
     @property
     def base_url(self) -> str:
         """An address on the loopback interface; the server behind it starts at the first use."""
-        return self.gateway.address(self.api_key)
+        return self.gateway.address(self.api_key, self.agent)
 
     @property
     def openai(self) -> AsyncOpenAI:
         """An `openai.AsyncOpenAI` that reaches this rollout without a socket."""
-        return self.gateway.client(self.api_key)
+        if self._client is None:
+            self._client = self.gateway.client(self.api_key, self.agent)
+        return self._client
+
+    def subagent(self, name: str) -> RecordedModel:
+        """See `ludus.protocols.Model.subagent`."""
+        return replace(self, agent=check_name(name), _key=self.api_key, _client=None)
+
+    async def calls(self) -> Sequence[Call]:
+        """See `ludus.protocols.Model.calls`."""
+        return self.recorder.calls
 
     def close(self) -> None:
         """The address and key are good no longer."""

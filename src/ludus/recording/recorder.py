@@ -20,7 +20,9 @@ from ludus.authoring.environment import Environment
 from ludus.errors import ModelCallFailed
 from ludus.protocols import SampleChunk, SampleRequest
 from ludus.recording.backend import Backend, Bindable, OnText, TokenBackend
-from ludus.recording.wire import canonical
+from ludus.recording.telling import Telling
+from ludus.recording.wire import canonical, cut_at
+from ludus.redaction import SECRETS
 from ludus.renderers.parsing import tool_calls_of
 from ludus.seeds import derive
 from ludus.types import MAIN_ROLE, Call, FinishReason, Message, Reply, Sampling, Usage
@@ -51,6 +53,7 @@ class Recorder:
         seed: from which each call's seed is derived.
         session: names the rollout to the engine, which keeps its key-value caches by it.
         order: the rollout's place where batches are composed deterministically.
+        pinned: fields of `Sampling` that are the rollout's to say: what a call says of them is left aside.
     """
 
     backends: dict[str, Backend]
@@ -58,10 +61,12 @@ class Recorder:
     seed: int = 0
     session: str = ""
     order: tuple[int | str, ...] = ()
+    pinned: frozenset[str] = frozenset()
     calls: list[Call] = field(default_factory=list)
     sequences: list[TokenSequence] = field(default_factory=list)
     _recorded: list[_Recorded] = field(default_factory=list)
-    _by_history: dict[int, int] = field(default_factory=dict)
+    _by_history: dict[tuple[str | None, int], int] = field(default_factory=dict)
+    """Calls by who made them (None: anybody) and the hash of their whole conversation."""
     _claimed: set[tuple[int, int]] = field(default_factory=set)
     failed: ModelCallFailed | None = None
     """Why the last call that ended gave no answer; None if it gave one."""
@@ -76,6 +81,8 @@ class Recorder:
         tools: Sequence[dict[str, Any]] = (),
         overrides: Mapping[str, Any] | None = None,
         on_text: OnText | None = None,
+        on_thought: OnText | None = None,
+        agent: str = "",
     ) -> Reply:
         """Answer a conversation and record it.
 
@@ -85,39 +92,32 @@ class Recorder:
             tools: JSON schemas in OpenAI's format.
             overrides: fields of `Sampling` that differ from the rollout's.
             on_text: told the visible text as it is sampled.
+            on_thought: told the reasoning before it.
+            agent: the sub-agent that calls; "" is the rollout's own agent.
 
         Raises:
             ModelCallFailed: no answer, or the rollout is over.
         """
         self._check_open()
         turn, self._started = self._started, self._started + 1
-        sampling = self.sampling
-        if overrides:
-            stop = overrides.get("stop", sampling.stop)
-            fields = {
-                **msgspec.structs.asdict(sampling),
-                **overrides,
-                "stop": (stop,) if isinstance(stop, str) else stop,
-            }
-            sampling = msgspec.convert(fields, Sampling)
+        sampling = self._sampling(overrides or {})
         if sampling.seed is None:
             sampling = msgspec.structs.replace(sampling, seed=derive(self.seed, role, turn))
-        parent, keys = self._find_parent(role, messages, tools)
+        parent, keys = self._find_parent(role, agent, messages, tools)
         known = self._recorded[parent].history if parent is not None else []
-        new = [
-            _copy(message) for message in messages[len(known) :]
-        ]  # agents may edit their conversations, not the record
-        call = Call(role=role, parent=parent, messages=new, reply={}, sampling=sampling)
+        # Copies: agents may edit their conversations, not the record.
+        new = [SECRETS.hide(_copy(message)) for message in messages[len(known) :]]
+        call = Call(role=role, agent=agent, parent=parent, messages=new, reply={}, sampling=sampling)
         began = time.perf_counter()
-        backend = self.backends[role]
+        backend, tell = self.backends[role], Telling(on_text, on_thought)
         self._in_flight += 1
         try:
             if isinstance(backend, TokenBackend):
-                reply, end, ended_by = await self._sample(backend, call, known, tools, on_text)
+                reply, end, ended_by = await self._sample(backend, call, known, tools, tell)
             else:
-                reply, end, ended_by = await backend.complete(messages, tools, sampling), 0, None
-                if on_text is not None:
-                    on_text(reply.text)
+                shown = [SECRETS.hide(message) for message in messages]
+                reply, end, ended_by = await backend.complete(shown, tools, sampling), 0, None
+                tell(reply.message, "", reply.finish_reason)
             self._check_open()
         except ModelCallFailed as error:
             self.failed = error
@@ -129,8 +129,22 @@ class Recorder:
         call.malformed, call.seconds = reply.malformed, time.perf_counter() - began
         self.calls.append(call)
         self._recorded.append(_Recorded([*known, *new, call.reply], reply, end, ended_by))
-        self._by_history[hash((keys, canonical(call.reply)))] = len(self.calls) - 1
+        for whose in (agent, None):
+            self._by_history[whose, hash((keys, canonical(call.reply)))] = len(self.calls) - 1
         return reply
+
+    def refuse(self, why: str) -> None:
+        """A program asked its address for what can't be done: if its rollout fails, that is why."""
+        self.failed = ModelCallFailed(f"the agent's request was refused: {why}", "environment")
+
+    def _sampling(self, overrides: Mapping[str, Any]) -> Sampling:
+        """The rollout's, with what a call may say of it."""
+        said = {name: value for name, value in overrides.items() if name not in self.pinned}
+        if not said:
+            return self.sampling
+        stop = said.get("stop", self.sampling.stop)
+        said["stop"] = (stop,) if isinstance(stop, str) else stop
+        return msgspec.convert({**msgspec.structs.asdict(self.sampling), **said}, Sampling)
 
     @property
     def waiting(self) -> bool:
@@ -197,14 +211,18 @@ class Recorder:
         return len(self.sequences) - len({sequence.role for sequence in self.sequences})
 
     def _find_parent(
-        self, role: str, messages: Sequence[Message], tools: Sequence[dict[str, Any]]
+        self, role: str, agent: str, messages: Sequence[Message], tools: Sequence[dict[str, Any]]
     ) -> tuple[int | None, int]:
-        """The earlier call whose whole history is the longest proper prefix of `messages`, and the hash of them all."""
+        """The earlier call whose whole history is the longest proper prefix of `messages`, and the hash of them all.
+
+        One's own before another's: sub-agents that are asked the same side by side do not take each other's place.
+        """
         chain = hash((role, msgspec.json.encode(tools) if tools else b""))
         parent = None
         for message in messages:
             chain = hash((chain, canonical(message)))
-            parent = self._by_history.get(chain, parent)
+            known = self._by_history.get((agent, chain), self._by_history.get((None, chain)))
+            parent = parent if known is None else known
         if parent is not None and len(self._recorded[parent].history) == len(messages):
             parent = None  # the reply itself is asked to go on: nothing new to render, so nothing is spliced
         return parent, chain
@@ -215,14 +233,14 @@ class Recorder:
         call: Call,
         known: Sequence[Message],
         tools: Sequence[dict[str, Any]],
-        on_text: OnText | None,
+        tell: Telling,
     ) -> tuple[Reply, int, int | None]:
         sequence, prompt = self._place(backend, call, known, tools)
         claim = (sequence.id, len(sequence.tokens))
         self._claimed.add(claim)
         try:
             before = [*sequence.tokens, *prompt]
-            chunk = await self._draw(backend, before, sequence.id, call.sampling, tools, on_text)
+            chunk = await self._draw(backend, before, sequence.id, call.sampling, tools, tell)
         finally:
             self._claimed.discard(claim)
         self._check_open()
@@ -230,12 +248,13 @@ class Recorder:
         call.sequence = sequence.id
         finish: FinishReason = chunk.finish_reason or "cancelled"
         message, malformed = backend.renderer.parse(chunk.tokens, finish, tools, prompt=before)
+        message, stopped_by = cut_at(message, call.sampling.stop) if finish == "stop" else (message, "")
         called = tool_calls_of(message)
         if called and finish == "stop":
             finish = "tool_calls"
         usage = Usage(len(sequence.tokens) - len(chunk.tokens), len(chunk.tokens))
         ended_by = chunk.tokens[-1] if chunk.tokens[-1] in backend.renderer.stop_token_ids else None
-        reply = Reply(message, called, finish, usage, malformed)
+        reply = Reply(message, called, finish, usage, malformed, stopped_by)
         return reply, len(sequence.tokens), ended_by
 
     def _place(
@@ -275,7 +294,7 @@ class Recorder:
         sequence: int,
         sampling: Sampling,
         tools: Sequence[dict[str, Any]],
-        on_text: OnText | None,
+        tell: Telling,
     ) -> SampleChunk:
         """Sample to the end; the chunks are joined."""
         sampling = msgspec.structs.replace(
@@ -286,7 +305,7 @@ class Recorder:
             sampling=sampling,
             weights=backend.weights,
             session=self._session_of(sequence),
-            stream=on_text is not None,
+            stream=tell.listening,
             order=(*self.order, sequence),
         )
         ids: list[int] = []
@@ -294,29 +313,16 @@ class Recorder:
         versions: list[int] = []
         finish: FinishReason | None = None
         routing = b""
-        shown = 0
         async for chunk in backend.sampler.sample(request):
             ids += chunk.tokens
             logprobs += chunk.logprobs
             versions += chunk.versions
             finish, routing = chunk.finish_reason, chunk.routing
-            if on_text is not None:
-                message, malformed = backend.renderer.parse(ids, finish or "length", tools, prompt=tokens)
-                shown = _show(message, malformed, finish, shown, on_text)
+            if tell.due(len(ids), finish):
+                tell(*backend.renderer.parse(ids, finish or "length", tools, prompt=tokens), finish)
         if not ids or finish is None:
             raise ModelCallFailed(f"{backend.name} ended a reply without a token or a finish reason")
         return SampleChunk(ids, logprobs, versions, finish, routing)
-
-
-def _show(message: Message, malformed: str, finish: FinishReason | None, shown: int, on_text: OnText) -> int:
-    """Pass on visible text that can no longer change: no call that is not finished, nothing from an opening tag on, no
-    white space or half character at the end, which parsing may yet take away."""
-    text = message.get("content") or ""
-    if finish is None:
-        text = "" if malformed else text.partition("<")[0].rstrip("\ufffd").rstrip()
-    if len(text) > shown:
-        on_text(text[shown:])
-    return max(shown, len(text))
 
 
 def _copy(message: Message) -> Message:

@@ -14,10 +14,12 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from email.utils import mktime_tz, parsedate_tz
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import msgspec
 
 from ludus.errors import Blame, ModelCallFailed, UsageError
+from ludus.redaction import SECRETS
 from ludus.renderers.parsing import REASONING_FIELDS, tool_calls_of
 from ludus.types import FinishReason, Message, Reply, Sampling, Usage
 
@@ -61,6 +63,7 @@ class RemoteBackend:
         address = base_url or os.environ.get("OPENAI_BASE_URL")
         self.base_url = (address or OPENAI_URL).rstrip("/")
         self._key = api_key or os.environ.get("OPENAI_API_KEY") or ""
+        SECRETS.add(self._key, urlsplit(self.base_url).password or "")
         if not self._key and not address:
             raise UsageError(
                 f"the model {name!r} at {self.base_url} needs a key: set OPENAI_API_KEY, or give the address of an API "
@@ -153,8 +156,7 @@ class RemoteBackend:
 
     def _explain(self, failed: _Failed, attempts: int) -> str:
         tries = "" if attempts == 1 else f" after {attempts} attempts"
-        text = f"the model {self.name!r} at {self.base_url} did not answer{tries}: {failed}"
-        return text.replace(self._key, "[key]") if self._key else text  # some servers quote it
+        return SECRETS.hide(f"the model {self.name!r} at {self.base_url} did not answer{tries}: {failed}")
 
 
 class _Failed(Exception):

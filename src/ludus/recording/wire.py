@@ -95,12 +95,12 @@ class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 def parse_chat(body: Mapping[str, Any]) -> ChatRequest:
     """Read the JSON body of a chat request. Raises UsageError for what is not valid or can't be honoured."""
-    _check_fields(body, _CHAT)
+    check_fields(body, _CHAT)
     messages, tools = body.get("messages"), body.get("tools") or []
     if not isinstance(messages, list) or not messages:
-        raise UsageError(f"expected messages to be a list with at least one message, got {_show(messages)}")
+        raise UsageError(f"expected messages to be a list with at least one message, got {show(messages)}")
     if not isinstance(tools, list):
-        raise UsageError(f"expected tools to be a list, got {_show(tools)}")
+        raise UsageError(f"expected tools to be a list, got {show(tools)}")
     return ChatRequest(
         messages=[_read_message(message, f"messages[{i}]") for i, message in enumerate(messages)],
         tools=[_read_tool(tool, f"tools[{i}]") for i, tool in enumerate(tools)],
@@ -110,7 +110,7 @@ def parse_chat(body: Mapping[str, Any]) -> ChatRequest:
 
 def parse_completion(body: Mapping[str, Any]) -> CompletionRequest:
     """Read the JSON body of a completion request. Raises UsageError for what is not valid or can't be honoured."""
-    _check_fields(body, _COMPLETION)
+    check_fields(body, _COMPLETION)
     prompt = body.get("prompt")
     if isinstance(prompt, list) and len(prompt) == 1 and not isinstance(prompt[0], int):
         prompt = prompt[0]
@@ -118,20 +118,45 @@ def parse_completion(body: Mapping[str, Any]) -> CompletionRequest:
         isinstance(prompt, list) and prompt and all(type(i) is int and i >= 0 for i in prompt)
     ):
         return CompletionRequest(prompt=prompt, **_read_common(body))
-    raise UsageError(f"expected prompt to be one text or one list of token ids, got {_show(prompt)}")
+    raise UsageError(f"expected prompt to be one text or one list of token ids, got {show(prompt)}")
 
 
-def _check_fields(body: Mapping[str, Any], known: set[str]) -> None:
+def check_fields(
+    body: Mapping[str, Any],
+    known: set[str],
+    harmless: set[str] = _HARMLESS,
+    neutral: Mapping[str, tuple[Any, ...]] = _NEUTRAL,
+) -> None:
+    """Refuse what a request asks for and would not get.
+
+    Args:
+        body: the request.
+        known: fields that are read.
+        harmless: fields that may have any value.
+        neutral: the only values of other fields that can be honoured; null always can.
+
+    Raises:
+        UsageError: naming the field, and what may stand there.
+    """
     for name, value in body.items():
-        if name in known or name in _HARMLESS or value is None:
+        if name in known or name in harmless or value is None:
             continue
         if name == "tool_choice" and value == "none" and not body.get("tools"):
             continue  # without tools there is nothing to choose
-        if name not in _NEUTRAL:
-            raise UnknownName("field in the request", name, known | _HARMLESS | set(_NEUTRAL))
-        if value not in _NEUTRAL[name]:
-            allowed = " or ".join(json.dumps(choice) for choice in _NEUTRAL[name])
-            raise UsageError(f"{name} = {_show(value)} can't be honoured here; leave it out, or send {allowed}")
+        if name not in neutral:
+            raise UnknownName("field in the request", name, known | harmless | set(neutral))
+        if value not in neutral[name]:
+            allowed = " or ".join(json.dumps(choice) for choice in neutral[name])
+            raise UsageError(f"{name} = {show(value)} can't be honoured here; leave it out, or send {allowed}")
+
+
+def check_sampling(sampling: dict[str, Any]) -> dict[str, Any]:
+    """Fields of `Sampling`, of the right types and in range. Raises UsageError."""
+    try:
+        checked = msgspec.convert(sampling, Sampling)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"the request's sampling parameters are not valid: {error}") from None
+    return {name: getattr(checked, name) for name in sampling}
 
 
 def _read_common(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,16 +167,12 @@ def _read_common(body: Mapping[str, Any]) -> dict[str, Any]:
     stop = body.get("stop")
     if stop:
         sampling["stop"] = (stop,) if isinstance(stop, str) else stop
-    try:
-        checked = msgspec.convert(sampling, Sampling)  # types and ranges
-    except msgspec.ValidationError as error:
-        raise UsageError(f"the request's sampling parameters are not valid: {error}") from None
     options, logprobs = body.get("stream_options") or {}, body.get("logprobs")
     if logprobs is not None and type(logprobs) is not bool and logprobs not in (0, 1):
-        raise UsageError(f"logprobs = {_show(logprobs)}: only the sampled tokens' own log-probabilities are known")
+        raise UsageError(f"logprobs = {show(logprobs)}: only the sampled tokens' own log-probabilities are known")
     return {
         "model": str(body.get("model") or ""),
-        "sampling": {name: getattr(checked, name) for name in sampling},
+        "sampling": check_sampling(sampling),
         "stream": bool(body.get("stream")),
         "include_usage": isinstance(options, dict) and bool(options.get("include_usage")),
         "logprobs": logprobs is not None and logprobs is not False,
@@ -161,43 +182,44 @@ def _read_common(body: Mapping[str, Any]) -> dict[str, Any]:
 def _read_message(message: Any, where: str) -> Message:
     """The message with known fields only, text content as one string, and nothing that is null."""
     if not isinstance(message, dict):
-        raise UsageError(f"expected {where} to be an object, got {_show(message)}")
+        raise UsageError(f"expected {where} to be an object, got {show(message)}")
     role, content = message.get("role"), message.get("content")
     if role not in ROLES:
-        raise UsageError(f"expected {where}.role to be one of {', '.join(ROLES)}; got {_show(role)}")
+        raise UsageError(f"expected {where}.role to be one of {', '.join(ROLES)}; got {show(role)}")
     if type(content) is str and message.keys() == _PLAIN:
         return message if role == ROLES[role] else {"role": ROLES[role], "content": content}
     if content is None and role != "assistant":
         raise UsageError(f"{where}.content is missing")
     read = {name: message[name] for name in _MESSAGE_FIELDS if message.get(name) is not None}
-    read |= {"role": ROLES[role], "content": _read_content(content, where)}
+    read |= {"role": ROLES[role], "content": read_text(content, where)}
     calls = message.get("tool_calls")
     if calls and role == "assistant":
         if not isinstance(calls, list):
-            raise UsageError(f"expected {where}.tool_calls to be a list, got {_show(calls)}")
+            raise UsageError(f"expected {where}.tool_calls to be a list, got {show(calls)}")
         read["tool_calls"] = [_read_call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(calls)]
     return read
 
 
-def _read_content(content: Any, where: str) -> str:
+def read_text(content: Any, where: str) -> str:
+    """Content as one string: a string, or parts of type text. Raises UsageError."""
     if content is None or isinstance(content, str):
         return content or ""
     if not isinstance(content, list):
-        raise UsageError(f"expected {where}.content to be a string or a list of parts, got {_show(content)}")
+        raise UsageError(f"expected {where}.content to be a string or a list of parts, got {show(content)}")
     for i, part in enumerate(content):
         if not (isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)):
             kind = part.get("type") if isinstance(part, dict) else part
-            raise UsageError(f"{where}.content[{i}]: only parts of type 'text' can be read, got {_show(kind)}")
+            raise UsageError(f"{where}.content[{i}]: only parts of type 'text' can be read, got {show(kind)}")
     return "".join(part["text"] for part in content)
 
 
 def _read_call(call: Any, where: str) -> dict[str, Any]:
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict) or call.get("type", "function") != "function":
-        raise UsageError(f"expected {where} to be a call of type 'function', got {_show(call)}")
+        raise UsageError(f"expected {where} to be a call of type 'function', got {show(call)}")
     name, arguments = function.get("name"), function.get("arguments", "")
     if not isinstance(name, str) or not isinstance(arguments, str):
-        raise UsageError(f"expected {where}.function to have a name and arguments as JSON text, got {_show(function)}")
+        raise UsageError(f"expected {where}.function to have a name and arguments as JSON text, got {show(function)}")
     return {
         "id": str(call.get("id") or ""),
         "type": "function",
@@ -208,11 +230,12 @@ def _read_call(call: Any, where: str) -> dict[str, Any]:
 def _read_tool(tool: Any, where: str) -> dict[str, Any]:
     function = tool.get("function") if isinstance(tool, dict) else None
     if not isinstance(function, dict) or tool.get("type") != "function" or not isinstance(function.get("name"), str):
-        raise UsageError(f"expected {where} to be of type 'function' and to have a name, got {_show(tool)}")
+        raise UsageError(f"expected {where} to be of type 'function' and to have a name, got {show(tool)}")
     return {"type": "function", "function": function}
 
 
-def _show(value: Any) -> str:
+def show(value: Any) -> str:
+    """A value as error texts quote it."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
@@ -255,6 +278,32 @@ def _key(parts: list[Any]) -> bytes:
         return json.dumps(parts, sort_keys=True).encode()
 
 
+def cut_at(message: Message, stops: Sequence[str]) -> tuple[Message, str]:
+    """The message up to the first stop string in its text, as APIs give it, and that stop string, or ""."""
+    text = message.get("content") or ""
+    found = [(text.find(stop), stop) for stop in stops if stop in text]
+    if not found:
+        return message, ""
+    at, stop = min(found)
+    return {**message, "content": text[:at]}, stop
+
+
+def encode(value: Any) -> bytes:
+    """JSON, fast; what UTF-8 can't hold (lone surrogates) is escaped."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return json.dumps(value).encode()
+
+
+def decode(text: bytes) -> Any:
+    """A value from JSON, lone surrogates included. Raises ValueError, RecursionError."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return json.loads(text)
+
+
 # --- responses ----------------------------------------------------------------------------------------------------
 
 
@@ -281,6 +330,7 @@ def chat_chunks(
     include_usage: bool = False,
     token_logprobs: TokenLogprobs | None = None,
     sent: int | None = None,
+    thought: int = 0,
 ) -> Iterator[bytes]:
     """A finished reply as server-sent events: role, reasoning, text, tool calls, finish reason, usage, `[DONE]`.
 
@@ -292,13 +342,14 @@ def chat_chunks(
         include_usage: whether to end with the usage.
         token_logprobs: of the reply's tokens, if asked for.
         sent: characters of its text that `text_chunk` has sent already; None if not even the role has been.
+        thought: characters of its reasoning that have been sent.
     """
     head = _chunk_head(id, model, created)
     spoken = _spoken(reply.message)
     if sent is None:
         yield _chunk(head, {"role": "assistant", "content": ""})
-    if "reasoning_content" in spoken:
-        yield _chunk(head, {"reasoning_content": spoken["reasoning_content"]})
+    if late := spoken.get("reasoning_content", "")[thought:]:
+        yield _chunk(head, {"reasoning_content": late})
     rest = (spoken["content"] or "")[sent or 0 :]
     if rest or token_logprobs:
         yield _chunk(head, {"content": rest}, logprobs=_chat_logprobs(token_logprobs))
@@ -310,9 +361,9 @@ def chat_chunks(
     yield DONE
 
 
-def text_chunk(piece: str, *, first: bool, id: str, model: str, created: int) -> bytes:
-    """The event of a piece of visible text; the first one names the role too."""
-    delta = {"role": "assistant", "content": piece} if first else {"content": piece}
+def text_chunk(piece: str, *, first: bool, id: str, model: str, created: int, field: str = "content") -> bytes:
+    """The event of a piece of visible text, or of the reasoning; the first one names the role too."""
+    delta = {"role": "assistant", field: piece} if first else {field: piece}
     return _chunk(_chunk_head(id, model, created), delta)
 
 
@@ -391,7 +442,7 @@ def _chunk(
 
 
 def _event(body: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(body).encode() + b"\n\n"
+    return b"data: " + encode(body) + b"\n\n"
 
 
 def _spoken(message: Message) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from ludus.rollouts.failure import as_failure, mark_failed
 from ludus.rollouts.recordable import make_recordable
 from ludus.rollouts.scoring import score
 from ludus.seeds import derive
-from ludus.types import MAIN_ROLE, Call, Failure, Rollout, Seeds, Sequence, Task
+from ludus.types import MAIN_ROLE, Call, Failure, Message, Rollout, Seeds, Sequence, Task
 
 
 class Recording(Protocol):
@@ -143,8 +143,14 @@ def _finish(rollout: Rollout, recorder: Recording, ctx: Context) -> None:
     rollout.sequences = [sequence for sequence in recorder.sequences if sequence.num_sampled]
     rollout.stop = ctx.stop or "done"
     rollout.tools = [tool.schema for tool in ctx.tools.values()]
-    seen = len(rollout.conversation(MAIN_ROLE))
-    rollout.epilogue = ctx.messages[seen:] if 0 < seen <= len(ctx.messages) else []
+    rollout.epilogue = _after_last_reply(ctx.messages, rollout)
+
+
+def _after_last_reply(messages: list[Message], rollout: Rollout) -> list[Message]:
+    """The environment's last word: what the loop's conversation has after the main role's last reply."""
+    said = rollout.conversation(MAIN_ROLE)[-1:]
+    ends = (i for i in range(len(messages), 0, -1) if messages[i - 1 : i] == said)
+    return messages[next(ends, len(messages)) :]
 
 
 @functools.cache

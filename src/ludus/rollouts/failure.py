@@ -10,6 +10,7 @@ import msgspec
 
 from ludus.authoring.environment import Environment
 from ludus.errors import ModelCallFailed, RolloutError, TooManyFailures
+from ludus.redaction import SECRETS
 from ludus.types import Failure, Reward, Rollout
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ def as_failure(error: BaseException) -> Failure:
 
 def mark_failed(rollout: Rollout, env: Environment, failure: Failure) -> None:
     """Record a failure: the policy's own earns the environment's `failure_reward`, any other earns nothing at all."""
+    failure = msgspec.structs.replace(failure, error=SECRETS.hide(failure.error), trace=SECRETS.hide(failure.trace))
     rollout.failure, rollout.stop = failure, "failed"
     by_policy = failure.blame == "policy"
     rollout.rewards = [Reward("failure", env.failure_reward, role=role) for role in env.roles] if by_policy else []

@@ -53,6 +53,7 @@ class Ask(msgspec.Struct, tag=True, frozen=True):
     ask: int
     job: int
     role: str = ""
+    agent: str = ""
     messages: list[Message] | None = None
     tools: list[dict[str, Any]] = []
     sampling: dict[str, Any] = {}

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from ludus.authoring.environment import Environment
+from ludus.redaction import SECRETS
 from ludus.rollouts.failure import mark_failed
 from ludus.types import Failure, Rollout
 
@@ -32,7 +33,10 @@ def make_recordable(rollout: Rollout, env: Environment) -> None:
     for name, (decoder, kind) in _FIELDS.items():
         value = getattr(rollout, name)
         try:
-            decoder.decode(msgspec.json.encode(value, order="sorted"))
+            encoded = msgspec.json.encode(value, order="sorted")
+            decoder.decode(encoded)
+            if SECRETS.found_in(encoded):
+                setattr(rollout, name, msgspec.convert(SECRETS.hide(msgspec.to_builtins(value)), kind))
         except UnicodeEncodeError:
             pass
         except (TypeError, ValueError, RecursionError) as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from ludus.recording.backend import Backend, Bindable, TokenBackend
 from ludus.recording.gateway import Gateway
 from ludus.recording.model import RecordedModel
 from ludus.recording.recorder import Recorder
+from ludus.redaction import SECRETS
 from ludus.rollouts.attempt import Attempt, play
 from ludus.rollouts.failure import FailureWatch, as_failure, blame_model, mark_failed
 from ludus.rollouts.lag import LagMonitor
@@ -90,6 +92,7 @@ class Scheduler:
 
     async def __aenter__(self) -> Scheduler:
         async with AsyncExitStack() as stack:
+            SECRETS.learn(os.environ)
             self._gateway = Gateway()
             stack.push_async_callback(self._gateway.close)
             if self.plan.workers:
@@ -220,6 +223,7 @@ class Scheduler:
             attempt.seed("model"),
             attempt.id,
             (attempt.task.id, attempt.seeds.visit, attempt.seeds.sample),
+            frozenset(self.env.pinned),
         )
         models = {role: RecordedModel(recorder, role, self._gateway) for role in roles}
         try:

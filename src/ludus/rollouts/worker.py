@@ -9,13 +9,15 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ludus.authoring.environment import Environment
 from ludus.authoring.loading import load_environment
+from ludus.authoring.subagents import check_name
 from ludus.authoring.tools import schema_of
 from ludus.errors import ModelCallFailed
+from ludus.redaction import SECRETS
 from ludus.rollouts import frames
 from ludus.rollouts.attempt import Attempt, play
 from ludus.rollouts.failure import mark_failed
@@ -79,8 +81,14 @@ class RemoteModel:
 
     recorder: RemoteRecorder
     role: str
-    base_url: str
+    address: str
     api_key: str
+    agent: str = ""
+
+    @property
+    def base_url(self) -> str:
+        """The rollout's address, in the scheduler's process."""
+        return f"{self.address.removesuffix('/v1')}/{self.agent}/v1" if self.agent else self.address
 
     @property
     def openai(self) -> AsyncOpenAI:
@@ -89,12 +97,21 @@ class RemoteModel:
 
         return AsyncOpenAI(base_url=self.base_url, api_key=self.api_key, max_retries=0, timeout=None)
 
+    def subagent(self, name: str) -> RemoteModel:
+        """See `ludus.protocols.Model.subagent`."""
+        return replace(self, agent=check_name(name))
+
+    async def calls(self) -> Sequence[Call]:
+        """See `ludus.protocols.Model.calls`."""
+        await self.recorder.settle()
+        return self.recorder.calls
+
     async def chat(self, messages: Sequence[Message], *, tools: Sequence[Any] = (), **sampling: Any) -> Reply:
         """See `ludus.protocols.Model.chat`."""
         self.recorder.in_flight += 1
         try:
             answer = await self.recorder.line.ask(
-                self.recorder.job, role=self.role, messages=list(messages),
+                self.recorder.job, role=self.role, agent=self.agent, messages=list(messages),
                 tools=[schema_of(tool) for tool in tools], sampling=sampling,
             )  # fmt: skip
         finally:
@@ -105,6 +122,7 @@ class RemoteModel:
 
 async def serve(descriptor: int) -> None:
     """Build the environment, then run what is asked for until the scheduler is gone."""
+    SECRETS.learn(os.environ)
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=descriptor))
     line = Line(writer)
     first = await frames.receive(reader, ToWorker)

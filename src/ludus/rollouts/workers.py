@@ -181,7 +181,7 @@ class WorkerPool:
             frames.send(worker.writer, Answer(ask.ask, calls=recorder.calls))
             return
         try:
-            reply = await recorder.call(ask.role, ask.messages, ask.tools, ask.sampling)
+            reply = await recorder.call(ask.role, ask.messages, ask.tools, ask.sampling, agent=ask.agent)
         except ModelCallFailed as error:
             answer = Answer(ask.ask, error=str(error), blame=error.blame)
         except Exception as error:  # noqa: BLE001 - raised in the worker, where the agent asked

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server for one model: chat, raw completions, models, health.
+"""A server for one model: the protocols of a rollout's address, raw completions, models, health.
 
 One model is served, so a request's `model` is not looked at; the answer says which it was. Each request is recorded by
 a `Recorder` of its own, which is what frees the engine's caches when the answer has gone. Left out: keys and quotas
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -20,16 +19,18 @@ from starlette.routing import Route
 
 from ludus.errors import ModelCallFailed
 from ludus.recording import wire
+from ludus.recording.apis.api import Caller
 from ludus.recording.backend import Backend, TokenBackend
-from ludus.recording.gateway import chat_endpoint, error_response
+from ludus.recording.gateway import APIS, COUNT_TOKENS, route
 from ludus.recording.recorder import Recorder
-from ludus.serve.completions import complete
+from ludus.serve.completions import complete, error_response
 from ludus.types import MAIN_ROLE
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-PATHS = "POST /v1/chat/completions, POST /v1/completions, GET /v1/models, GET /health"
+SPOKEN = (*APIS, COUNT_TOKENS)
+PATHS = ", ".join(f"POST /v1/{path}" for path in (*SPOKEN, "completions")) + ", GET /v1/models, GET /health"
 
 
 def make_app(backend: Backend) -> Starlette:
@@ -37,7 +38,7 @@ def make_app(backend: Backend) -> Starlette:
     model = _Model(backend)
     return Starlette(
         routes=[
-            Route("/v1/chat/completions", model.chat, methods=["POST"]),
+            *(Route(f"/v1/{path}", model.speak, methods=["POST"]) for path in SPOKEN),
             Route("/v1/completions", model.completions, methods=["POST"]),
             Route("/v1/models", model.models),
             Route("/health", model.health),
@@ -50,11 +51,8 @@ class _Model:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    async def chat(self, request: Request) -> Response:
-        if problem := await _problem(request):
-            return problem
-        recorder = self._recorder()
-        return _Released(lambda: chat_endpoint(request, recorder, MAIN_ROLE), recorder)
+    async def speak(self, request: Request) -> Response:
+        return _Answered(request.url.path.removeprefix("/v1/"), self._recorder())
 
     async def completions(self, request: Request) -> Response:
         if problem := await _problem(request):
@@ -84,16 +82,16 @@ class _Model:
         return Recorder({MAIN_ROLE: self._backend}, seed=secrets.randbits(63), session=f"http-{secrets.token_hex(8)}")
 
 
-class _Released(Response):
-    """Makes and sends a response, and releases the recorder behind it, also where the client has gone."""
+class _Answered(Response):
+    """Answers by itself, and releases the recorder behind it, also where the client has gone."""
 
-    def __init__(self, make: Callable[[], Awaitable[Response]], recorder: Recorder) -> None:
-        self._make, self._recorder = make, recorder
+    def __init__(self, path: str, recorder: Recorder) -> None:
+        self._path, self._recorder = path, recorder
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        caller = Caller(self._recorder, MAIN_ROLE, threads=None)
         try:
-            response = await self._make()
-            await response(scope, receive, send)
+            await route(self._path, caller, scope["method"], receive, send)
         finally:
             self._recorder.release()
 

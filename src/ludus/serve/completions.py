@@ -15,7 +15,6 @@ from ludus.errors import ModelCallFailed, UsageError
 from ludus.protocols import SampleChunk, SampleRequest, Tokenizer
 from ludus.recording import wire
 from ludus.recording.backend import TokenBackend
-from ludus.recording.gateway import error_response
 from ludus.types import FinishReason, Sampling, Usage
 
 DEFAULT_MAX_TOKENS = 16
@@ -169,3 +168,8 @@ def _failed(error: ModelCallFailed | UsageError) -> Response:
     if isinstance(error, ModelCallFailed) and error.blame != "policy":
         return error_response(503, str(error), "server_error")
     return error_response(400, str(error), "invalid_request_error")
+
+
+def error_response(status: int, message: str, kind: str) -> Response:
+    """An error as OpenAI's clients expect it."""
+    return JSONResponse(wire.error_body(message, kind), status_code=status)

@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ludus.errors import RunFolderError
+from ludus.redaction import SECRETS
 from ludus.store.durable import (
     LineFile,
     disk_errors,
@@ -133,8 +134,8 @@ class RunFolder:
     # --- configuration, metrics, result ---------------------------------------------------------------------------
 
     def write_config(self, text: str) -> None:
-        """Write config.toml."""
-        self._replace("config.toml", text.encode())
+        """Write config.toml, without secrets."""
+        self._replace("config.toml", SECRETS.hide(text).encode())
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Add a line to metrics.jsonl, with one write. NaN and infinities become null.
