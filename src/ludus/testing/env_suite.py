@@ -15,6 +15,7 @@ import random
 import re
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import msgspec
@@ -69,8 +70,16 @@ async def check_environment_async(env: Environment, *, num_tasks: int = 20) -> l
         ("degenerate replies", check_degenerate_replies),
         ("scorers", check_scorers),
     ]
-    for name, check in checks:
-        findings += await _guarded(name, check, subject)
+    async with AsyncExitStack() as stack:
+
+        async def open_(subject: Subject) -> list[Finding]:
+            await stack.enter_async_context(env.opened())  # once for all checks
+            return []
+
+        if closed := await _guarded("open", open_, subject):
+            return findings + closed
+        for name, check in checks:
+            findings += await _guarded(name, check, subject)
     return findings
 
 
