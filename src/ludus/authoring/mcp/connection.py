@@ -58,6 +58,11 @@ class Connection:
         """Whether it takes calls."""
         return self._client is not None
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing of it is left."""
+        return self._task is not None and self._task.done()
+
     async def open(self) -> None:
         """Start and connect. Raises ServerLost, with nothing left running."""
         self._task = asyncio.create_task(self._live(), name=f"MCP server {self.server.name}")

@@ -37,8 +37,8 @@ class OpenServers:
             raise ConfigError(f"servers must be a tuple of McpServer, as in (McpServer(...),), got {servers!r}")
         if servers:
             _need_sdk()
-        self._starts = asyncio.Semaphore(STARTS)
-        self._shared = [_Shared(server, self._starts) for server in servers if not server.per_rollout]
+        self._connections = _Connections()
+        self._shared = [_Shared(server, self._connections) for server in servers if not server.per_rollout]
         self._single = [server for server in servers if server.per_rollout]
         self._exits = AsyncExitStack()
         self.tools: dict[str, Tool] = {}
@@ -47,8 +47,9 @@ class OpenServers:
     async def __aenter__(self) -> OpenServers:
         """Raises ServerLost, and ConfigError for two tools of one name."""
         async with AsyncExitStack() as exits:
+            exits.push_async_callback(self._connections.close)
             for shared in self._shared:
-                exits.push_async_callback(shared.close)
+                exits.push_async_callback(shared.stop)
             for found in await asyncio.gather(*(shared.open() for shared in self._shared)):
                 add_tools(self.tools, found)
             self._exits = exits.pop_all()
@@ -63,10 +64,34 @@ class OpenServers:
         async with AsyncExitStack() as exits:
             tools: list[Tool] = []
             for server in self._single:
-                connection = await _connect(server, self._starts)
+                connection = await self._connections.make(server)
                 exits.push_async_callback(connection.close)
                 tools += _tools_of(connection, connection.call)
             yield tools
+
+
+class _Connections:
+    """All connections of an environment that is open: few start at once, and none outlives it.
+
+    The ones that rollouts close are closed again here, since a rollout that is cancelled twice does not wait for it.
+    """
+
+    def __init__(self) -> None:
+        self._starts = asyncio.Semaphore(STARTS)
+        self._made: list[Connection] = []
+
+    async def make(self, server: McpServer) -> Connection:
+        """A connection that is open. Raises ServerLost."""
+        from ludus.authoring.mcp.connection import Connection
+
+        async with self._starts:
+            connection = Connection(server)
+            self._made = [*(made for made in self._made if not made.ended), connection]
+            await connection.open()
+        return connection
+
+    async def close(self) -> None:
+        await asyncio.gather(*(connection.close() for connection in self._made))
 
 
 def add_tools(tools: dict[str, Tool], more: Iterable[Tool]) -> None:
@@ -83,9 +108,9 @@ def add_tools(tools: dict[str, Tool], more: Iterable[Tool]) -> None:
 class _Shared:
     """A server that rollouts share: `server.pool` places for a connection, each made anew when that is lost."""
 
-    def __init__(self, server: McpServer, starts: asyncio.Semaphore) -> None:
-        self._places = [_Place(server, starts) for _ in range(server.pool)]
-        self._apart, self._in_turn = _Place(server, starts), asyncio.Lock()
+    def __init__(self, server: McpServer, connections: _Connections) -> None:
+        self._places = [_Place(server, connections) for _ in range(server.pool)]
+        self._apart, self._in_turn = _Place(server, connections), asyncio.Lock()
         self._is_process = bool(server.command)
 
     async def open(self) -> list[Tool]:
@@ -93,8 +118,9 @@ class _Shared:
         first, *_ = await asyncio.gather(*(place.connected() for place in self._places))
         return _tools_of(first, self._call)
 
-    async def close(self) -> None:
-        await asyncio.gather(*(place.close() for place in (*self._places, self._apart)))
+    async def stop(self) -> None:
+        """Start nothing any more."""
+        await asyncio.gather(*(place.stop() for place in (*self._places, self._apart)))
 
     async def _call(self, name: str, arguments: Mapping[str, Any]) -> CallToolResult:
         """The result of a call, made where least is under way; and, if the server is lost meanwhile, once more.
@@ -117,8 +143,8 @@ class _Shared:
 class _Place:
     """One connection at a time; whoever finds it lost waits for the same new one."""
 
-    def __init__(self, server: McpServer, starts: asyncio.Semaphore) -> None:
-        self._server, self._starts = server, starts
+    def __init__(self, server: McpServer, connections: _Connections) -> None:
+        self._server, self._connections = server, connections
         self._connection: Connection | None = None
         self._starting: asyncio.Task[Connection] | None = None
 
@@ -135,33 +161,22 @@ class _Place:
             self._starting.add_done_callback(self._started)
         return await asyncio.shield(self._starting)
 
-    async def close(self) -> None:
+    async def stop(self) -> None:
+        """Start nothing any more."""
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.wait([self._starting])
-        if self._connection is not None:
-            await self._connection.close()
 
     async def _start(self) -> Connection:
         if self._connection is not None:
             await self._connection.close()
-        self._connection = await _connect(self._server, self._starts)
+        self._connection = await self._connections.make(self._server)
         return self._connection
 
     def _started(self, task: asyncio.Task[Connection]) -> None:
         self._starting = None
         if not task.cancelled():
             task.exception()  # seen, also where nobody waits for it any more
-
-
-async def _connect(server: McpServer, starts: asyncio.Semaphore) -> Connection:
-    """A connection that is open. Raises ServerLost."""
-    from ludus.authoring.mcp.connection import Connection
-
-    async with starts:
-        connection = Connection(server)
-        await connection.open()
-    return connection
 
 
 def _tools_of(connection: Connection, call: Call) -> list[Tool]:
