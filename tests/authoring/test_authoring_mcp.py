@@ -12,7 +12,7 @@ from ludus.authoring.mcp.server import McpServer
 from ludus.authoring.tools import SchemaTool, Tool, answers, schema_of
 from ludus.environments.mcp import Mcp, families, find_server, read_tasks
 from ludus.errors import ConfigError, MissingExtra, RolloutError, UnknownName
-from ludus.types import Call, Rollout, Task, ToolCall
+from ludus.types import Call, Rollout, Seeds, Task, ToolCall
 
 # --- descriptions -------------------------------------------------------------------------------------------------
 
@@ -23,7 +23,7 @@ from ludus.types import Call, Rollout, Task, ToolCall
         ({}, "takes a command or a url, got neither"),
         ({"command": ["a"], "url": "http://a/mcp"}, "takes a command or a url, got both"),
         ({"command": "python server.py"}, r"command is a list of words, as in \['python', 'server.py'\]"),
-        ({"command": ["a", ""]}, "none of them empty"),
+        ({"command": ["", "a"]}, "and begins with a program"),
         ({"url": "localhost:8000/mcp"}, "url must be http"),
         ({"url": "https://me:key@host/mcp"}, "url must not hold a password"),
         ({"url": "http://a/mcp", "env": {"A": "1"}}, "env is for a command, headers are for a url"),
@@ -48,6 +48,7 @@ def test_what_cannot_be_meant_is_refused(options, says):
         ({"command": ["npx", "-y", "@modelcontextprotocol/server-git"]}, "server-git"),
         ({"command": ["/opt/bin/server", "abc"]}, "server"),
         ({"url": "https://host:8000/mcp?key=abc"}, "host:8000/mcp"),
+        ({"command": ["sh", "-c", "KEY=abc server"]}, "sh"),
         ({"command": ["server"], "name": "mine"}, "mine"),
     ],
 )
@@ -202,7 +203,11 @@ def test_what_is_no_text_is_named():
 
 CONFIG = {
     "mcpServers": {
-        "git": {"command": sys.executable, "args": ["-m", "git_server", "${ROOT:-here}"], "env": {"TOKEN": "${GIT_KEY}"}},
+        "git": {
+            "command": sys.executable,
+            "args": ["-m", "git_server", "${ROOT:-here}"],
+            "env": {"TOKEN": "${GIT_KEY}"},
+        },
         "web": {"type": "http", "url": "https://host/mcp", "headers": {"Authorization": "Bearer ${WEB_KEY}"}},
         "old": {"type": "sse", "url": "https://host/sse"},
         "odd": {"command": "server", "args": "-v"},
@@ -265,8 +270,10 @@ def test_the_list_of_servers(folder):
     (folder / ".mcp.json").unlink()
     with pytest.raises(ConfigError, match="takes a URL, a command line, or the name of a server"):
         families()
-    with pytest.raises(ConfigError, match=r"mcp:git is no URL, no command .* no name in .mcp.json here"):
-        find_server("git")
+    with pytest.raises(
+        ConfigError, match=r"mcp:no-such-program-at-all is no URL, no command .* no name in .mcp.json here"
+    ):
+        find_server("no-such-program-at-all")
 
 
 def test_tasks_come_from_a_file(folder):
@@ -308,7 +315,7 @@ def test_a_file_of_no_tasks(tmp_path, monkeypatch, text, says):
 def test_scores(folder, score, answer, reply, right):
     env = Mcp(f"{sys.executable} server.py", tasks="tasks.jsonl", score=score)
     task = Task(prompt="?", answer=answer)
-    rollout = Rollout(id="", group="", environment=env.describe(), task=task)
+    rollout = Rollout(id="", group="", environment=env.describe(), task=task, seeds=Seeds(0, 0, 0, 0))
     rollout.calls = [Call(messages=[], reply={"role": "assistant", "content": reply})]
     assert env.correct(task, rollout) == right
     with pytest.raises(UnknownName, match="unknown score 'exactly'; did you mean 'exact'"):

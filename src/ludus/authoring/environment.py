@@ -146,7 +146,8 @@ class Environment:
                     users.exits.push_async_callback(self.close)
                     await self.open()
                     users.servers = await users.exits.enter_async_context(OpenServers(self.servers))
-                    self.make_tools()  # two of one name are better told now than by every rollout
+                    if self.servers:
+                        self.make_tools()  # two of one name are better told now than by every rollout
                 except BaseException:
                     await users.leave()
                     raise

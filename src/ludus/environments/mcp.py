@@ -108,7 +108,9 @@ def families() -> list[str]:
     """Names of the servers in .mcp.json, for `ludus env list mcp:`. Raises ConfigError where there are none."""
     names = sorted(configured())
     if not names:
-        raise ConfigError(f"mcp: takes a URL, a command line, or the name of a server in {CONFIG}, which names none here")
+        raise ConfigError(
+            f"mcp: takes a URL, a command line, or the name of a server in {CONFIG}, which names none here"
+        )
     return names
 
 
@@ -122,7 +124,9 @@ def configured() -> dict[str, Any]:
         return {name: dict(said) for name, said in servers.items()}
     except (msgspec.MsgspecError, KeyError, TypeError, ValueError, AttributeError) as error:
         kind = type(error).__name__
-        raise ConfigError(f'{CONFIG}: expected {{"mcpServers": {{NAME: {{"command": ...}}}}}}: {kind}: {error}') from None
+        raise ConfigError(
+            f'{CONFIG}: expected {{"mcpServers": {{NAME: {{"command": ...}}}}}}: {kind}: {error}'
+        ) from None
 
 
 def read_tasks(path: str) -> dict[str, list[Task]]:

@@ -150,7 +150,7 @@ class Connection:
         return self._lost(said)
 
     def _lost(self, said: str = "") -> ServerLost:
-        why = self._why or (f"gave no answer: {said}" if said else "was closed")
+        why = self._why or self._words.gone or (f"gave no answer: {said}" if said else "was closed")
         known = str(self._words)
         return ServerLost(
             self.server.without_secrets(f"the MCP server {self.server.name} {why}{f' ({known})' if known else ''}")

@@ -91,8 +91,8 @@ class McpServer:
 def _command_problem(command: Any) -> str:
     if isinstance(command, str):
         return f"command is a list of words, as in ['python', 'server.py'], got the text {command!r}"
-    if not all(isinstance(word, str) and word for word in command):
-        return "command is a list of words, none of them empty"
+    if not all(isinstance(word, str) for word in command) or (command and not command[0]):
+        return "command is a list of words, and begins with a program"
     return ""
 
 
@@ -119,6 +119,6 @@ def _short_name(command: Sequence[str], url: str) -> str:
         return f"{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
     program, *words = command
     started = Path(program).stem.rstrip("0123456789.")
-    if started in LAUNCHERS:
+    if started in LAUNCHERS and not {"-c", "-e"} & set(words):  # where these are, the next word is code
         program = next((word for word in words if not word.startswith("-")), program)
     return Path(program).name

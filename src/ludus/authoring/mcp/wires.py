@@ -40,7 +40,7 @@ CONNECT_S = 30.0
 
 
 class ServerGone(Exception):
-    """The process at the other end said no more, or listened no more."""
+    """The server at the other end says no more, listens no more, or makes no sense."""
 
 
 @dataclass
@@ -54,6 +54,8 @@ class LastWords:
     """Exit status of its process."""
     refusal: str = ""
     """How its last HTTP answer began, if that was an error."""
+    gone: str = ""
+    """How it was noticed that its process is not there any more."""
 
     def __str__(self) -> str:
         lines = [line.strip() for line in self.stderr.decode(errors="replace").splitlines()]
@@ -110,7 +112,7 @@ async def over_stdio(server: McpServer, words: LastWords) -> AsyncIterator[Strea
         async with incoming, read_stream, write_stream, outgoing, anyio.create_task_group() as tasks:
             tasks.start_soon(_keep_stderr, process, words)
             tasks.start_soon(_read, process, incoming, words)
-            tasks.start_soon(_write, process, outgoing)
+            tasks.start_soon(_write, process, outgoing, words)
             try:
                 yield read_stream, write_stream
             finally:
@@ -139,20 +141,22 @@ async def _read(process: asyncio.subprocess.Process, incoming: Incoming, words: 
             pass
         return
     except ValueError:
-        raise ServerGone(f"wrote a line of more than {LONGEST_LINE >> 20} MiB") from None
-    if not incoming.statistics().open_receive_streams:
-        return
-    raise ServerGone("has ended")
+        words.gone = f"wrote a line of more than {LONGEST_LINE >> 20} MiB"
+        raise ServerGone(words.gone) from None
+    if incoming.statistics().open_receive_streams:  # otherwise it was told to end
+        words.gone = "has ended"
+        raise ServerGone(words.gone)
 
 
-async def _write(process: asyncio.subprocess.Process, outgoing: Outgoing) -> None:
+async def _write(process: asyncio.subprocess.Process, outgoing: Outgoing, words: LastWords) -> None:
     assert process.stdin is not None  # it is a pipe
     try:
         async for item in outgoing:
             process.stdin.write(item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
             await process.stdin.drain()
     except ConnectionError:
-        raise ServerGone("does not listen any more") from None
+        words.gone = words.gone or "does not listen any more"
+        raise ServerGone(words.gone) from None
 
 
 async def _keep_stderr(process: asyncio.subprocess.Process, words: LastWords) -> None:
