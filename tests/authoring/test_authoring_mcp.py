@@ -29,6 +29,7 @@ from ludus.types import Call, Rollout, Seeds, Task, ToolCall
         ({"url": "http://a/mcp", "env": {"A": "1"}}, "env is for a command, headers are for a url"),
         ({"command": ["a"], "headers": {"A": "1"}}, "env is for a command, headers are for a url"),
         ({"command": ["a"], "env": {"A": 1}}, "env and headers map names to text"),
+        ({"url": "http://a/mcp", "headers": {"A": "key@\n"}}, "headers are printable ASCII"),
         ({"command": ["a"], "timeout_s": 0}, "time limits must be more than 0, got 0 and 60"),
         ({"command": ["a"], "pool": 0}, "pool must be at least 1"),
         ({"command": ["a"], "pool": 2, "per_rollout": True}, "pool is for a server that rollouts share"),

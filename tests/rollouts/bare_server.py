@@ -7,11 +7,12 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}}
 counted = 0
+waiting = []
+"""Requests that are answered all at once, when there are as many as they ask for."""
 
 
 def text(value):
@@ -54,7 +55,7 @@ TOOLS = {
     "child": lambda arguments: text(subprocess.Popen(["sleep", "600"]).pid),
     "token": lambda arguments: text(os.environ.get("TOKEN")),
     "refuse": lambda arguments: {**text(f"not with {os.environ.get('TOKEN')}"), "isError": True},
-    "slow": lambda arguments: None,
+    "meet": lambda arguments: None,
     "hang": lambda arguments: None,
     "block": lambda arguments: time.sleep(3600),
     "crash": crash,
@@ -111,5 +112,8 @@ if __name__ == "__main__":
             continue
         if result is not None:
             send({"id": request["id"], "result": result})
-        elif request["params"]["name"] == "slow":
-            threading.Timer(0.1, send, [{"id": request["id"], "result": text("at last")}]).start()
+        elif request["params"]["name"] == "meet":
+            waiting.append(request["id"])
+            if len(waiting) == request["params"]["arguments"]["a"]:
+                for number in waiting:
+                    send({"id": number, "result": text("met")})

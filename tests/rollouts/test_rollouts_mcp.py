@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint
@@ -20,6 +21,7 @@ pytest.importorskip("mcp_types", reason="needs the MCP SDK, version 2")
 
 import uvicorn
 from click.testing import CliRunner
+from mcp.server.mcpserver import Context
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
@@ -186,9 +188,7 @@ async def test_long_answers():
 async def test_calls_of_one_reply_run_side_by_side():
     env = Tooled(McpServer(BARE))
     async with env.opened():
-        began = asyncio.get_running_loop().time()
-        assert await said(env, *[("slow", {})] * 40) == ["at last"] * 40
-        assert asyncio.get_running_loop().time() - began < 3.0  # four seconds, one after another
+        assert await said(env, *[("meet", {"a": 40})] * 40) == ["met"] * 40
 
 
 async def test_two_servers_with_tools_of_one_name():
@@ -231,7 +231,7 @@ async def test_512_rollouts_share_an_http_connection(mode):
 
 async def test_a_pool_shares_the_work():
     env = Tooled(McpServer(BARE, pool=3))
-    assert len(set(await said(env, *[("slow", {}), ("pid", {})] * 9))) > 2
+    assert len(set(await said(env, *[("pid", {})] * 9))) == 3
 
 
 async def test_a_server_for_each_rollout_keeps_its_state_apart():
@@ -243,6 +243,23 @@ async def test_a_server_for_each_rollout_keeps_its_state_apart():
     pids = {pid for reply in replies for pid in reply[4:]}
     assert len(pids) == 6
     assert not any(map(runs, pids))
+
+
+async def test_an_http_session_for_each_rollout():
+    counts = Counter()
+
+    async def count(ctx: Context) -> int:
+        """Count on in this session."""
+        counts[ctx.headers["mcp-session-id"]] += 1
+        return counts[ctx.headers["mcp-session-id"]]
+
+    server = toolbox()
+    server.tool(name="count_in_session")(count)
+    with serving(server.streamable_http_app()) as url:
+        env = Tooled(McpServer(url=url, mode="legacy", per_rollout=True))
+        (group,) = await run(env, calling(*[("count_in_session", {})] * 2), size=30)
+    assert {frozenset(rollout.reply.split("\n")) for rollout in group.rollouts} == {frozenset({"1", "2"})}
+    assert list(counts.values()) == [2] * 30
 
 
 async def test_a_hundred_rollouts_with_a_server_each():
@@ -298,11 +315,11 @@ async def test_a_server_of_one_rollout_that_crashes_takes_it_along():
 
 @pytest.mark.parametrize("how", ["hang", "block"])
 async def test_a_call_has_a_time_limit_and_the_next_ones_go_on(how):
-    env = Tooled(McpServer(BARE, timeout_s=0.5))
+    env = Tooled(McpServer(BARE, timeout_s=1.0))
     async with env.opened():
         failure = await failed(env, (how, {}))
         assert (failure.boundary, failure.blame) == ("tool", "infrastructure")
-        assert f"the tool {how} of the MCP server bare_server.py took more than 0.5 s" in failure.error
+        assert f"the tool {how} of the MCP server bare_server.py took more than 1 s" in failure.error
         assert await said(env, ("add", {"a": 1, "b": 2})) == ["3"]
 
 
@@ -334,6 +351,23 @@ async def test_what_is_printed_between_messages_does_no_harm():
     env = Tooled(McpServer([*BARE, "welcome", "", '{"bare": 1}']))
     async with env.opened():
         assert await said(env, ("stray", {}), ("add", {"a": 1, "b": 2})) == ["said", "3"]
+
+
+async def test_an_http_server_that_is_busy_now_and_then():
+    app, asked = toolbox().streamable_http_app(), []
+
+    async def busy(scope, receive, send):
+        if scope["type"] == "http" and dict(scope["headers"]).get(b"mcp-method") == b"tools/call":
+            asked.append(1)
+            if len(asked) % 9 == 0:
+                await PlainTextResponse("later", 503)(scope, receive, send)
+                return
+        await app(scope, receive, send)
+
+    with serving(busy) as url:
+        (group,) = await run(Tooled(McpServer(url=url)), calling(("add", {"a": 1, "b": 2})), size=40, max_retries=2)
+    assert {rollout.reply for rollout in group.rollouts} == {"3"}
+    assert len(asked) > 40
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])

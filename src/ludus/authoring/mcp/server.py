@@ -32,8 +32,8 @@ class McpServer:
         per_rollout: one of its own for each rollout, because it remembers what was done to it. Otherwise all rollouts
             share it, and it is started again when it is lost.
         pool: connections that are shared; of a command, as many processes.
-        mode: "auto", or "legacy" for HTTP servers that keep their state in sessions, which newer versions of the
-            protocol don't have.
+        mode: "auto", or "legacy" for servers that can't cope with being asked which versions of the protocol they
+            know, or that keep their state in HTTP sessions, which newer versions don't have.
 
     Raises:
         ConfigError: for what can't be meant.
@@ -61,6 +61,8 @@ class McpServer:
         ) or (
             "env is for a command, headers are for a url" if (env and url) or (headers and command) else
             "env and headers map names to text" if not (_is_text(env) and _is_text(headers)) else
+            "headers are printable ASCII" if not all(text.isascii() and text.isprintable() for text in
+            (headers or {}).values()) else
             f"time limits must be more than 0, got {timeout_s} and {start_timeout_s}"
             if not (timeout_s > 0 and start_timeout_s > 0) else
             f"pool must be at least 1, got {pool}" if pool < 1 else

@@ -9,8 +9,10 @@ no free connection for a while, ends the session of all.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import signal
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -88,11 +90,18 @@ async def over_http(server: McpServer, words: LastWords) -> AsyncIterator[Any]:
             headers=server.headers,
             timeout=httpx2.Timeout(None, connect=CONNECT_S),  # calls have a time limit of their own
             limits=httpx2.Limits(max_connections=MOST_SOCKETS),
+            verify=_certificates(),
             event_hooks={"response": [note]},
         ) as client,
         streamable_http_client(server.url, http_client=client) as streams,
     ):
         yield streams
+
+
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    """Read once: it takes longer than a call, and rollouts may have a connection each."""
+    return httpx2.create_ssl_context()
 
 
 @asynccontextmanager
@@ -134,6 +143,7 @@ async def _read(process: asyncio.subprocess.Process, incoming: Incoming, words: 
                 message = SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
             except ValueError:
                 words.stray = line[:SHOWN].decode(errors="replace").strip() or words.stray
+                await asyncio.sleep(0)  # lines that are there already are read without a pause
                 continue
             await incoming.send(message)
     except (anyio.BrokenResourceError, anyio.ClosedResourceError):
