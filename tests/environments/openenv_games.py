@@ -150,3 +150,24 @@ def mcp_app():
             return State()
 
     return create_fastapi_app(Adder, CallToolAction, CallToolObservation, max_concurrent_envs=8)
+
+
+class Listed(Warmer):
+    """Say the name of the task; its prompt is in the metadata."""
+
+    def list_splits(self):
+        return ["easy", {"name": "hard", "type": "test"}]
+
+    def num_tasks(self, split):
+        return {"easy": 3, "hard": 2}[split]
+
+    def reset(self, seed=None, episode_id=None, split="easy", index=0, **kwargs):
+        self.hidden = f"{split} {index}"
+        return Seen(text="", metadata={"hint": "say the name"})
+
+    def step(self, action, timeout_s=None, **kwargs):
+        return Seen(text="", reward=float(action.message == self.hidden), done=True)
+
+
+def listed_app():
+    return create_fastapi_app(Listed, Word, Seen, max_concurrent_envs=8)

@@ -8,11 +8,13 @@ import pytest
 pytest.importorskip("websockets")
 pytest.importorskip("openenv")
 
-from openenv_games import Warmer, columns_app, mcp_app, one_number_app, warmer_app
+from openenv_games import Warmer, columns_app, listed_app, mcp_app, one_number_app, warmer_app
 from servers import served
 
+from ludus.authoring.loading import load_environment
 from ludus.environments.openenv import OpenEnv
-from ludus.errors import ConfigError, ModelCallFailed, UsageError
+from ludus.environments.remote import Earned
+from ludus.errors import ConfigError, ModelCallFailed, RolloutError, UsageError
 from ludus.rollouts.scheduler import Plan, Scheduler
 from ludus.types import MAIN_ROLE, Reply, ToolCall
 
@@ -58,7 +60,7 @@ async def rollouts(env, model, num=1, split="train", **plan):
     tasks = [(task, 0) for task in list(env.tasks(split))[:num]]
     async with Scheduler(env, {MAIN_ROLE: model}, plan) as scheduler:
         groups = [group async for group in scheduler.groups(tasks, 1)]
-    return sorted((group.rollouts[0] for group in groups), key=lambda r: r.task.info["index"])
+    return sorted((group.rollouts[0] for group in groups), key=lambda r: int(r.task.id.rpartition("-")[2]))
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +87,7 @@ async def test_the_last_reward_may_be_the_one_that_counts(warmer):
 
 async def test_train_and_test_share_no_seed(warmer):
     env = OpenEnv(warmer, num_tasks=50)
-    train, test = ({task.info["seed"] for task in env.tasks(split)} for split in env.splits)
+    train, test = ({task.info["reset"]["seed"] for task in env.tasks(split)} for split in env.splits)
     assert len(train) == len(test) == 50 and not train & test
 
 
@@ -220,7 +222,7 @@ async def test_a_lost_connection_is_opened_again_and_the_episode_replayed(warmer
                 line.cut()
             return halving(messages)
 
-        (rollout,) = await rollouts(OpenEnv(line.url, num_tasks=1), Says(cutting), 1)
+        (rollout,) = await rollouts(await asyncio.to_thread(OpenEnv, line.url), Says(cutting), 1)
     assert rollout.failure is None and rollout.reward == pytest.approx(0.8)
     assert [m["content"] for m in rollout.messages] == ["0 to 6", "3", "lower", "1", "lower", "0", "found"]
 
@@ -233,7 +235,7 @@ async def test_without_replay_a_lost_connection_is_infrastructures_fault(warmer)
                 line.cut()
             return halving(messages)
 
-        (rollout,) = await rollouts(OpenEnv(line.url, replay=False), Says(cutting), 1)
+        (rollout,) = await rollouts(await asyncio.to_thread(OpenEnv, line.url, replay=False), Says(cutting), 1)
     assert rollout.failure.blame == "infrastructure" and rollout.rewards == []
 
 
@@ -246,7 +248,7 @@ async def test_a_server_that_has_gone_is_infrastructures_fault(warmer):
                 line.cut()
             return halving(messages)
 
-        (rollout,) = await rollouts(OpenEnv(line.url), Says(leaving), 1)
+        (rollout,) = await rollouts(await asyncio.to_thread(OpenEnv, line.url), Says(leaving), 1)
     assert rollout.failure.blame == "infrastructure" and rollout.rewards == []
     assert "was lost" in rollout.failure.error
 
@@ -278,11 +280,11 @@ async def test_a_model_that_fails_leaves_no_session(warmer):
     assert rollout.failure.boundary == "model"
 
 
-async def test_where_no_server_is_the_run_ends_with_one_line():
-    env = OpenEnv("http://127.0.0.1:1")
-    with pytest.raises(UsageError, match="no OpenEnv server at http:"):
-        async with env.opened():
-            pass
+def test_where_no_server_is_there_is_one_line(warmer):
+    with pytest.raises(UsageError, match="no server to play on at http:"):
+        OpenEnv("http://127.0.0.1:1")
+    with pytest.raises(ConfigError, match="expected /schema to describe action and observation"):
+        OpenEnv(f"{warmer}/elsewhere")
 
 
 @pytest.mark.parametrize(
@@ -304,14 +306,34 @@ def test_an_address_that_is_none_or_holds_a_secret_is_refused(url):
 
 def test_a_key_comes_from_the_environment(monkeypatch):
     monkeypatch.delenv("WARMER_KEY", raising=False)
-    env = OpenEnv("http://127.0.0.1:1", key_env="WARMER_KEY")
-
-    async def opened():
-        async with env.opened():
-            pass
-
     with pytest.raises(ConfigError, match="WARMER_KEY, which is not set"):
-        asyncio.run(opened())
+        OpenEnv("http://127.0.0.1:1", key_env="WARMER_KEY")
+
+
+async def test_tasks_are_the_servers_where_it_lists_any():
+    with served(listed_app()) as url:
+        env = OpenEnv(url)
+        assert env.splits == ("easy", "hard")
+        assert [(task.id, task.info["reset"]["index"]) for task in env.tasks("hard")] == [("hard-0", 0), ("hard-1", 1)]
+        played = await rollouts(env, Says("hard 1"), 2, split="hard")
+    assert [r.reward for r in played] == [0.0, 1.0]
+    assert played[0].messages[0]["content"] == "say the name"
+
+
+async def test_workers_play_on_the_server_too(warmer):
+    env = load_environment("ludus.environments.openenv:OpenEnv", {"url": warmer, "num_tasks": 4})
+    played = await rollouts(env, Says(halving), 4, workers=1)
+    assert [r.failure for r in played] == [None] * 4 and played[3].reward == 1.0
+
+
+def test_what_is_no_finite_number_is_no_reward():
+    for value in ("1", [1], float("inf"), 10**400):
+        with pytest.raises(RolloutError, match="expected a finite number or null"):
+            Earned().note(value, False)
+    earned = Earned()
+    for value in (None, True, 0.5):
+        earned.note(value, False)
+    assert earned.rewards == [1.0, 0.5]
 
 
 @pytest.mark.parametrize("options", [{"reward": "mean"}, {"num_tasks": 0}, {"timeout_s": -1}])

@@ -171,7 +171,7 @@ def test_a_server_of_several_environments_wants_a_choice(warm):
 
 
 def test_where_no_server_is_there_is_one_line():
-    with pytest.raises(UsageError, match="no ORS server at http:"):
+    with pytest.raises(UsageError, match="no server to play on at http:"):
         ORS("http://127.0.0.1:1")
 
 

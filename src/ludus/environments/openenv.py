@@ -1,8 +1,9 @@
 """Environments on OpenEnv servers: `openenv:http://127.0.0.1:8000`.
 
-A task is a seed, with which the server is reset; its observations are shown to the model as text, the model's replies
-become its actions, and its rewards are the rewards. How, follows from the server's schemas: see `openenv_forms`. Left
-out: starting servers and containers (OpenEnv's own commands do that), images, and rewards that come after the episode.
+A task is one that the server lists, or a seed with which it is reset. Its observations are shown to the model as text,
+the model's replies become its actions, and its rewards are the rewards; how, follows from the server's schemas: see
+`openenv_forms`. Left out: starting servers and containers (OpenEnv's own commands do that), images, and rewards that
+come after the episode.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import msgspec
 
 from ludus.authoring.context import Context
 from ludus.authoring.tools import Tool
-from ludus.environments.openenv_forms import Forms, action_of, messages_of, read_schema, text_of, tool_result
+from ludus.environments.openenv_forms import action_of, greeting, messages_of, read_schema, text_of, tool_result
 from ludus.environments.remote import (
     Earned,
     Remote,
@@ -74,7 +75,7 @@ class OpenEnv(Remote):
             reset: what every reset is given beside the seed.
             show: fields of an observation that the model sees; all of them by default.
             reward: "sum" of the rewards of an episode, or the "last" one.
-            num_tasks: seeds of a split.
+            num_tasks: seeds of a split, where the server lists no tasks of its own.
             max_turns: replies after which an episode is left.
             sessions: episodes at once; the server may allow fewer.
             timeout_s: for each of the server's answers.
@@ -92,28 +93,30 @@ class OpenEnv(Remote):
         for name in ("num_tasks", "max_turns", "sessions", "timeout_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        self._forms = Forms("text")
+        token = secret(key_env)
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._forms = read_schema(self._fetch("GET", "/schema"), self.show)
+        self._counts = self._listed()
+        if self._counts:
+            self.splits = tuple(self._counts)
         self._line: Line | None = None
         self._slots: Slots | None = None
 
     def tasks(self, split: str) -> Iterator[Task]:
-        """One for each seed; training and testing share none."""
-        first = TEST_SEEDS if split == "test" else 0
-        for index in range(self.num_tasks):
-            info = {"seed": first + index, "index": index, "split": split}
-            yield Task(prompt=f"seed {first + index}", info=info, id=f"{split}-{index}")
+        """The server's own, where it lists any; else one for each seed: training and testing share none."""
+        for index in range(self._counts.get(split, self.num_tasks)):
+            if self._counts:
+                reset = {"split": split, "index": index, "seed": index}
+            else:
+                reset = {"seed": index + (TEST_SEEDS if split == "test" else 0)}
+            yield Task(prompt=f"{split} {index}", info={"reset": reset}, id=f"{split}-{index}")
 
     async def open(self) -> None:
-        """Ask the server what actions and observations are. Raises UsageError where none answers."""
+        """The queue for sessions."""
         from ludus.environments.openenv_session import Line, Slots
 
-        token = secret(self.key_env)
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        direct = is_loopback(self.url)
-        answer = await _get_json(f"{_swapped(self.url, 'http')}/schema", headers, direct, self.timeout_s)
-        self._forms = read_schema(answer, self.show)
-        address = f"{_swapped(self.url, 'ws')}/ws"
-        self._line = Line(address, headers, direct, self.ping_s or None, self.timeout_s, self.replay)
+        url = f"{_swapped(self.url, 'ws')}/ws"
+        self._line = Line(url, self._headers, is_loopback(url), self.ping_s or None, self.timeout_s, self.replay)
         self._slots = Slots(self.sessions)
 
     async def setup(self, ctx: Context) -> None:
@@ -122,17 +125,15 @@ class OpenEnv(Remote):
 
         assert self._line is not None and self._slots is not None  # it is open
         state = ctx.state = _State(session=Session(self._line, self._slots))
-        info, chats = ctx.task.info, self._forms.style == "chat"
-        where = {"seed": info["index"], "split": info["split"]} if chats else {"seed": info["seed"]}
-        data = await _answer(state, "reset", {**where, **self.reset})
+        data = await _answer(state, "reset", {**ctx.task.info["reset"], **self.reset})
         if data.get("done"):
             raise RolloutError("the server's episode was over before the first action")
         observation = _observation(data)
-        if chats:
+        if self._forms.style == "chat":
             opening = messages_of(observation)
             ctx.tools = _offered(observation)
         else:
-            parts = (self.prompt, text_of(self._forms, observation))
+            parts = (self.prompt, text_of(self._forms, observation) or greeting(observation))
             opening = [user("\n\n".join(part for part in parts if part) or BEGIN)]
             ctx.tools = {tool.name: tool for tool in await self._tools(state)}
         ctx.task = msgspec.structs.replace(ctx.task, prompt=opening)
@@ -209,6 +210,24 @@ class OpenEnv(Remote):
 
         return RemoteTool(name, described.get("description") or "", described.get("input_schema"), call)
 
+    def _listed(self) -> dict[str, int]:
+        """How many tasks the server has in each of its splits; {} where it lists none."""
+        names = self._fetch("GET", "/list_environments")
+        if not isinstance(names, list) or not names:
+            return {}
+        splits = self._fetch("GET", f"/{names[0]}/splits")
+        try:
+            found = [str(split["name"]) for split in splits or ()]
+            counts = {split: self._fetch("POST", f"/{names[0]}/num_tasks", {"split": split}) for split in found}
+            return {split: int(count["num_tasks"]) if count else self.num_tasks for split, count in counts.items()}
+        except (TypeError, KeyError, ValueError):
+            raise UsageError(f"the server at {self.url} lists splits that can't be read: {str(splits)[:200]}") from None
+
+    def _fetch(self, method: str, path: str, body: Any = None) -> Any:
+        from ludus.environments.remote_fetch import fetch
+
+        return fetch(_swapped(self.url, "http"), self._headers, self.timeout_s, method, path, body)
+
 
 async def _answer(state: _State, kind: str, data: dict[str, Any]) -> dict[str, Any]:
     assert state.session is not None
@@ -239,20 +258,6 @@ def _offered(observation: dict[str, Any]) -> dict[str, Tool]:
     except (TypeError, KeyError, AttributeError):
         text = str(observation["tools"])[:200]
         raise RolloutError(f"expected the server to describe its tools in OpenAI's format, got {text}") from None
-
-
-async def _get_json(url: str, headers: dict[str, str], direct: bool, timeout_s: float) -> Any:
-    import httpx2
-
-    try:
-        async with httpx2.AsyncClient(trust_env=not direct, timeout=timeout_s, follow_redirects=True) as client:
-            response = await client.get(url, headers=headers)
-            response.raise_for_status()
-            return response.json()
-    except httpx2.HTTPStatusError as error:
-        raise UsageError(f"no OpenEnv server at {url}: it answered with HTTP {error.response.status_code}") from None
-    except (httpx2.HTTPError, ValueError) as error:
-        raise UsageError(f"no OpenEnv server at {url}: {type(error).__name__}: {error}") from None
 
 
 def _swapped(url: str, scheme: str) -> str:

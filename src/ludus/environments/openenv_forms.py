@@ -104,6 +104,12 @@ def text_of(forms: Forms, observation: Mapping[str, Any]) -> str:
     return "\n".join(_line(name, as_text(value)) for name, value in values.items())
 
 
+def greeting(observation: Mapping[str, Any]) -> str:
+    """What the metadata of a first observation say, for servers that say it there."""
+    metadata = observation.get("metadata")
+    return text_of(Forms("text"), metadata) if isinstance(metadata, dict) else ""
+
+
 def messages_of(observation: Mapping[str, Any]) -> list[Message]:
     """The conversation in a "chat" observation. Raises RolloutError for what is none."""
     messages = observation.get("messages")

@@ -38,7 +38,7 @@ class Line:
 
     url: str
     """Of its WebSocket."""
-    headers: dict[str, str]
+    headers: dict[str, str] = field(repr=False)  # it may hold a key
     direct: bool
     """No proxy between."""
     ping_s: float | None
@@ -59,20 +59,20 @@ class Slots:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._taken = 0
-        self._changed = asyncio.Condition()
+        self._changed = asyncio.Event()
         self._told = False
 
     async def take(self) -> None:
         """Wait for a place."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._taken < self.limit)
-            self._taken += 1
+        while self._taken >= self.limit:
+            self._changed.clear()
+            await self._changed.wait()
+        self._taken += 1
 
-    async def give_back(self) -> None:
+    def give_back(self) -> None:
         """Leave it to the next."""
-        async with self._changed:
-            self._taken -= 1
-            self._changed.notify_all()
+        self._taken -= 1
+        self._changed.set()
 
     def full(self, url: str, most: Any) -> None:
         """The server has no place left, of `most` in all (if it says how many)."""
@@ -136,7 +136,7 @@ class Session:
         finally:
             if self._has_slot:
                 self._has_slot = False
-                await self.slots.give_back()
+                self.slots.give_back()
 
     async def _open_and_replay(self) -> None:
         if not self._has_slot:
@@ -160,7 +160,7 @@ class Session:
                 again = await self._exchange(message)
             except ToolError:
                 again = {}
-            if again != answer:
+            if _essence(again) != _essence(answer):
                 raise lost(
                     f"the connection to {line.url} was lost, and the episode can't be played again: the same actions "
                     f"brought another answer"
@@ -186,6 +186,14 @@ class Session:
         socket, self._socket = self._socket, None
         if socket is not None:
             await socket.close()
+
+
+def _essence(data: dict[str, Any]) -> dict[str, Any]:
+    """An answer without what may well be another one each time."""
+    observation = data.get("observation")
+    if isinstance(observation, dict):
+        data = {**data, "observation": {name: observation[name] for name in observation if name != "metadata"}}
+    return {name: data[name] for name in data if name != "metadata"}
 
 
 def _read(text: str | bytes) -> dict[str, Any]:

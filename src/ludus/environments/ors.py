@@ -60,7 +60,8 @@ class ORS(Remote):
         self.reward_rule = checked_rule(reward)
         if not (max_turns > 0 and timeout_s > 0):
             raise ValueError(f"max_turns and timeout_s must be positive, got {max_turns} and {timeout_s}")
-        self.max_turns, self.timeout_s, self._key = max_turns, timeout_s, secret(key_env)
+        key = secret(key_env)
+        self.max_turns, self.timeout_s, self._headers = max_turns, timeout_s, {"X-API-Key": key} if key else {}
         self.environment = _choose(self._fetch("GET", "/list_environments"), environment, self.url)
         found = self._fetch("GET", f"/{self.environment}/splits")
         self.splits = tuple(split["name"] if isinstance(split, dict) else str(split) for split in found or ())
@@ -77,7 +78,7 @@ class ORS(Remote):
         """Connections that all episodes share."""
         from ludus.environments.ors_client import Client
 
-        self._client = Client(self.url, self._key, self.timeout_s)
+        self._client = Client(self.url, self._headers, self.timeout_s)
 
     async def close(self) -> None:
         """Close them."""
@@ -163,9 +164,9 @@ class ORS(Remote):
             yield from (self._fetch("POST", f"/{self.environment}/task_range", body) or {"tasks": []})["tasks"]
 
     def _fetch(self, method: str, path: str, body: Any = None) -> Any:
-        from ludus.environments.ors_client import fetch
+        from ludus.environments.remote_fetch import fetch
 
-        return fetch(self.url, self._key, min(self.timeout_s, 60.0), method, path, body)
+        return fetch(self.url, self._headers, min(self.timeout_s, 60.0), method, path, body)
 
 
 def text_of(blocks: Any) -> str:

@@ -12,8 +12,9 @@ from typing import Any
 
 import httpx2
 
-from ludus.environments.remote import is_loopback, lost
-from ludus.errors import RolloutError, RolloutTimeout, UsageError
+from ludus.environments.remote import lost
+from ludus.environments.remote_fetch import connection, said
+from ludus.errors import RolloutError, RolloutTimeout
 
 TRIES = 5
 FIRST_DELAY_S = 0.1
@@ -29,13 +30,13 @@ class Client:
 
     Args:
         url: of the server.
-        key: sent with each request, where there is one.
+        headers: sent with each request.
         timeout_s: for one tool call, and for any other answer.
     """
 
-    def __init__(self, url: str, key: str, timeout_s: float) -> None:
+    def __init__(self, url: str, headers: dict[str, str], timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        self._http = httpx2.AsyncClient(**_settings(url, key, timeout_s))
+        self._http = httpx2.AsyncClient(**connection(url, headers, timeout_s))
 
     async def close(self) -> None:
         """Close all connections."""
@@ -52,9 +53,9 @@ class Client:
                 response = await self._http.request(method, path, headers={"X-Session-ID": sid}, json=body)
             except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
                 if delay_s is None:
-                    raise lost(f"the server can't be reached: {_said(error)}") from None
+                    raise lost(f"the server can't be reached: {said(error)}") from None
             except httpx2.HTTPError as error:
-                raise lost(f"{method} {path} was not answered: {_said(error)}") from None
+                raise lost(f"{method} {path} was not answered: {said(error)}") from None
             else:
                 if response.status_code not in BUSY or delay_s is None:
                     return _json_of(response)
@@ -103,7 +104,7 @@ class Client:
                         return task, _decoded("".join(pieces), path)
         except httpx2.TransportError as error:
             unsent = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
-            raise _Broken(_said(error), task, unsent) from None
+            raise _Broken(said(error), task, unsent) from None
         raise _Broken("the stream ended early", task)
 
 
@@ -113,37 +114,6 @@ class _Broken(Exception):
     def __init__(self, why: str, task: str, unsent: bool = False) -> None:
         super().__init__(why)
         self.task, self.unsent = task, unsent
-
-
-def fetch(url: str, key: str, timeout_s: float, method: str, path: str, body: Any = None) -> Any:
-    """The JSON that one request is answered with, outside of any event loop; None for 404 and 400.
-
-    Raises:
-        UsageError: there is no such server, or it refuses.
-    """
-    try:
-        with httpx2.Client(**_settings(url, key, timeout_s)) as http:
-            response = http.request(method, path, json=body)
-            if response.status_code in (400, 404):
-                return None
-            response.raise_for_status()
-            return response.json()
-    except httpx2.HTTPStatusError as error:
-        status = error.response.status_code
-        hint = "; name the environment variable that holds its key: --arg key_env=NAME" if status in (401, 403) else ""
-        raise UsageError(f"the ORS server at {url} answered {path} with HTTP {status}{hint}") from None
-    except (httpx2.HTTPError, ValueError) as error:
-        raise UsageError(f"no ORS server at {url}: {_said(error)}") from None
-
-
-def _settings(url: str, key: str, timeout_s: float) -> dict[str, Any]:
-    return {
-        "base_url": url,
-        "headers": {"X-API-Key": key} if key else {},
-        "timeout": timeout_s,
-        "trust_env": not is_loopback(url),
-        "follow_redirects": True,
-    }
 
 
 def _delays() -> list[float | None]:
@@ -174,7 +144,3 @@ def _decoded(text: str, path: str) -> Any:
         return json.loads(text) if text else None
     except (ValueError, RecursionError):
         raise lost(f"the server answered {path} with what is no JSON: {text[:200]}") from None
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".rstrip(": ")

@@ -34,10 +34,17 @@ class Earned:
     def note(self, reward: Any, finished: Any) -> None:
         """Take down what came with an answer; None is no reward. Raises RolloutError for what is no finite number."""
         if reward is not None:
-            if not isinstance(reward, int | float) or not isfinite(reward):
-                raise RolloutError(f"the server gave the reward {str(reward)[:80]!r}; expected a finite number or null")
+            if not _is_finite(reward):
+                raise RolloutError(f"the server gave the reward {str(reward)[:80]}; expected a finite number or null")
             self.rewards.append(float(reward))
         self.finished = self.finished or bool(finished)
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return isinstance(value, int | float) and isfinite(value)
+    except OverflowError:  # JSON's integers may have any length
+        return False
 
 
 class Remote(Environment):

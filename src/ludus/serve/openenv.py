@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -26,11 +26,12 @@ from ludus.errors import RolloutError, UsageError
 from ludus.serve.episode import Episode, Turn
 from ludus.serve.floor import Floor
 from ludus.serve.openenv_messages import Action, Observation, ResetRequest, State, error_of, reply_of
+from ludus.serve.tasks import TaskRoutes
 
 log = logging.getLogger(__name__)
 
 ResultT = TypeVar("ResultT")
-PATHS = "WebSocket /ws, GET /health, GET /metadata, GET /schema"
+PATHS = "WebSocket /ws, GET /health, GET /metadata, GET /schema, GET /list_environments"
 
 
 def make_app(floor: Floor) -> Starlette:
@@ -39,9 +40,10 @@ def make_app(floor: Floor) -> Starlette:
     return Starlette(
         routes=[
             WebSocketRoute("/ws", server.socket),
-            Route("/health", lambda request: JSONResponse({"status": "healthy"})),
+            Route("/health", server.health),
             Route("/metadata", server.metadata),
             Route("/schema", server.schema),
+            *TaskRoutes(floor).routes(),
         ],
         exception_handlers={HTTPException: _http_error},
     )
@@ -52,12 +54,15 @@ class _Server:
         self._floor = floor
         self._active = 0
 
+    async def health(self, request: Request) -> Response:
+        return JSONResponse({"status": "healthy"})
+
     async def metadata(self, request: Request) -> Response:
         ref = self._floor.env.describe()
         return JSONResponse({"name": self._floor.name, "description": self._floor.about, "version": ref.version})
 
     async def schema(self, request: Request) -> Response:
-        models = {"action": Action, "observation": Observation, "state": State}
+        models: dict[str, type[BaseModel]] = {"action": Action, "observation": Observation, "state": State}
         return JSONResponse({name: model.model_json_schema() for name, model in models.items()})
 
     async def socket(self, socket: WebSocket) -> None:
@@ -162,7 +167,8 @@ class _Session:
         asked = ResetRequest.model_validate(data)
         await self.leave()
         split, seed = asked.split or self._floor.split, secrets.randbits(31) if asked.seed is None else asked.seed
-        task = await self._floor.task(split, asked.task, seed)
+        which = asked.index if asked.task is None else asked.task
+        task = await self._floor.task(split, which, seed)
         self._episode, turn = await self._floor.begin(task, split, seed)
         episode_id = asked.episode_id or self._episode.id
         self._state = State(episode_id=episode_id, split=split, task=task.id, seed=seed)

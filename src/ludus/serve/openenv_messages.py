@@ -68,6 +68,7 @@ class ResetRequest(BaseModel):
     seed: int | None = Field(default=None, ge=0)
     episode_id: str | None = None
     split: str | None = None
+    index: int | None = None
     task: str | int | None = None
 
 

@@ -15,9 +15,8 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -28,9 +27,7 @@ from ludus.errors import LudusError, UsageError
 from ludus.serve import ors_messages as messages
 from ludus.serve.episode import Episode, Turn
 from ludus.serve.floor import Floor
-from ludus.types import Task
-
-ModelT = TypeVar("ModelT", bound=BaseModel)
+from ludus.serve.tasks import TaskRoutes, body_of
 
 STALE_S = 900.0
 """Without a sign of life, after which a session ends."""
@@ -55,19 +52,14 @@ def make_app(floor: Floor, stale_s: float = STALE_S) -> Starlette:
     name = floor.name
     return Starlette(
         routes=[
-            Route("/health", lambda request: JSONResponse({"status": "ok"})),
-            Route("/list_environments", lambda request: JSONResponse([name])),
+            Route("/health", server.health),
             Route("/create_session", server.create_session, methods=["POST"]),
             Route("/delete_session", server.delete, methods=["POST"]),
             Route("/create", server.create, methods=["POST"]),
             Route("/delete", server.delete, methods=["POST"]),
             Route("/ping", server.ping, methods=["POST"]),
-            Route(f"/{name}/splits", server.splits),
+            *server.tasks.routes(),
             Route(f"/{name}/tools", server.tools),
-            Route(f"/{name}/tasks", server.tasks, methods=["POST"]),
-            Route(f"/{name}/task_range", server.tasks, methods=["POST"]),
-            Route(f"/{name}/task", server.task, methods=["POST"]),
-            Route(f"/{name}/num_tasks", server.num_tasks, methods=["POST"]),
             Route(f"/{name}/prompt", server.prompt),
             Route(f"/{name}/task_tools", server.task_tools),
             Route(f"/{name}/call", server.call, methods=["POST"]),
@@ -80,6 +72,7 @@ def make_app(floor: Floor, stale_s: float = STALE_S) -> Starlette:
 class _Server:
     def __init__(self, floor: Floor, stale_s: float) -> None:
         self._floor, self._stale_s = floor, stale_s
+        self.tasks = TaskRoutes(floor)
         self._sessions: dict[str, _Session] = {}
 
     @asynccontextmanager
@@ -92,39 +85,11 @@ class _Server:
             reaping.cancel()
             await asyncio.gather(*map(self._delete, list(self._sessions)))
 
-    # --- tasks --------------------------------------------------------------------------------------------------------
-
-    async def splits(self, request: Request) -> Response:
-        return JSONResponse([messages.split_of(split) for split in self._floor.env.splits])
+    async def health(self, request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
 
     async def tools(self, request: Request) -> Response:
         return JSONResponse(messages.tools_of([tool.schema for tool in self._floor.env.make_tools().values()]))
-
-    async def tasks(self, request: Request) -> Response:
-        asked = await _body(request, messages.OfSplit)
-        chosen = (await self._of(asked.split))[asked.start : asked.stop]
-        specs = [messages.spec_of(task, asked.split) for task in chosen]
-        return JSONResponse({"tasks": specs, "env_name": self._floor.name})
-
-    async def task(self, request: Request) -> Response:
-        asked = await _body(request, messages.OfSplit)
-        return JSONResponse({"task": messages.spec_of(await self._at(asked.split, asked.index), asked.split)})
-
-    async def num_tasks(self, request: Request) -> Response:
-        return JSONResponse({"num_tasks": len(await self._of((await _body(request, messages.OfSplit)).split))})
-
-    async def _of(self, split: str) -> list[Task]:
-        if split not in self._floor.env.splits:
-            raise HTTPException(400, "Invalid split")
-        return await self._floor.tasks(split)
-
-    async def _at(self, split: str, index: int | None) -> Task:
-        tasks = await self._of(split)
-        if index is None or not -len(tasks) <= index < len(tasks):
-            raise HTTPException(400, "Invalid index")
-        return tasks[index]
-
-    # --- sessions -----------------------------------------------------------------------------------------------------
 
     async def create_session(self, request: Request) -> Response:
         async def events() -> AsyncIterator[bytes]:
@@ -134,18 +99,18 @@ class _Server:
         return _stream(events())
 
     async def create(self, request: Request) -> Response:
-        sid, asked = _sid(request), await _body(request, messages.Create)
-        if sid in self._sessions:
-            raise HTTPException(400, "Session already exists")
+        sid, asked = _sid(request), await body_of(request, messages.Create)
         if (asked.env_name or self._floor.name).lower() != self._floor.name:
             raise HTTPException(404, f"unknown environment {asked.env_name!r}")
         if asked.secrets:
             raise HTTPException(400, "the environment takes no secrets")
-        if len(self._sessions) >= self._floor.most:
-            raise HTTPException(503, f"all {self._floor.most} sessions are taken")
         spec = asked.task_spec or {}
         split = str(spec.get("split", asked.split))
-        task = await (self._floor.task(split, spec.get("id")) if spec.get("id") else self._at(split, asked.index))
+        task = await (self._floor.task(split, spec.get("id")) if spec.get("id") else self.tasks.at(split, asked.index))
+        if sid in self._sessions:
+            raise HTTPException(400, "Session already exists")
+        if len(self._sessions) >= self._floor.most:
+            raise HTTPException(503, f"all {self._floor.most} sessions are taken")
         self._sessions[sid] = _Session(asyncio.create_task(self._floor.begin(task, split)))
         return JSONResponse({"sid": sid})
 
@@ -167,7 +132,7 @@ class _Server:
         return JSONResponse(messages.tools_of(session.turn.tools if session.turn else []))
 
     async def call(self, request: Request) -> Response:
-        session, asked = self._session(request), await _body(request, messages.ToolCall)
+        session, asked = self._session(request), await body_of(request, messages.ToolCall)
         if asked.task_id is None:
             await self._begun(session)
             # whoever calls again has what came before: nobody will take that up again
@@ -254,14 +219,6 @@ def _sid(request: Request) -> str:
     if not sid:
         raise HTTPException(400, "X-Session-ID header is required")
     return sid
-
-
-async def _body(request: Request, kind: type[ModelT]) -> ModelT:
-    try:
-        return kind.model_validate_json(await request.body())
-    except ValidationError as error:
-        problems = [f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors(include_url=False)]
-        raise HTTPException(422, "; ".join(problem.removeprefix(": ") for problem in problems)) from None
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -14,13 +14,12 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from ludus.errors import UsageError
 from ludus.renderers.parsing import tool_calls_of
 from ludus.serve.episode import Turn
-from ludus.types import Message, Reply, Task
+from ludus.types import Message, Reply
 
 REPLY = "reply"
 """The tool for a reply in words, where the environment has none of that name."""
 PIECE = 4096
 """Characters of a result in one event."""
-_SPLIT_TYPES = ("train", "validation", "test")
 
 
 class Create(BaseModel):
@@ -42,17 +41,6 @@ class Create(BaseModel):
         return self
 
 
-class OfSplit(BaseModel):
-    """Which tasks; those of a whole split by default."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    split: str
-    index: int | None = None
-    start: int | None = None
-    stop: int | None = None
-
-
 class ToolCall(BaseModel):
     """A call, or with `task_id` the same one again."""
 
@@ -61,16 +49,6 @@ class ToolCall(BaseModel):
     name: str
     input: dict[str, Any]
     task_id: str | None = None
-
-
-def spec_of(task: Task, split: str) -> dict[str, Any]:
-    """What names a task to clients, who hand it back; the answer is not in it."""
-    return {"split": split, "id": task.id}
-
-
-def split_of(name: str) -> dict[str, str]:
-    """A split, with the nearest of the standard's three types."""
-    return {"name": name, "type": name if name in _SPLIT_TYPES else "validation"}
 
 
 def reply_tool(names: Collection[str]) -> str:
