@@ -152,9 +152,9 @@ async def test_what_the_model_calls_wrongly_it_is_told(env):
     assert told[0].startswith("Error:") and "number" in told[0]
 
 
-async def test_hundreds_of_rollouts_at_once(warm):
-    played = await rollouts(ORS(warm, environment="counted"), Calls(3, 4), 100)
-    assert [r.failure and r.task.id for r in played] == [None] * 99 + ["train-99"], "the one that its server breaks"
+async def test_many_rollouts_at_once(warm):
+    played = await rollouts(ORS(warm, environment="counted"), Calls(3, 4), 60)
+    assert [r.failure for r in played] == [None] * 60
     assert [r.task.id for r in played if r.failure is None and r.reward > 0] == ["train-3", "train-4"]
 
 

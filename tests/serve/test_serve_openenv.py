@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("websockets")
 
 from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 from worlds import Breaks, Duel, Echo, Shop, TwoDrafts, served
 
 from ludus.authoring.tasks import take
@@ -248,3 +249,9 @@ async def test_rewards_are_the_same_near_and_far(env, model, split, num):
     assert [r.reward for r in far] == [r.reward for r in near]
     assert [r.conversation(MAIN_ROLE) for r in far] == [r.conversation(MAIN_ROLE) for r in near]
     assert [r.tools for r in far] == [r.tools for r in near]
+
+
+async def test_pages_in_a_browser_are_turned_away():
+    async with serving(Echo()) as (url, _):
+        with pytest.raises(InvalidStatus, match="403"):
+            await connect(url.replace("http", "ws") + "/ws", origin="http://example.com")

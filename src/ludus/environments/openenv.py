@@ -16,7 +16,15 @@ import msgspec
 
 from ludus.authoring.context import Context
 from ludus.authoring.tools import Tool
-from ludus.environments.openenv_forms import action_of, greeting, messages_of, read_schema, text_of, tool_result
+from ludus.environments.openenv_forms import (
+    action_of,
+    greeting,
+    messages_of,
+    read_schema,
+    text_of,
+    tool_result,
+    tools_of,
+)
 from ludus.environments.remote import (
     Earned,
     Remote,
@@ -58,7 +66,7 @@ class OpenEnv(Remote):
         url: str,
         prompt: str = "",
         reset: dict[str, Any] | None = None,
-        show: Sequence[str] = (),
+        show: str | Sequence[str] = (),
         reward: str = "sum",
         num_tasks: int = 1000,
         max_turns: int = 32,
@@ -86,10 +94,13 @@ class OpenEnv(Remote):
         """
         _check_websockets()
         self.url = checked_url("openenv", url, ("http", "https", "ws", "wss")).removesuffix("/ws")
-        self.prompt, self.reset, self.show = prompt, dict(reset or {}), tuple(show)
+        self.prompt, self.reset = prompt, dict(reset or {})
+        self.show = (show,) if isinstance(show, str) else tuple(show)
         self.reward_rule = checked_rule(reward)
         self.num_tasks, self.max_turns, self.sessions = num_tasks, max_turns, sessions
         self.timeout_s, self.ping_s, self.replay, self.key_env = timeout_s, ping_s, replay, key_env
+        if ping_s < 0:
+            raise ValueError(f"ping_s must not be negative, got {ping_s}; 0 sends none")
         for name in ("num_tasks", "max_turns", "sessions", "timeout_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
@@ -198,11 +209,14 @@ class OpenEnv(Remote):
             return [RemoteTool(ACT, "Take an action.", self._forms.parameters, act)]
         if self._forms.style != "tools":
             return []
-        observation = _observation(await _answer(state, "step", {"type": "list_tools"}))
-        return [self._server_tool(state, tool) for tool in observation.get("tools") or ()]
+        try:
+            observation = _observation(await _answer(state, "step", {"type": "list_tools"}))
+        except ToolError as error:
+            raise RolloutError(f"the server's actions have no fields, and it lists no tools: {error}") from None
+        return [self._server_tool(state, tool) for tool in tools_of(observation)]
 
     def _server_tool(self, state: _State, described: dict[str, Any]) -> RemoteTool:
-        name = described["name"]
+        name = str(described["name"])
 
         async def call(arguments: dict[str, Any]) -> str:
             action = {"type": "call_tool", "tool_name": name, "arguments": arguments}

@@ -118,6 +118,14 @@ def messages_of(observation: Mapping[str, Any]) -> list[Message]:
     return messages
 
 
+def tools_of(observation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The tools that a server lists. Raises RolloutError for what is no list of them."""
+    tools = observation.get("tools")
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) and tool.get("name") for tool in tools):
+        raise RolloutError(f"expected the server to list its tools, got {str(tools)[:200]}")
+    return tools
+
+
 def tool_result(observation: Mapping[str, Any]) -> str:
     """What a tool of the server returned.
 

@@ -64,7 +64,7 @@ class ORS(Remote):
         self.max_turns, self.timeout_s, self._headers = max_turns, timeout_s, {"X-API-Key": key} if key else {}
         self.environment = _choose(self._fetch("GET", "/list_environments"), environment, self.url)
         found = self._fetch("GET", f"/{self.environment}/splits")
-        self.splits = tuple(split["name"] if isinstance(split, dict) else str(split) for split in found or ())
+        self.splits = tuple(str(split.get("name")) if isinstance(split, dict) else str(split) for split in found or ())
         if not self.splits:
             raise UsageError(f"the environment {self.environment} at {self.url} has no splits")
         self._client: Client | None = None
@@ -154,19 +154,27 @@ class ORS(Remote):
 
     def _specs(self, split: str) -> Iterator[Any]:
         """All at once, or bit by bit where the server only counts them."""
-        listed = self._fetch("POST", f"/{self.environment}/tasks", {"split": split})
-        if listed is not None:
-            yield from listed["tasks"]
+        path, body = f"/{self.environment}", {"split": split}
+        if (listed := self._fetch("POST", f"{path}/tasks", body)) is not None:
+            yield from _field(listed, "tasks", list)
             return
-        counted = self._fetch("POST", f"/{self.environment}/num_tasks", {"split": split})
-        for start in range(0, counted["num_tasks"] if counted else 0, AT_ONCE):
-            body = {"split": split, "start": start, "stop": min(start + AT_ONCE, counted["num_tasks"])}
-            yield from (self._fetch("POST", f"/{self.environment}/task_range", body) or {"tasks": []})["tasks"]
+        counted = self._fetch("POST", f"{path}/num_tasks", body)
+        count = _field(counted, "num_tasks", int) if counted is not None else 0
+        for start in range(0, count, AT_ONCE):
+            some = self._fetch("POST", f"{path}/task_range", {**body, "start": start, "stop": start + AT_ONCE})
+            yield from _field(some, "tasks", list)
 
     def _fetch(self, method: str, path: str, body: Any = None) -> Any:
         from ludus.environments.remote_fetch import fetch
 
         return fetch(self.url, self._headers, min(self.timeout_s, 60.0), method, path, body)
+
+
+def _field(answer: Any, name: str, kind: type) -> Any:
+    """A field of what a server answered. Raises UsageError where there is none of its kind."""
+    if not isinstance(answer, dict) or not isinstance(answer.get(name), kind):
+        raise UsageError(f"expected the server's answer to hold {name}, got {str(answer)[:200]}")
+    return answer[name]
 
 
 def text_of(blocks: Any) -> str:
@@ -197,6 +205,6 @@ def _choose(names: Any, wanted: str, url: str) -> str:
         raise UsageError(f"no ORS server at {url}: /list_environments gave {str(names)[:80]}")
     if not wanted and len(names) > 1:
         raise ConfigError(f"{url} has {', '.join(map(str, names))}; choose one: --arg environment={names[0]}")
-    if wanted and wanted.lower() not in names:
+    if wanted and wanted not in names and wanted.lower() not in names:
         raise UnknownName(f"environment at {url}", wanted, map(str, names))
-    return str(wanted.lower() or names[0])
+    return wanted if wanted in names else wanted.lower() or str(names[0])

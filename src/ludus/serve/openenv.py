@@ -67,6 +67,9 @@ class _Server:
 
     async def socket(self, socket: WebSocket) -> None:
         """All episodes of one client."""
+        if socket.headers.get("origin"):  # only browsers send one: no page is to reach a server on its reader's machine
+            await socket.close()
+            return
         await socket.accept()
         if self._active >= self._floor.most:
             text = f"all {self._floor.most} sessions are taken"
@@ -104,7 +107,8 @@ async def _receive(socket: WebSocket) -> str | None:
     message = await socket.receive()
     if message["type"] == "websocket.disconnect":
         return None
-    return message["text"] if message.get("text") is not None else message["bytes"].decode("utf-8", "replace")
+    text: str | None = message.get("text")
+    return message["bytes"].decode("utf-8", "replace") if text is None else text
 
 
 async def _unless_gone(work: Coroutine[Any, Any, ResultT], coming: asyncio.Task[str | None]) -> ResultT:
