@@ -283,7 +283,7 @@ async def test_a_model_that_fails_leaves_no_session(warmer):
 def test_where_no_server_is_there_is_one_line(warmer):
     with pytest.raises(UsageError, match="no server to play on at http:"):
         OpenEnv("http://127.0.0.1:1")
-    with pytest.raises(ConfigError, match="expected /schema to describe action and observation"):
+    with pytest.raises(ConfigError, match="no OpenEnv server: /schema should describe"):
         OpenEnv(f"{warmer}/elsewhere")
 
 

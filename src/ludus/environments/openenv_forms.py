@@ -56,7 +56,9 @@ def read_schema(answer: Any, show: Sequence[str] = ()) -> Forms:
     action = answer.get("action") if isinstance(answer, dict) else None
     observed = answer.get("observation") if isinstance(answer, dict) else None
     if not isinstance(action, dict) or not isinstance(observed, dict):
-        raise ConfigError(f"expected /schema to describe action and observation, got {str(answer)[:200]}")
+        raise ConfigError(
+            f"no OpenEnv server: /schema should describe action and observation, but gave {str(answer)[:200]}"
+        )
     fields = _fields(action)
     known = tuple(_fields(observed))
     unknown = [name for name in show if known and name not in known]
