@@ -255,3 +255,16 @@ async def test_pages_in_a_browser_are_turned_away():
     async with serving(Echo()) as (url, _):
         with pytest.raises(InvalidStatus, match="403"):
             await connect(url.replace("http", "ws") + "/ws", origin="http://example.com")
+
+
+async def test_openenvs_own_validation_passes():
+    validation = pytest.importorskip("openenv.cli._validation")
+    async with serving(Echo()) as (url, _):
+        report = await asyncio.to_thread(validation.validate_running_environment, url)
+    assert report["passed"], report["summary"]
+
+
+async def test_tools_are_not_called_over_mcp():
+    async with serving(Shop()) as (url, _), httpx2.AsyncClient(base_url=url) as http:
+        answer = (await http.post("/mcp", json={"jsonrpc": "2.0", "method": "tools/list", "id": 1})).json()
+        assert answer["error"]["code"] == -32601 and "over /ws" in answer["error"]["message"]

@@ -31,7 +31,13 @@ from ludus.serve.tasks import TaskRoutes
 log = logging.getLogger(__name__)
 
 ResultT = TypeVar("ResultT")
-PATHS = "WebSocket /ws, GET /health, GET /metadata, GET /schema, GET /list_environments"
+HTTP = {
+    "/health": "whether the server is up",
+    "/metadata": "what the environment is",
+    "/schema": "JSON schemas of action, observation and state",
+    "/list_environments": "the name under which tasks are listed",
+}
+PATHS = ", ".join(["WebSocket /ws", *(f"GET {path}" for path in HTTP)])
 
 
 def make_app(floor: Floor) -> Starlette:
@@ -41,6 +47,8 @@ def make_app(floor: Floor) -> Starlette:
         routes=[
             WebSocketRoute("/ws", server.socket),
             Route("/health", server.health),
+            Route("/openapi.json", server.openapi),
+            Route("/mcp", server.mcp, methods=["POST"]),
             Route("/metadata", server.metadata),
             Route("/schema", server.schema),
             *TaskRoutes(floor).routes(),
@@ -64,6 +72,17 @@ class _Server:
     async def schema(self, request: Request) -> Response:
         models: dict[str, type[BaseModel]] = {"action": Action, "observation": Observation, "state": State}
         return JSONResponse({name: model.model_json_schema() for name, model in models.items()})
+
+    async def openapi(self, request: Request) -> Response:
+        """The paths, as far as OpenEnv's own validation looks at them."""
+        paths = {path: {"get": {"responses": {"200": {"description": what}}}} for path, what in HTTP.items()}
+        info = {"title": self._floor.name, "version": self._floor.env.describe().version or "0"}
+        return JSONResponse({"openapi": "3.1.0", "info": info, "paths": paths})
+
+    async def mcp(self, request: Request) -> Response:
+        """Tools belong to an episode, so that they are called over its WebSocket."""
+        error = {"code": -32601, "message": "MCP is not spoken here: the tools are those of an episode, over /ws"}
+        return JSONResponse({"jsonrpc": "2.0", "error": error, "id": None})
 
     async def socket(self, socket: WebSocket) -> None:
         """All episodes of one client."""
