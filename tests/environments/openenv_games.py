@@ -5,6 +5,7 @@ import pytest
 pytest.importorskip("openenv")
 
 import time
+import uuid
 
 from openenv.core.env_server.http_server import create_fastapi_app
 from openenv.core.env_server.interfaces import Environment
@@ -41,6 +42,8 @@ class Warmer(Environment):
         self.steps += 1
         if action.message == "boom":
             raise RuntimeError("the game broke")
+        if action.message == "dice":
+            return Seen(text=uuid.uuid4().hex)
         if action.message == "sleep":
             time.sleep(2)
         if action.message == "nan":

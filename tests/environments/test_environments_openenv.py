@@ -8,8 +8,8 @@ import pytest
 pytest.importorskip("websockets")
 pytest.importorskip("openenv")
 
+from app_server import Cut, served
 from openenv_games import Warmer, columns_app, listed_app, mcp_app, one_number_app, warmer_app
-from servers import served
 
 from ludus.authoring.loading import load_environment
 from ludus.environments.openenv import OpenEnv
@@ -177,43 +177,6 @@ async def test_the_tools_of_a_server_are_the_models():
     assert results[0].startswith("Error:") and "no tool 'nothing'" in results[1] and results[2] == "5"
 
 
-class Cut:
-    """A connection between client and server that can be cut."""
-
-    def __init__(self, url):
-        self.port = int(url.rpartition(":")[2])
-        self.writers = []
-        self.accepted = 0
-
-    async def __aenter__(self):
-        self.server = await asyncio.start_server(self.accept, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
-        return self
-
-    async def __aexit__(self, *exc):
-        self.server.close()
-        self.cut()
-
-    def cut(self):
-        for writer in self.writers:
-            writer.close()
-        self.writers.clear()
-
-    async def accept(self, reader, writer):
-        self.accepted += 1
-        there, back = await asyncio.open_connection("127.0.0.1", self.port)
-        self.writers += [writer, back]
-        await asyncio.gather(self.pump(reader, back), self.pump(there, writer))
-
-    async def pump(self, reader, writer):
-        try:
-            while data := await reader.read(65536):
-                writer.write(data)
-        except OSError:
-            pass
-        writer.close()
-
-
 async def test_a_lost_connection_is_opened_again_and_the_episode_replayed(warmer):
     async with Cut(warmer) as line:
 
@@ -237,6 +200,18 @@ async def test_without_replay_a_lost_connection_is_infrastructures_fault(warmer)
 
         (rollout,) = await rollouts(await asyncio.to_thread(OpenEnv, line.url, replay=False), Says(cutting), 1)
     assert rollout.failure.blame == "infrastructure" and rollout.rewards == []
+
+
+async def test_an_episode_that_cannot_be_played_again_is_infrastructures_fault(warmer):
+    async with Cut(warmer) as line:
+
+        def cutting(messages):
+            if len(messages) == 3:
+                line.cut()
+            return "dice"
+
+        (rollout,) = await rollouts(await asyncio.to_thread(OpenEnv, line.url), Says(cutting), 1)
+    assert rollout.failure.blame == "infrastructure" and "can't be played again" in rollout.failure.error
 
 
 async def test_a_server_that_has_gone_is_infrastructures_fault(warmer):

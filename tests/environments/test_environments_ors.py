@@ -2,15 +2,16 @@
 
 import asyncio
 import json
+import threading
 
 import pytest
 
 pytest.importorskip("ors")
 
+from app_server import Cut, served
 from ors import Environment, Server, Split, TextBlock, ToolOutput, tool
 from ors.types import ImageBlock
 from pydantic import BaseModel
-from servers import served
 
 from ludus.authoring.tasks import take
 from ludus.environments.ors import ORS
@@ -27,6 +28,8 @@ class Warm(Environment):
     """Find the number; each miss costs 0.1."""
 
     open_now = 0
+    may_end = threading.Event()
+    slow_calls = 0
 
     def setup(self):
         if self.task_spec["hidden"] == 99:
@@ -49,8 +52,11 @@ class Warm(Environment):
         return [TextBlock(text="0 to 6"), ImageBlock(data="", mimeType="image/png"), TextBlock(text="Guess.")]
 
     @tool
-    def guess(self, params: Guess) -> ToolOutput:
+    async def guess(self, params: Guess) -> ToolOutput:
         """Say a number."""
+        if params.number == 50:
+            Warm.slow_calls += 1
+            await asyncio.to_thread(Warm.may_end.wait)
         if params.number == 13:
             raise RuntimeError("the game broke")
         if params.number == 14:
@@ -198,3 +204,23 @@ async def test_cancelling_leaves_no_session(env):
     with pytest.raises(asyncio.CancelledError):
         await playing
     assert Warm.open_now == 0
+
+
+async def test_a_call_whose_stream_broke_off_is_taken_up_again(warm):
+    async with Cut(warm) as line:
+        env = await asyncio.to_thread(ORS, line.url, environment="warm")
+        (task,) = await asyncio.to_thread(take, env, "train", 1)
+
+        async def play():
+            async with Scheduler(env, {MAIN_ROLE: Calls(50, 0)}, Plan(max_retries=0, split="train")) as scheduler:
+                ((rollout,),) = [group.rollouts async for group in scheduler.groups([(task, 0)], 1)]
+            return rollout
+
+        playing = asyncio.create_task(play())
+        while line.answered.count(b"task_id") < 2:  # of the session, of the call
+            await asyncio.sleep(0.01)
+        line.cut()
+        Warm.may_end.set()
+        rollout = await playing
+    assert rollout.failure is None and rollout.reward == pytest.approx(0.9)
+    assert Warm.slow_calls == 1

@@ -4,7 +4,7 @@ import threading
 
 import httpx2
 import pytest
-from worlds import Echo
+from served_worlds import Echo
 
 from ludus.errors import UnknownName
 from ludus.serve.environment import served

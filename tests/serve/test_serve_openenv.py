@@ -8,9 +8,9 @@ import pytest
 
 pytest.importorskip("websockets")
 
+from served_worlds import Breaks, Duel, Echo, Shop, TwoDrafts, served
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
-from worlds import Breaks, Duel, Echo, Shop, TwoDrafts, served
 
 from ludus.authoring.tasks import take
 from ludus.environments.guess import Guess

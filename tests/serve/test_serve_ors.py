@@ -5,7 +5,7 @@ import json
 
 import httpx2
 import pytest
-from worlds import Breaks, Echo, Shop, served
+from served_worlds import Breaks, Echo, Shop, served
 
 from ludus.environments.ors import ORS
 from ludus.rollouts.scheduler import Plan, Scheduler
