@@ -1,4 +1,4 @@
-"""`ludus env`: find environments, check them, begin a new one."""
+"""`ludus env`: find environments, check them, begin a new one; `env_serve` serves one."""
 
 from __future__ import annotations
 
@@ -17,9 +17,17 @@ from ludus.errors import UnknownName, UsageError
 HERE = "ludus.cli.env"
 
 
-@click.group("env", cls=LazyGroup, lazy={"list": f"{HERE}:list_", "check": f"{HERE}:check", "new": f"{HERE}:new"})
+COMMANDS = {
+    "list": f"{HERE}:list_",
+    "check": f"{HERE}:check",
+    "new": f"{HERE}:new",
+    "serve": "ludus.cli.env_serve:serve",
+}
+
+
+@click.group("env", cls=LazyGroup, lazy=COMMANDS)
 def env() -> None:
-    """Find environments, check them, begin a new one."""
+    """Find environments, check them, begin a new one, serve one."""
 
 
 @click.command("list")

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
 
+GRACE_S = 5
+
+
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket.
 
@@ -47,3 +50,30 @@ def run(app: Starlette, bound: socket.socket) -> None:
 
     config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", ws="none")
     uvicorn.Server(config).run(sockets=[bound])
+
+
+class Stoppable:
+    """Serves inside a running event loop until it is told to stop. Signals are left to whoever runs the loop.
+
+    Args:
+        app: what answers.
+        bound: a listening socket.
+        websockets: whether the application takes them.
+    """
+
+    def __init__(self, app: Starlette, bound: socket.socket, *, websockets: bool = False) -> None:
+        import uvicorn
+
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, ws="websockets-sansio" if websockets else "none",
+            timeout_graceful_shutdown=GRACE_S,
+        )  # fmt: skip
+        self._server, self._bound = uvicorn.Server(config), bound
+
+    async def run(self) -> None:
+        """Serve. What is being answered when it is told to stop has `GRACE_S` to come to its end."""
+        await self._server._serve([self._bound])  # `serve` would catch signals
+
+    def stop(self) -> None:
+        """Take no more connections, and end."""
+        self._server.should_exit = True
