@@ -1,0 +1,109 @@
+"""How a new process gives up what it could do: the steps of each tier, in the order in which they must happen."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from . import filters, landlock, linux, root
+from .processes import kill_below
+
+NAMESPACES = (
+    linux.CLONE_NEWUSER
+    | linux.CLONE_NEWPID
+    | linux.CLONE_NEWNS
+    | linux.CLONE_NEWNET
+    | linux.CLONE_NEWIPC
+    | linux.CLONE_NEWUTS
+    | linux.CLONE_NEWCGROUP
+)
+
+
+def enter(
+    tier: str, limits: dict[str, Any], counted: bool, folder: str, uid: int | None
+) -> tuple[str, Callable[[], None]]:
+    """Make this process the first one of a sandbox.
+
+    Args:
+        tier: "namespaces", "landlock" or "none".
+        limits: the fields of `Limits`.
+        counted: whether control groups count memory and processes; otherwise each process has the limit of memory.
+        folder: the sandbox's files where it has no file tree of its own.
+        uid: a user id of the host that only this sandbox has, where one can be had.
+
+    Returns:
+        The folder that code begins in, and what each process does before it runs code.
+
+    Raises:
+        OSError: the kernel refuses a step.
+    """
+    if tier == "namespaces":
+        become(root.INSIDE_ID)
+        root.complete(limits["disk_bytes"], limits["inodes"])
+        socket.sethostname("sandbox")
+        set_limits(limits, counted)
+        linux.drop_capabilities()
+        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+        linux.prctl(linux.PR_SET_DUMPABLE, 0)
+        linux.install_filter(filters.program(linux.MACHINE, counted))
+        return root.HOME, _nothing
+    os.chdir(folder)
+    linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
+    if tier == "landlock" and uid is not None:
+        become(uid)
+    signal.signal(signal.SIGTERM, _end_with_all)
+    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
+    linux.prctl(linux.PR_SET_DUMPABLE, 0)
+    if tier == "landlock":
+        return folder, lambda: _lock_by_path(folder, limits, counted)
+    return folder, lambda: set_limits(limits, counted)
+
+
+def become(uid: int) -> None:
+    """Take a user id with a group of the same number and no others. Raises OSError."""
+    try:
+        os.setgroups([])
+    except PermissionError:  # denied where one ordinary user made the namespace; the groups mean nothing inside
+        if os.getuid() == 0:
+            raise
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+
+
+def set_limits(limits: dict[str, Any], counted: bool) -> None:
+    """Limits of each process, and for the user the number of processes."""
+    wanted = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_NPROC: limits["processes"] + 1,
+        resource.RLIMIT_FSIZE: limits["file_bytes"],
+        resource.RLIMIT_NOFILE: limits["open_files"],
+        resource.RLIMIT_CPU: limits["cpu_s"],
+        resource.RLIMIT_MEMLOCK: 1 << 16,
+    }
+    if not counted:
+        wanted[resource.RLIMIT_AS] = limits["memory_bytes"]
+    for name, value in wanted.items():
+        hard = resource.getrlimit(name)[1]
+        most = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(name, (most, most))
+
+
+def _lock_by_path(folder: str, limits: dict[str, Any], counted: bool) -> None:
+    set_limits(limits, counted)
+    linux.drop_capabilities()
+    landlock.restrict([*root.read_only_paths(), "/proc/self"], [folder], [f"/dev/{name}" for name in root.DEVICES])
+    linux.install_filter(filters.program(linux.MACHINE, counted, unix_sockets=False))
+
+
+def _end_with_all(*_: object) -> None:
+    """The zygote died: nobody else would end what runs below this process."""
+    kill_below(os.getpid())
+    os._exit(1)
+
+
+def _nothing() -> None:
+    """The first process is confined already, and all others with it."""
