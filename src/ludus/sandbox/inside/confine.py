@@ -7,6 +7,7 @@ import resource
 import signal
 import socket
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from . import filters, landlock, linux, root
@@ -23,17 +24,40 @@ NAMESPACES = (
 )
 
 
-def enter(
-    tier: str, limits: dict[str, Any], counted: bool, folder: str, uid: int | None
-) -> tuple[str, Callable[[], None]]:
-    """Make this process the first one of a sandbox.
+def prepare(tier: str, folder: str, uid: int | None) -> None:
+    """What can be done before a sandbox's limits are known.
 
     Args:
         tier: "namespaces", "landlock" or "none".
-        limits: the fields of `Limits`.
-        counted: whether control groups count memory and processes; otherwise each process has the limit of memory.
         folder: the sandbox's files where it has no file tree of its own.
         uid: a user id of the host that only this sandbox has, where one can be had.
+
+    Raises:
+        OSError: the kernel refuses a step.
+    """
+    if tier == "namespaces":
+        become(root.INSIDE_ID)
+        root.complete()
+        socket.sethostname("sandbox")
+        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+    else:
+        os.chdir(folder)
+        linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
+        if tier == "landlock" and uid is not None:
+            become(uid)
+        signal.signal(signal.SIGTERM, _end_with_all)
+        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
+    linux.prctl(linux.PR_SET_DUMPABLE, 0)
+
+
+def lock(tier: str, limits: dict[str, Any], counted: bool, folder: str) -> tuple[str, Callable[[], None]]:
+    """Give up everything else, for good.
+
+    Args:
+        tier: as in `prepare`.
+        limits: the fields of `Limits`.
+        counted: whether control groups count memory and processes; otherwise each process has the limit of memory.
+        folder: as in `prepare`.
 
     Returns:
         The folder that code begins in, and what each process does before it runs code.
@@ -41,26 +65,26 @@ def enter(
     Raises:
         OSError: the kernel refuses a step.
     """
-    if tier == "namespaces":
-        become(root.INSIDE_ID)
-        root.complete(limits["disk_bytes"], limits["inodes"])
-        socket.sethostname("sandbox")
-        set_limits(limits, counted)
-        linux.drop_capabilities()
-        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
-        linux.prctl(linux.PR_SET_DUMPABLE, 0)
-        linux.install_filter(filters.program(linux.MACHINE, counted))
-        return root.HOME, _nothing
-    os.chdir(folder)
-    linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
-    if tier == "landlock" and uid is not None:
-        become(uid)
-    signal.signal(signal.SIGTERM, _end_with_all)
-    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
-    linux.prctl(linux.PR_SET_DUMPABLE, 0)
     if tier == "landlock":
         return folder, lambda: _lock_by_path(folder, limits, counted)
-    return folder, lambda: set_limits(limits, counted)
+    if tier == "none":
+        return folder, lambda: set_limits(limits, counted)
+    root.set_size(limits["disk_bytes"], limits["inodes"])
+    set_limits(limits, counted)
+    linux.drop_capabilities()
+    linux.install_filter(_filter(counted))
+    return root.HOME, _nothing
+
+
+def warm_up() -> None:
+    """Do once, before anything is forked, what would be the same each time."""
+    for counted in (True, False):
+        _filter(counted)
+
+
+@cache
+def _filter(counted: bool, unix_sockets: bool = True) -> bytes:
+    return filters.program(linux.MACHINE, counted, unix_sockets)
 
 
 def become(uid: int) -> None:
@@ -96,7 +120,7 @@ def _lock_by_path(folder: str, limits: dict[str, Any], counted: bool) -> None:
     set_limits(limits, counted)
     linux.drop_capabilities()
     landlock.restrict([*root.read_only_paths(), "/proc/self"], [folder], [f"/dev/{name}" for name in root.DEVICES])
-    linux.install_filter(filters.program(linux.MACHINE, counted, unix_sockets=False))
+    linux.install_filter(_filter(counted, unix_sockets=False))
 
 
 def _end_with_all(*_: object) -> None:

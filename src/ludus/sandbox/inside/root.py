@@ -66,11 +66,11 @@ def enter_template() -> None:
     linux.mount("none", "/", flags=remount)
 
 
-def complete(disk_bytes: int, inodes: int) -> None:
+def complete() -> None:
     """Add a sandbox's own disk and /proc to its copy of the tree. Raises OSError."""
     flags = linux.MS_NOSUID | linux.MS_NODEV
     owner = f"uid={INSIDE_ID},gid={INSIDE_ID},mode=0700"
-    linux.mount("tmpfs", "/box", "tmpfs", flags, f"size={disk_bytes},nr_inodes={inodes},{owner}")
+    linux.mount("tmpfs", "/box", "tmpfs", flags, f"size=64k,nr_inodes=16,{owner}")
     for name, place in WRITABLE.items():
         os.mkdir(f"/box/{name}", 0o755)
         linux.mount(f"/box/{name}", place, flags=linux.MS_BIND)
@@ -78,6 +78,12 @@ def complete(disk_bytes: int, inodes: int) -> None:
     # only processes: the machine's own files in /proc say much about the host
     linux.mount("proc", "/proc", "proc", flags | linux.MS_NOEXEC, "subset=pid")
     os.chdir(HOME)
+
+
+def set_size(disk_bytes: int, inodes: int) -> None:
+    """Give a sandbox's own disk its size. Raises OSError."""
+    flags = linux.MS_REMOUNT | linux.MS_NOSUID | linux.MS_NODEV
+    linux.mount("tmpfs", HOME, "tmpfs", flags, f"size={disk_bytes},nr_inodes={inodes}")
 
 
 def _place_outside(paths: list[str]) -> str:

@@ -2,52 +2,38 @@
 
 It is started with an empty environment and one socket, prepares what all sandboxes share once, and then makes one per
 request. A request is a packet with JSON and one descriptor, the sandbox's end of a stream; all answers come through
-that stream, the first from `_first_words`. The stream is also the sandbox's life: once the other side shuts it down the
-zygote kills the sandbox, takes its control groups away, and only then closes its own copy, so that whoever reads to the
-end of the stream knows that nothing is left. When the host process dies, the zygote and all sandboxes go with it.
+that stream. The stream is also the sandbox's life: once the other side shuts it down the zygote kills the sandbox, takes
+its control groups away, and only then closes its own copy, so that whoever reads to the end of the stream knows that
+nothing is left. When the host process dies, the zygote and all sandboxes go with it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import heapq
 import json
 import os
 import resource
 import select
-import shutil
 import signal
 import socket
-import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from . import confine, frames, linux, root
-from .cgroups import Group, Groups
-from .guest import Guest
+from .birth import Births, Child
+from .cgroups import Groups
 from .processes import kill_below
 
 RETRY_S = 0.005
-FIRST_UID, UIDS_PER_ZYGOTE = 0x70000000, 1 << 12
+SPARES = 4
+AT_ONCE = 16
 
-
-@dataclass
-class Child:
-    """One living sandbox, as the zygote sees it."""
-
-    pid: int
-    pidfd: int
-    channel: socket.socket
-    group: Group
-    slot: int
-    folder: str = ""
-    """The landlock tier's files on the host."""
+Request = tuple[dict[str, Any], socket.socket]
 
 
 class Zygote:
-    """Makes sandboxes of one tier.
+    """Makes and buries sandboxes of one tier.
 
     Args:
         control: packets with requests come from here.
@@ -57,48 +43,49 @@ class Zygote:
 
     def __init__(self, control: socket.socket, tier: str, host: int) -> None:
         self.control, self.tier = control, tier
-        self.root, self.pid = os.getuid() == 0, os.getpid()
         self.host = os.pidfd_open(host)
-        self.children: dict[int, Child] = {}  # by pidfd
+        self.spares: list[Child] = []
+        self.children: dict[int, Child] = {}  # by pidfd, spares included
         self.channels: dict[int, Child] = {}  # by the descriptor of the stream
         self.leaving: list[Child] = []
-        self.free_slots: list[int] = []
-        self.num_slots = 0
         self.problem = ""
         self.groups = Groups()
+        self.births = Births(tier, self.groups)
         try:
             self._prepare()
         except OSError as error:
             self.problem = str(error)
+        self.most_spares = SPARES if tier == "namespaces" and not self.problem else 0
         self.epoll = select.epoll()
         self.epoll.register(self.host, select.EPOLLIN)
         self.epoll.register(control, select.EPOLLIN)
 
     def serve(self) -> None:
-        """Make and bury sandboxes until the host closes the socket or dies."""
+        """Until the host closes the socket or dies."""
+        confine.warm_up()
         gc.freeze()  # collections in the children would copy the pages of all that is shared
         while True:
-            for fd, _ in self.epoll.poll(RETRY_S if self.leaving else -1):
-                if fd == self.host:
+            events = self.epoll.poll(0 if len(self.spares) < self.most_spares else RETRY_S if self.leaving else -1)
+            if not events:
+                self._refill()
+            for fd, _ in events:
+                if fd == self.host or (fd == self.control.fileno() and not self._answer()):
                     return
-                if fd == self.control.fileno():
-                    if not self._answer():
-                        return
-                elif fd in self.children:
-                    self._reap(self.children.pop(fd))
+                if fd in self.children:
+                    self._reap(self.children[fd])
                 elif fd in self.channels:
                     self._kill(self.channels[fd])
             self._reap_orphans()
-            self.leaving = [child for child in self.leaving if not self._forget(child)]
+            self.leaving = [child for child in self.leaving if not self.births.forget(child)]
 
     def close(self) -> None:
         """Kill what still lives and take all control groups away."""
-        for child in list(self.children.values()):
+        for child in self.children.values():
             self._kill(child)
         for child in list(self.children.values()):
             self._reap(child)
         for _ in range(1000):
-            self.leaving = [child for child in self.leaving if not self._forget(child)]
+            self.leaving = [child for child in self.leaving if not self.births.forget(child)]
             if not self.leaving:
                 break
             select.select([], [], [], RETRY_S)
@@ -110,7 +97,7 @@ class Zygote:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         if self.tier != "namespaces":
             return
-        if self.root:
+        if self.births.root:
             linux.unshare(linux.CLONE_NEWNS)
         else:
             uid, gid = os.getuid(), os.getgid()
@@ -120,121 +107,68 @@ class Zygote:
             Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
         root.enter_template()
 
+    # --- requests -----------------------------------------------------------------------------------------------
+
     def _answer(self) -> bool:
-        """Make the sandbox that one packet asks for; False at the end."""
-        packet, fds, _, _ = socket.recv_fds(self.control, 1 << 16, 1)
-        if not packet:
-            return False
-        if not fds:  # no descriptor was free to receive it; the asker sees its stream end
-            return True
-        channel = socket.socket(fileno=fds[0])
+        """Make the sandboxes that the waiting packets ask for; False at the end."""
+        requests: list[Request] = []
+        over = False
+        while len(requests) < AT_ONCE and not over:
+            try:
+                packet, fds, _, _ = socket.recv_fds(self.control, 1 << 16, 1)
+            except BlockingIOError:
+                break
+            over = not packet
+            if packet and fds:  # without one no descriptor was free to receive it; the asker sees its stream end
+                requests.append((json.loads(packet), socket.socket(fileno=fds[0])))
         try:
             if self.problem:
                 raise OSError(self.problem)
-            self._make(json.loads(packet), channel)
+            self._add(len(requests) - len(self.spares))
+            for limits, channel in requests:
+                self._begin(self.spares.pop(), limits, channel)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                channel.sendall(frames.pack({"failed": str(error)}))
-            child = self.channels.get(channel.fileno())
-            if child is None:
-                channel.close()
-            else:
-                self._kill(child)
-        return True
+            for _, channel in requests:
+                if channel.fileno() not in self.channels:
+                    _refuse(channel, str(error))
+        return not over
 
-    def _make(self, limits: dict[str, Any], channel: socket.socket) -> None:
-        slot = heapq.heappop(self.free_slots) if self.free_slots else self._new_slot()
-        group, folder = Group(""), ""
-        events, go_out, go_in = -1, -1, -1
+    def _begin(self, child: Child, limits: dict[str, Any], channel: socket.socket) -> None:
+        self.births.assign(child, limits, channel)
+        self.channels[channel.fileno()] = child
+        self.epoll.register(channel, select.EPOLLRDHUP)
+
+    def _refill(self) -> None:
+        """Nobody asks at the moment: make spares."""
         try:
-            group = self.groups.new(f"box-{slot}")
-            group.limit(limits["memory_bytes"], limits["processes"] + 1)
-            events = group.open_events()
-            go_out, go_in = os.pipe()
-            if self.tier != "namespaces":
-                folder = tempfile.mkdtemp(prefix="ludus-sandbox-")
-                if self.root:
-                    os.chown(folder, self._outer_id(slot), self._outer_id(slot))
-            pid, pidfd = linux.clone(confine.NAMESPACES if self.tier == "namespaces" else 0)
-            if pid == 0:
-                self._become_sandbox(limits, channel, events, go_out, folder, slot)
-            self._add(Child(pid, pidfd, channel, group, slot, folder))
-            if self.tier == "namespaces":
-                outer = self._outer_id(slot)
-                Path(f"/proc/{pid}/uid_map").write_text(f"{root.INSIDE_ID} {outer} 1")
-                Path(f"/proc/{pid}/gid_map").write_text(f"{root.INSIDE_ID} {outer} 1")
-            os.write(go_in, b"m")
-            group.add(pid)  # may wait for the kernel; the sandbox mounts its files meanwhile
-            os.write(go_in, b"c")
-        except OSError:
-            if channel.fileno() not in self.channels:
-                self._give_back(group, slot, folder)
-            raise
-        finally:
-            for fd in (events, go_out, go_in):
-                if fd >= 0:
-                    os.close(fd)
+            self._add(self.most_spares - len(self.spares))
+        except OSError:  # a request that fails for the same reason says why
+            self.most_spares = 0
 
-    def _become_sandbox(
-        self, limits: dict[str, Any], channel: socket.socket, events: int, go: int, folder: str, slot: int
-    ) -> None:
-        """In the child, and for good."""
-        try:
-            linux.close_all_but({channel.fileno(), events, go} - {-1})
-            if os.read(go, 1) != b"m":  # whoever makes us has failed and says so
-                return
-            home, before_code = confine.enter(self.tier, limits, not self.groups.missing, folder, self._own_id(slot))
-            if os.read(go, 1) != b"c":
-                return
-            os.close(go)
-            guest = Guest(channel, limits, events, self.tier == "namespaces", before_code)
-            guest.serve({"home": home, "uncounted": self.groups.missing})
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the host is told and the process ends
-            with contextlib.suppress(OSError):
-                channel.sendall(frames.pack({"failed": f"{type(error).__name__}: {error}"}))
-        finally:
-            os._exit(1)
+    def _add(self, count: int) -> None:
+        for child in self.births.batch(max(0, count)):
+            self.spares.append(child)
+            self.children[child.pidfd] = child
+            self.epoll.register(child.pidfd, select.EPOLLIN)
 
-    def _own_id(self, slot: int) -> int | None:
-        return self._outer_id(slot) if self.root else None
-
-    def _outer_id(self, slot: int) -> int:
-        """A user id of the host that nobody else has: root's limits are not enforced, and others' files are theirs."""
-        if not self.root:
-            return 0
-        last = _last_mapped_id()
-        span = UIDS_PER_ZYGOTE * (1 << 14)
-        if last >= FIRST_UID + span:
-            return FIRST_UID + self.pid % (1 << 14) * UIDS_PER_ZYGOTE + slot % UIDS_PER_ZYGOTE
-        return last // 2 + (self.pid * 61 + slot) % max(1, last // 2)
-
-    def _new_slot(self) -> int:
-        self.num_slots += 1
-        return self.num_slots
-
-    def _add(self, child: Child) -> None:
-        self.children[child.pidfd] = child
-        self.channels[child.channel.fileno()] = child
-        self.epoll.register(child.pidfd, select.EPOLLIN)
-        self.epoll.register(child.channel, select.EPOLLRDHUP)
+    # --- ends ---------------------------------------------------------------------------------------------------
 
     def _kill(self, child: Child) -> None:
         if self.tier != "namespaces":
             kill_below(child.pid)
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
-        with contextlib.suppress(OSError, KeyError):
+        child.signal(signal.SIGKILL)
+        if child.channel is not None and self.channels.pop(child.channel.fileno(), None):
             self.epoll.unregister(child.channel)
-        self.channels.pop(child.channel.fileno(), None)
 
     def _reap(self, child: Child) -> None:
         """The first process has ended, and with it all that were in its namespace."""
         self._kill(child)
-        self.children.pop(child.pidfd, None)
         self.epoll.unregister(child.pidfd)
+        del self.children[child.pidfd]
+        with contextlib.suppress(ValueError):
+            self.spares.remove(child)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(child.pid, 0)
-        os.close(child.pidfd)
         self.leaving.append(child)
 
     def _reap_orphans(self) -> None:
@@ -243,32 +177,20 @@ class Zygote:
             while self.tier != "namespaces" and os.waitpid(-1, os.WNOHANG)[0]:
                 pass
 
-    def _forget(self, child: Child) -> bool:
-        """Whether the kernel let go of everything; the host learns it by the end of the stream."""
-        if not child.group.remove():
-            return False
-        self._give_back(child.group, child.slot, child.folder)
-        child.channel.close()
-        return True
 
-    def _give_back(self, group: Group, slot: int, folder: str) -> None:
-        group.remove()
-        heapq.heappush(self.free_slots, slot)
-        if folder:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _last_mapped_id() -> int:
-    """The last user id that exists in this namespace from 0 on."""
-    first, _, count = Path("/proc/self/uid_map").read_text().split()[:3]
-    return int(first) + int(count) - 1
+def _refuse(channel: socket.socket, why: str) -> None:
+    with contextlib.suppress(OSError):
+        channel.sendall(frames.pack({"failed": why}))
+    channel.close()
 
 
 def main(control: int, tier: str, host: int) -> None:
     """Serve until the host is gone."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # a Ctrl-C is the host's to handle; it then closes the socket
-    zygote = Zygote(socket.socket(fileno=control), tier, host)
+    requests = socket.socket(fileno=control)
+    requests.setblocking(False)
+    zygote = Zygote(requests, tier, host)
     try:
         zygote.serve()
     finally:
