@@ -79,7 +79,7 @@ class Births:
         child.group.limit(limits["memory_bytes"], limits["processes"] + 1)
         socket.send_fds(child.line, [json.dumps(limits).encode()], [channel.fileno()])
         child.line.close()
-        child.channel = channel
+        child.channel = channel  # ours to close from now on
 
     def forget(self, child: Child) -> bool:
         """Take away what is left of an ended sandbox; False while the kernel still holds some of it."""
@@ -126,7 +126,6 @@ class Births:
 
     def _live(self, line: socket.socket, events: int, folder: str, uid: int | None) -> None:
         """In the new process, and for good."""
-        status = 1
         try:
             linux.close_all_but({line.fileno(), events} - {-1})
             if not line.recv(16):  # whoever made us has failed, and says so
@@ -141,7 +140,7 @@ class Births:
             if packet and fds:
                 self._serve(json.loads(packet), socket.socket(fileno=fds[0]), events, folder, problem)
         finally:
-            os._exit(status)
+            os._exit(1)
 
     def _serve(self, limits: dict[str, Any], channel: socket.socket, events: int, folder: str, problem: str) -> None:
         try:

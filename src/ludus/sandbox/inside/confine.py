@@ -6,12 +6,13 @@ import os
 import resource
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 from . import filters, landlock, linux, root
-from .processes import kill_below
+from .processes import kill_below, num_tasks
 
 NAMESPACES = (
     linux.CLONE_NEWUSER
@@ -45,6 +46,8 @@ def prepare(tier: str, folder: str, uid: int | None) -> None:
         linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
         if tier == "landlock" and uid is not None:
             become(uid)
+            if not os.access(os.__file__, os.R_OK):
+                raise OSError(f"users other than root can't read the Python in {sys.base_prefix}; install one that they can")
         signal.signal(signal.SIGTERM, _end_with_all)
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
@@ -65,10 +68,11 @@ def lock(tier: str, limits: dict[str, Any], counted: bool, folder: str) -> tuple
     Raises:
         OSError: the kernel refuses a step.
     """
+    others = 0 if tier == "namespaces" else num_tasks(os.getuid()) - 1
     if tier == "landlock":
-        return folder, lambda: _lock_by_path(folder, limits, counted)
+        return folder, lambda: _lock_by_path(folder, limits, counted, others)
     if tier == "none":
-        return folder, lambda: set_limits(limits, counted)
+        return folder, lambda: set_limits(limits, counted, others)
     root.set_size(limits["disk_bytes"], limits["inodes"])
     set_limits(limits, counted)
     linux.drop_capabilities()
@@ -98,11 +102,11 @@ def become(uid: int) -> None:
     os.setresuid(uid, uid, uid)
 
 
-def set_limits(limits: dict[str, Any], counted: bool) -> None:
-    """Limits of each process, and for the user the number of processes."""
+def set_limits(limits: dict[str, Any], counted: bool, others: int = 0) -> None:
+    """Limits of each process; the number of processes is the user's, of whom `others` are not of the sandbox."""
     wanted = {
         resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_NPROC: limits["processes"] + 1,
+        resource.RLIMIT_NPROC: limits["processes"] + 1 + others,
         resource.RLIMIT_FSIZE: limits["file_bytes"],
         resource.RLIMIT_NOFILE: limits["open_files"],
         resource.RLIMIT_CPU: limits["cpu_s"],
@@ -116,8 +120,8 @@ def set_limits(limits: dict[str, Any], counted: bool) -> None:
         resource.setrlimit(name, (most, most))
 
 
-def _lock_by_path(folder: str, limits: dict[str, Any], counted: bool) -> None:
-    set_limits(limits, counted)
+def _lock_by_path(folder: str, limits: dict[str, Any], counted: bool, others: int) -> None:
+    set_limits(limits, counted, others)
     linux.drop_capabilities()
     landlock.restrict([*root.read_only_paths(), "/proc/self"], [folder], [f"/dev/{name}" for name in root.DEVICES])
     linux.install_filter(_filter(counted, unix_sockets=False))

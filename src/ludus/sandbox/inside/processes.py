@@ -57,3 +57,13 @@ def resident_bytes(own_pids: bool) -> int:
                 words = file.read().split()
                 pages += int(words[1]) - int(words[2])
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def num_tasks(uid: int) -> int:
+    """Processes and threads of a user."""
+    count = 0
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                count += len(os.listdir(f"/proc/{name}/task")) if os.stat(f"/proc/{name}").st_uid == uid else 0
+    return count

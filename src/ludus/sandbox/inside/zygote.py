@@ -121,20 +121,30 @@ class Zygote:
             over = not packet
             if packet and fds:  # without one no descriptor was free to receive it; the asker sees its stream end
                 requests.append((json.loads(packet), socket.socket(fileno=fds[0])))
+        problem = self.problem
         try:
-            if self.problem:
-                raise OSError(self.problem)
-            self._add(len(requests) - len(self.spares))
-            for limits, channel in requests:
-                self._begin(self.spares.pop(), limits, channel)
+            self._add(0 if problem else len(requests) - len(self.spares))
         except OSError as error:
-            for _, channel in requests:
-                if channel.fileno() not in self.channels:
-                    _refuse(channel, str(error))
+            problem = str(error)
+        for limits, channel in requests:
+            try:
+                self._begin(limits, channel, problem)
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    channel.sendall(frames.pack({"failed": str(error)}))
+                channel.close()
         return not over
 
-    def _begin(self, child: Child, limits: dict[str, Any], channel: socket.socket) -> None:
-        self.births.assign(child, limits, channel)
+    def _begin(self, limits: dict[str, Any], channel: socket.socket, problem: str) -> None:
+        """Give one of the spares to who asks. Raises OSError, also where there is none because of a problem."""
+        if not self.spares:
+            raise OSError(problem or "no sandbox could be made")
+        child = self.spares.pop()
+        try:
+            self.births.assign(child, limits, channel)
+        except OSError:
+            self._kill(child)
+            raise
         self.channels[channel.fileno()] = child
         self.epoll.register(channel, select.EPOLLRDHUP)
 
@@ -176,12 +186,6 @@ class Zygote:
         with contextlib.suppress(ChildProcessError):
             while self.tier != "namespaces" and os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-
-
-def _refuse(channel: socket.socket, why: str) -> None:
-    with contextlib.suppress(OSError):
-        channel.sendall(frames.pack({"failed": why}))
-    channel.close()
 
 
 def main(control: int, tier: str, host: int) -> None:
