@@ -26,7 +26,9 @@ def status(pid: int, key: str) -> str:
 
 
 def below(ancestors: set[int]) -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit() and int(status(int(name), "PPid") or 0) in ancestors]
+    return [
+        int(name) for name in os.listdir("/proc") if name.isdigit() and int(status(int(name), "PPid") or 0) in ancestors
+    ]
 
 
 def groups() -> set[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ludus.errors import FileProblem, SandboxFileError
+from ludus.errors import ConfigError, FileProblem, SandboxFailed, SandboxFileError
 from ludus.sandbox import Limits, SandboxSpec, open_sandbox, run
 from ludus.sandbox.transfer import checked_listing
 
@@ -96,14 +96,18 @@ def test_refused(name):
     if name in NEEDS_NUMBERS and not X86:
         pytest.skip("the numbers are those of x86_64")
     attempt = textwrap.indent(REFUSED[name], "    ")
-    result = run(f"{SYSCALL if name in NEEDS_NUMBERS else ''}\ntry:\n{attempt}\nexcept (OSError, ValueError) as e:\n    print('refused', e)\nelse:\n    print('DONE')")
+    result = run(
+        f"{SYSCALL if name in NEEDS_NUMBERS else ''}\ntry:\n{attempt}\nexcept (OSError, ValueError) as e:\n    print('refused', e)\nelse:\n    print('DONE')"
+    )
     assert result.stdout.startswith("refused"), result
 
 
 def test_nothing_of_the_host_is_in_its_environment(monkeypatch):
     monkeypatch.setenv("SECRET_KEY", "sk-123")
     assert run("import os; print(sorted(os.environ))").stdout == "['HOME', 'LANG', 'PATH', 'TMPDIR']\n"
-    found = run("import glob\nfor p in glob.glob('/proc/*/environ'):\n  try: print(open(p).read())\n  except OSError: pass")
+    found = run(
+        "import glob\nfor p in glob.glob('/proc/*/environ'):\n  try: print(open(p).read())\n  except OSError: pass"
+    )
     assert "sk-123" not in found.stdout + found.stderr
 
 
@@ -134,9 +138,16 @@ def test_only_programs_and_its_own_files_are_there():
 
 
 def test_set_user_id_programs_are_ordinary():
-    result = run("import subprocess, os\nprint(os.path.exists('/bin/su'))\nprint(subprocess.run(['su', '-c', 'id'], stdin=-3, capture_output=True).returncode != 0)")
+    result = run(
+        "import subprocess, os\nprint(os.path.exists('/bin/su'))\nprint(subprocess.run(['su', '-c', 'id'], stdin=-3, capture_output=True).returncode != 0)"
+    )
     assert result.stdout.endswith("True\n")
-    assert run("import os; print(os.statvfs('/usr').f_flag & os.ST_NOSUID > 0, os.statvfs('/work').f_flag & os.ST_NOSUID > 0)").stdout == "True True\n"
+    assert (
+        run(
+            "import os; print(os.statvfs('/usr').f_flag & os.ST_NOSUID > 0, os.statvfs('/work').f_flag & os.ST_NOSUID > 0)"
+        ).stdout
+        == "True True\n"
+    )
 
 
 def test_a_unix_socket_of_the_host_by_abstract_name():
@@ -183,8 +194,11 @@ def test_memory_in_files_without_a_name_is_limited():
 
 
 def test_the_disk_is_limited():
-    code = "import os\nn = 0\ntry:\n  for i in range(64):\n    with open(f'{[\"/work\", \"/tmp\", \"/dev/shm\"][i % 3]}/{i}', 'wb') as f: f.write(bytes(1 << 20)); n += 1\nexcept OSError as e: print(n, e.strerror)"
-    assert run(code, limits=Limits(disk_bytes=8 * MIB)).stdout in ("7 No space left on device\n", "8 No space left on device\n")
+    code = 'import os\nn = 0\ntry:\n  for i in range(64):\n    with open(f\'{["/work", "/tmp", "/dev/shm"][i % 3]}/{i}\', \'wb\') as f: f.write(bytes(1 << 20)); n += 1\nexcept OSError as e: print(n, e.strerror)'
+    assert run(code, limits=Limits(disk_bytes=8 * MIB)).stdout in (
+        "7 No space left on device\n",
+        "8 No space left on device\n",
+    )
 
 
 def test_the_number_of_files_is_limited():
@@ -240,10 +254,11 @@ async def test_a_time_out_ends_daemons_as_well():
 
 async def test_the_kill_of_a_sandbox_full_of_processes():
     async with open_sandbox() as sandbox:
-        call = asyncio.create_task(sandbox.exec("while true; do sleep 600 & done"))
-        await sandbox.exec("sleep 0.1")
+        await sandbox.exec("while true; do sleep 600 >/dev/null 2>&1 & done")
+        with pytest.raises(SandboxFailed, match="Resource temporarily unavailable"):
+            while True:
+                await sandbox.exec("sleep 600 >/dev/null 2>&1 &")
         await sandbox.kill()
-        assert isinstance((await asyncio.gather(call, return_exceptions=True))[0], Exception)
 
 
 # --- against the host's own reading and writing -------------------------------------------------------------------
@@ -323,3 +338,41 @@ async def test_sandboxes_don_t_see_each_other():
         await one.write("/tmp/secret", b"1")
         await one.exec("sleep 600 >/dev/null 2>&1 &")
         assert (await other.exec("ls /tmp; pgrep sleep")).stdout == ""
+
+
+# --- against the sandbox's own first process ----------------------------------------------------------------------
+
+
+async def test_limits_of_the_first_process_can_t_be_changed():
+    code = "import resource\ntry: resource.prlimit(1, resource.RLIMIT_NOFILE, (0, 0))\nexcept PermissionError: print('refused')"
+    async with open_sandbox() as sandbox:
+        assert (await sandbox.run(code)).stdout == "refused\n"
+
+
+@pytest.mark.parametrize(
+    "meddle",
+    [
+        "os.write(fd, b'\\1')",  # half a message
+        "os.write(fd, b'\\xff' * 8)",  # a message of 8 GiB
+        "os.write(fd, struct.pack('<II', 2, 0) + b'[]')",
+        "os.write(fd, struct.pack('<II', 18, 0) + b'{\"status\": \"zero\"}')",
+        "os.close(fd)",
+        "os.kill(os.getpid(), signal.SIGSTOP)",
+    ],
+)
+async def test_a_session_that_meddles_with_its_stream_only_loses_itself(meddle):
+    async with open_sandbox() as sandbox:
+        code = f"import os, signal, stat, struct\nfor fd in range(3, 64):\n  try:\n    if stat.S_ISSOCK(os.fstat(fd).st_mode): {meddle}\n  except OSError: pass\nwhile True: pass"
+        result = await sandbox.python(code, timeout_s=1)
+        assert result.exit_code != 0
+        again = await sandbox.python("1 + 1", timeout_s=20)
+        assert again.stdout == "2\n"
+
+
+async def test_more_than_a_message_holds():
+    async with open_sandbox() as sandbox:
+        with pytest.raises(ConfigError, match="write a file instead"):
+            await sandbox.exec(["echo", "x" * 2_000_000])
+        assert (await sandbox.run("#" * 2_000_000 + "\nprint(1)")).stdout == "1\n"
+        with pytest.raises(ConfigError, match="expected text or bytes, got int"):
+            await sandbox.write("x", 5)

@@ -84,3 +84,8 @@ def test_calls_newer_than_the_list_and_other_architectures(ask):
     for machine in MACHINES:
         assert decide(filters.program(machine, True), 0x40000003, 11) == filters.KILL  # 32-bit x86
     assert decide(filters.program("x86_64", True), filters.ARCHITECTURES["x86_64"], filters.X32 | 59) == ENOSYS
+
+
+def test_limits_of_others_are_out_of_reach(ask):
+    assert ask(filters.PRLIMIT, 0) == ALLOW
+    assert ask(filters.PRLIMIT, 1) == EPERM

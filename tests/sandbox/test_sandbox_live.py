@@ -19,7 +19,9 @@ async def test_it_is_what_the_protocol_says():
 
 async def test_commands():
     async with open_sandbox(SandboxSpec(env={"COLOUR": "red"})) as sandbox:
-        result = await sandbox.exec(["sh", "-c", "echo $COLOUR $SIZE; pwd; cat; exit 3"], stdin="in", env={"SIZE": "9"}, cwd="/tmp")
+        result = await sandbox.exec(
+            ["sh", "-c", "echo $COLOUR $SIZE; pwd; cat; exit 3"], stdin="in", env={"SIZE": "9"}, cwd="/tmp"
+        )
         assert (result.stdout, result.exit_code) == ("red 9\n/tmp\nin", 3)
         assert (await sandbox.exec("echo a | tr a b && ls -A")).stdout == "b\n"
         assert (await sandbox.exec("kill -TERM $$")).exit_code == -15
@@ -64,7 +66,9 @@ async def test_a_time_out_ends_the_session_and_says_so():
         await sandbox.python("x = 1")
         await sandbox.write("kept", b"1")
         result = await sandbox.python("while True: pass", timeout_s=0.2)
-        assert result.timed_out and "[the Python session was killed after 0.2 s; its variables are gone]" in result.stderr
+        assert (
+            result.timed_out and "[the Python session was killed after 0.2 s; its variables are gone]" in result.stderr
+        )
         again = await sandbox.python("import os; 'x' in globals(), os.path.exists('kept')")
         assert again.stdout == "(False, True)\n"
 
@@ -78,7 +82,9 @@ async def test_an_exit_ends_the_session_and_says_so():
 
 async def test_one_piece_of_code_at_a_time():
     async with open_sandbox() as sandbox:
-        busy = asyncio.create_task(sandbox.python("import time\nwhile not __import__('os').path.exists('go'): time.sleep(.01)"))
+        busy = asyncio.create_task(
+            sandbox.python("import time\nwhile not __import__('os').path.exists('go'): time.sleep(.01)")
+        )
         await asyncio.sleep(0)
         with pytest.raises(SandboxFailed, match="runs other code"):
             await sandbox.python("1")
@@ -113,7 +119,9 @@ async def test_folders_between_host_and_sandbox(tmp_path):
     (source / "link").symlink_to("/etc/passwd")
     async with open_sandbox() as sandbox:
         await sandbox.upload(source, "project")
-        assert (await sandbox.exec("project/run.sh; ls -R project")).stdout == "ran\nproject:\nrun.sh\nsub\n\nproject/sub:\ndata\n"
+        assert (
+            await sandbox.exec("project/run.sh; ls -R project")
+        ).stdout == "ran\nproject:\nrun.sh\nsub\n\nproject/sub:\ndata\n"
         await sandbox.download("project", tmp_path / "back")
         assert (tmp_path / "back" / "sub" / "data").read_bytes() == b"\1\2"
         await sandbox.download("project/run.sh", tmp_path / "one")

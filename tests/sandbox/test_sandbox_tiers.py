@@ -10,7 +10,6 @@ from ludus.errors import SandboxUnavailable
 from ludus.sandbox import Limits, SandboxSpec, capabilities, open_sandbox, run
 
 
-
 def works(tier):
     try:
         return run("", tier=tier).exit_code == 0
@@ -66,4 +65,3 @@ def test_landlock_limits_memory_of_all_processes_together():
 def test_no_tier_at_all_is_only_used_by_name():
     result = run("print(1)", tier="none")
     assert (result.stdout, result.tier) == ("1\n", "none")
-

@@ -14,8 +14,7 @@ from ludus.errors import ConfigError, SandboxFailed, SandboxFileError
 from ludus.protocols import SandboxResult
 from ludus.sandbox import transfer
 from ludus.sandbox.host import zygote
-from ludus.sandbox.inside import frames
-from ludus.sandbox.spec import SandboxSpec
+from ludus.sandbox.spec import SandboxSpec, checked_environment
 from ludus.sandbox.stream import Answer, Stream
 
 CHUNK = 1 << 20
@@ -93,13 +92,14 @@ class LocalSandbox:
         argv = ["/bin/sh", "-c", command] if isinstance(command, str) else list(command)
         if not argv or any(not isinstance(word, str) or "\0" in word for word in argv):
             raise ConfigError(f"exec: expected a program and its arguments as text, got {command!r}")
-        words = {"argv": argv, "env": dict(env or {}), "cwd": cwd}
+        words = {"argv": argv, "env": checked_environment(env or {}), "cwd": cwd}
         return self._result(*await self._timed("exec", words, _bytes(stdin), timeout_s))
 
     async def run(self, code: str, *, timeout_s: float = 60, stdin: str | bytes = b"") -> SandboxResult:
         """Run Python code as a program of its own, in a fork of a warm interpreter. Raises SandboxFailed."""
-        words = {"source": code, "env": {}, "cwd": None}
-        return self._result(*await self._timed("exec", words, _bytes(stdin), timeout_s))
+        source = _bytes(code)
+        words = {"source": len(source), "env": {}, "cwd": None}
+        return self._result(*await self._timed("exec", words, source + _bytes(stdin), timeout_s))
 
     async def python(self, code: str, *, timeout_s: float = 60) -> SandboxResult:
         """Run Python code where earlier code left its variables; the value of an expression at its end is printed.
@@ -132,6 +132,7 @@ class LocalSandbox:
 
     async def write(self, path: str, data: bytes, *, mode: int | None = None) -> None:
         """Make or replace a file; its folders are made. Raises SandboxFileError."""
+        data = _bytes(data)
         for offset in range(0, max(1, len(data)), CHUNK):
             await self._file("write", path, {"offset": offset, "mode": mode}, data[offset : offset + CHUNK])
 
@@ -163,14 +164,14 @@ class LocalSandbox:
     async def _timed(self, do: str, words: dict[str, Any], data: bytes, timeout_s: float) -> Answer:
         if not 0 < timeout_s < 1e9:
             raise ConfigError(f"timeout_s must be more than 0 seconds, got {timeout_s!r}")
-        if len(data) > frames.MOST_BYTES:
-            raise ConfigError(f"at most {frames.MOST_BYTES} bytes can be sent, got {len(data)}; write a file instead")
         try:
             async with asyncio.timeout(timeout_s + GRACE_S):
                 answer = await self._stream.call(do, {**words, "timeout_s": timeout_s}, data)
         except TimeoutError:
             await self.kill()
-            raise SandboxFailed(f"the sandbox did not answer {GRACE_S:g} s after a time-out; it was killed") from None
+            raise SandboxFailed(
+                f"the sandbox did not answer {GRACE_S:g} s after a time-out; it was killed", "policy"
+            ) from None
         if "error" in answer[0]:
             raise SandboxFailed(f"{do} in the sandbox: {answer[0]['error']}", "policy")
         return answer
@@ -205,4 +206,6 @@ class LocalSandbox:
 
 
 def _bytes(content: str | bytes) -> bytes:
+    if not isinstance(content, str | bytes | bytearray | memoryview):
+        raise ConfigError(f"expected text or bytes, got {type(content).__name__}")
     return content.encode(errors="surrogatepass") if isinstance(content, str) else bytes(content)

@@ -62,9 +62,18 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.network != "none":
-            raise ConfigError(f"network={self.network!r}: sandboxes of this machine have no network; use network='none'")
+            raise ConfigError(
+                f"network={self.network!r}: sandboxes of this machine have no network; use network='none'"
+            )
         if self.tier not in TIERS:
             raise UnknownName("tier", str(self.tier), TIERS)
-        for name, value in self.env.items():
-            if not isinstance(name, str) or not isinstance(value, str) or not name or "=" in name or "\0" in name + value:
-                raise ConfigError(f"env: expected names without '=' and values of text, got {name!r}: {value!r}")
+        checked_environment(self.env)
+
+
+def checked_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """The variables, if a process can be given them. Raises ConfigError."""
+    for name, value in env.items():
+        text = isinstance(name, str) and isinstance(value, str)
+        if not text or not name or "=" in name or "\0" in name + value:
+            raise ConfigError(f"env: expected names without '=' and values of text; {name!r} is not so")
+    return dict(env)

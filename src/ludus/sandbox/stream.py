@@ -12,7 +12,7 @@ import logging
 import socket
 from typing import Any, Self
 
-from ludus.errors import SandboxFailed, SandboxUnavailable
+from ludus.errors import ConfigError, SandboxFailed, SandboxUnavailable
 from ludus.sandbox.host import Zygote
 from ludus.sandbox.inside import frames
 from ludus.sandbox.spec import Limits
@@ -72,9 +72,13 @@ class Stream:
         if self._reading is None or self._reading.done() or self._ending is not None:
             raise self._over()
         number = next(self._ids)
+        try:
+            frame = frames.pack({"id": number, "do": do, **words}, data)
+        except frames.BadFrame as error:
+            raise ConfigError(f"{do}: too much at once for a sandbox, {error}; write a file instead") from None
         future = self._waiting[number] = asyncio.get_running_loop().create_future()
         try:
-            self._writer.write(frames.pack({"id": number, "do": do, **words}, data))
+            self._writer.write(frame)
             return await future
         except asyncio.CancelledError:
             self._writer.write(frames.pack({"id": next(self._ids), "do": "stop", "call": number}))

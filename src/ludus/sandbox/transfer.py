@@ -34,7 +34,8 @@ def checked_listing(data: bytes) -> list[tuple[str, int]]:
 async def upload(sandbox: LocalSandbox, source: Path, path: str) -> None:
     """Copy a file, or the regular files below a folder, into a sandbox. Raises FileProblem, SandboxFileError."""
     if source.is_symlink() or not source.exists():
-        raise FileProblem(f"upload: expected a file or folder, {source} is {'a link' if source.is_symlink() else 'not there'}")
+        what = "a link" if source.is_symlink() else "not there"
+        raise FileProblem(f"upload: expected a file or folder; {source} is {what}")
     if source.is_file():
         await sandbox.write(path, source.read_bytes(), mode=_mode(source))
         return
@@ -54,7 +55,10 @@ async def download(sandbox: LocalSandbox, path: str, target: Path, folder: bool,
         _make(target, await sandbox.read(path, max_bytes=most))
         return
     files = await sandbox.list(path)
-    target.mkdir(parents=True)
+    try:
+        target.mkdir(parents=True)
+    except OSError as error:
+        raise FileProblem(f"download: can't make {target}: {error.strerror}") from error
     for name, _ in files:
         data = await sandbox.read(f"{path}/{name}", max_bytes=most)
         most -= len(data)

@@ -92,9 +92,11 @@ class Groups:
     def __init__(self) -> None:
         self.name = f"ludus-{os.getpid()}"
         self.hierarchies: list[Hierarchy] = []
-        for version, controllers, path in _own_groups():
-            with contextlib.suppress(OSError):
-                self.hierarchies.append(self._begin(version, controllers, path))
+        for version, controllers, places in _own_groups():
+            for path in places:
+                with contextlib.suppress(OSError):
+                    self.hierarchies.append(self._begin(version, controllers, path, path is places[0]))
+                    break
 
     @property
     def missing(self) -> list[str]:
@@ -120,15 +122,15 @@ class Groups:
             with contextlib.suppress(OSError):
                 os.rmdir(self.name, dir_fd=hierarchy.parent)
 
-    def _begin(self, version: int, controllers: tuple[str, ...], path: Path) -> Hierarchy:
+    def _begin(self, version: int, controllers: tuple[str, ...], path: Path, ours: bool) -> Hierarchy:
         _sweep(path)
         if version == 2:
-            _delegate(path, controllers)
+            _delegate(path, controllers, ours)
         own = path / self.name
         own.mkdir(exist_ok=True)
         try:
             if version == 2:
-                _delegate(own, controllers)
+                _delegate(own, controllers, True)
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
             return Hierarchy(version, controllers, os.open(own, flags), os.open(path, flags))
         except OSError:
@@ -136,21 +138,28 @@ class Groups:
             raise
 
 
-def _delegate(path: Path, controllers: tuple[str, ...]) -> None:
+def _delegate(path: Path, controllers: tuple[str, ...], ours: bool) -> None:
     """Let the groups below use the controllers. Raises OSError, e.g. where processes are in the group itself."""
     control = path / "cgroup.subtree_control"
     if not set(controllers) <= set(control.read_text().split()):
+        if not ours:
+            raise OSError("others' groups are left as they are")
         control.write_text(" ".join(f"+{name}" for name in controllers))
 
 
-def _own_groups() -> list[tuple[int, tuple[str, ...], Path]]:
-    """(version, controllers, folder) of the group that this process is in, of each hierarchy that matters."""
+def _own_groups() -> list[tuple[int, tuple[str, ...], list[Path]]]:
+    """(version, controllers, folders) of each hierarchy that matters: the group that this process is in, first.
+
+    In version 2 a group with processes can't have groups that count; then one above it may do, for who may write there.
+    """
     mounted: list[tuple[str, str, set[str]]] = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, after = line.split(" - ")
         kind, _, options = after.split(" ", 2)
         if kind in ("cgroup", "cgroup2"):
-            mounted.append((before.split()[4], before.split()[3], set(options.split(",")) if kind == "cgroup" else set()))
+            mounted.append(
+                (before.split()[4], before.split()[3], set(options.split(",")) if kind == "cgroup" else set())
+            )
     found = []
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, names, path = line.split(":", 2)
@@ -162,7 +171,8 @@ def _own_groups() -> list[tuple[int, tuple[str, ...], Path]]:
             available = set(names.split(",")) if version == 1 else _available(folder)
             controllers = tuple(name for name in CONTROLLERS if name in available)
             if controllers:
-                found.append((version, controllers, folder))
+                above = [path for path in folder.parents if path.is_relative_to(place)] if version == 2 else []
+                found.append((version, controllers, [folder, *above]))
             break
     return found
 

@@ -47,7 +47,9 @@ def prepare(tier: str, folder: str, uid: int | None) -> None:
         if tier == "landlock" and uid is not None:
             become(uid)
             if not os.access(os.__file__, os.R_OK):
-                raise OSError(f"users other than root can't read the Python in {sys.base_prefix}; install one that they can")
+                raise OSError(
+                    f"users other than root can't read the Python in {sys.base_prefix}; install one that they can"
+                )
         signal.signal(signal.SIGTERM, _end_with_all)
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
@@ -105,7 +107,7 @@ def become(uid: int) -> None:
 def set_limits(limits: dict[str, Any], counted: bool, others: int = 0) -> None:
     """Limits of each process; the number of processes is the user's, of whom `others` are not of the sandbox."""
     wanted = {
-        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_CORE: 1,  # 0 would still start a host's program for core dumps, where it has one; 1 does not
         resource.RLIMIT_NPROC: limits["processes"] + 1 + others,
         resource.RLIMIT_FSIZE: limits["file_bytes"],
         resource.RLIMIT_NOFILE: limits["open_files"],

@@ -45,7 +45,7 @@ UNCOUNTED: dict[str, tuple[int, int]] = {
     "memfd_create": (319, 279), "shmget": (29, 194), "msgget": (68, 186), "mq_open": (240, 180),
 }  # fmt: skip
 """Memory that belongs to no process; refused where no cgroup counts it."""
-CLONE, CLONE3, IOCTL = (56, 220), (435, 435), (16, 29)
+CLONE, CLONE3, IOCTL, PRLIMIT = (56, 220), (435, 435), (16, 29), (302, 261)
 SOCKETS = ((41, 198), (53, 199))
 NEW_NAMESPACES = 0x7E020000
 TERMINAL_INPUT = (0x5412, 0x541C)
@@ -75,6 +75,8 @@ def program(machine: str, counted: bool, unix_sockets: bool = True) -> bytes:
     for number in sorted({numbers[arm] for numbers in refused.values()}):
         code += [_equal(number, 0, 1), _refuse(EPERM)]
     code += [_equal(CLONE[arm], 0, 4), _load(_FIRST), _any_bit(NEW_NAMESPACES, 0, 1), _refuse(EPERM), _answer(ALLOW)]
+    # of itself alone: the sandbox's first process has the same user
+    code += [_equal(PRLIMIT[arm], 0, 4), _load(_FIRST), _equal(0, 1, 0), _refuse(EPERM), _answer(ALLOW)]
     by_name, pair = (numbers[arm] for numbers in SOCKETS)
     family = _equal(AF_UNIX, 1, 0) if unix_sockets else _equal(0xFFFFFFFF, 1, 0)
     code += [_equal(by_name, 0, 4), _load(_FIRST), family, _refuse(EAFNOSUPPORT), _answer(ALLOW)]

@@ -18,8 +18,9 @@ class BadFrame(Exception):
 
 
 def pack(words: dict[str, Any], data: bytes = b"") -> bytes:
-    """A message as it goes over the wire."""
+    """A message as it goes over the wire. Raises BadFrame."""
     text = json.dumps(words).encode()
+    lengths(HEAD.pack(len(text), len(data)))
     return HEAD.pack(len(text), len(data)) + text + data
 
 

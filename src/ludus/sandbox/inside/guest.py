@@ -83,8 +83,11 @@ class Guest:
         return {}, b""
 
     def _do_exec(self, words: dict[str, Any], data: bytes) -> None:
-        argv, source = words.get("argv"), words.get("source")
-        launch = Launch(argv, source, {**self.environment, **words["env"]}, words["cwd"], data)
+        length = words.get("source")
+        source = None if length is None else data[:length].decode(errors="replace")
+        launch = Launch(
+            words.get("argv"), source, {**self.environment, **words["env"]}, words["cwd"], data[length or 0 :]
+        )
         self._begin(launch, words)
 
     def _do_python(self, words: dict[str, Any], data: bytes) -> None:
@@ -96,8 +99,10 @@ class Guest:
         elif self.session.call is not None:
             raise OSError(0, "the Python session runs other code at the moment; wait for it")
         self._set_call(self.session, words)
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its end answers the call
+        try:
             self.session.channel.sendall(frames.pack({}, data))
+        except OSError:  # its end answers the call
+            self._end_session(self.session)
 
     def _do_stop(self, words: dict[str, Any], data: bytes) -> None:
         """Nobody waits for that call any longer."""
@@ -154,17 +159,24 @@ class Guest:
             answer = frames.receive(job.channel)
         except (frames.BadFrame, OSError):
             answer = None
-        if answer is None:  # it exits, or code closed our stream: its end answers
+        status = answer[0].get("status") if answer else None
+        if not isinstance(status, int):  # it exits, or its code meddled with our stream: its end answers
+            self._end_session(job)
+            return
+        if job.call is not None:
+            self._answer_call(job, status)
+
+    def _end_session(self, job: Job) -> None:
+        if job.channel is not None:
             self.selector.unregister(job.channel)
             job.channel.close()
             job.channel = None
-            return
-        if job.call is not None:
-            self._answer_call(job, int(answer[0].get("status", 1)))
+        job.signal_group(signal.SIGKILL)
 
     def _reap(self) -> None:
         """Bury the dead; orphans are ours as well."""
-        while True:
+        # so many can be dead at once; who dies meanwhile wakes us again
+        for _ in range(self.limits["processes"] + 1):
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:

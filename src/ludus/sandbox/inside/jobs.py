@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from . import code, linux
 
 CHUNK = 1 << 16
+PATIENCE_S = 0.5
+"""For half a message: a session's code can reach its stream, and must not hold up everything."""
 DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 NOT_FOUND, NOT_RUN = 127, 126
 """Exit statuses of shells for a command that does not exist, or can't be run."""
@@ -112,8 +114,9 @@ def start(launch: Launch, most: int, confine: Callable[[], None]) -> Job:
         _child(launch, (in_read, out_write, err_write), theirs, confine)
     for fd in (in_read, out_write, err_write):
         os.close(fd)
-    if theirs is not None:
+    if ours is not None and theirs is not None:
         theirs.close()
+        ours.settimeout(PATIENCE_S)
     for fd in (out_read, err_read, in_write):
         if fd >= 0:
             os.set_blocking(fd, False)
@@ -145,7 +148,8 @@ def _child(
         status = _run(launch, channel)
     except OSError as error:
         status = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_RUN
-        os.write(2, f"{launch.argv[0] if launch.argv else 'python'}: {error.strerror or error}\n".encode())
+        what = error.filename or (launch.argv[0] if launch.argv else "python")
+        os.write(2, f"{what}: {error.strerror or error}\n".encode(errors="replace"))
     except BaseException as error:  # noqa: BLE001 - a fork of this process must never return into its loop
         os.write(2, f"{type(error).__name__}: {error}\n".encode(errors="replace"))
     finally:

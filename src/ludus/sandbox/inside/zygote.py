@@ -192,6 +192,8 @@ def main(control: int, tier: str, host: int) -> None:
     """Serve until the host is gone."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # a Ctrl-C is the host's to handle; it then closes the socket
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.umask(0o022)
     requests = socket.socket(fileno=control)
     requests.setblocking(False)
     zygote = Zygote(requests, tier, host)
