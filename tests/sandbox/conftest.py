@@ -5,7 +5,6 @@ Spares, which wait for a sandbox to be asked for, are told from the rest by havi
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
@@ -26,17 +25,21 @@ def status(pid: int, key: str) -> str:
 
 
 def below(ancestors: set[int]) -> list[int]:
-    return [
-        int(name) for name in os.listdir("/proc") if name.isdigit() and int(status(int(name), "PPid") or 0) in ancestors
-    ]
+    pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+    return [pid for pid in pids if int(status(pid, "PPid") or 0) in ancestors]
+
+
+def groups_of(zygote: int) -> list[Path]:
+    """The control groups of a zygote that are there still, its own included."""
+    places = [Path(line.split()[1]) for line in Path("/proc/mounts").read_text().splitlines() if " cgroup" in line]
+    own = {line.split(":", 2)[2].lstrip("/") for line in Path("/proc/self/cgroup").read_text().splitlines()}
+    return [group for place in places for path in own for group in (place / path).glob(f"ludus-{zygote}/**/")]
 
 
 def groups() -> set[str]:
-    names = [f"ludus-{zygote.process.pid}" for zygote in host._zygotes.values()]
-    places = [Path(line.split()[1]) for line in Path("/proc/mounts").read_text().splitlines() if " cgroup" in line]
-    own = {line.split(":", 2)[2].lstrip("/") for line in Path("/proc/self/cgroup").read_text().splitlines()}
-    found = [group for place in places for path in own for name in names for group in (place / path / name).glob("*/")]
-    return {f"{group.parent.name}/{group.name}" for group in found}
+    """The groups of sandboxes, each once, however many controllers count it."""
+    found = [group for zygote in host._zygotes.values() for group in groups_of(zygote.process.pid)]
+    return {f"{group.parent.name}/{group.name}" for group in found if group.name.startswith("box-")}
 
 
 def left_behind() -> list[object]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import textwrap
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ludus.errors import ConfigError, FileProblem, SandboxFailed, SandboxFileError
+from ludus.errors import ConfigError, FileProblem, SandboxFileError
 from ludus.sandbox import Limits, SandboxSpec, open_sandbox, run
 from ludus.sandbox.transfer import checked_listing
 
@@ -30,7 +29,7 @@ REFUSED = {
     "host's passwords": "open('/etc/shadow')",
     "host's files": f"open({__file__!r})",
     "host's home": f"import os; os.listdir({str(Path.home())!r} + '/.ssh')",
-    "host's processes": "import os; open('/proc/2/stat') and os.kill(2, 0); raise SystemExit if len([p for p in os.listdir('/proc') if p.isdigit()]) > 2 else OSError()",
+    "host's processes": f"import os; os.kill({os.getpid()}, 0)",
     "host's kernel settings": "open('/proc/sys/kernel/core_pattern')",
     "host's command line": "open('/proc/cmdline')",
     "host's devices": "import os; os.listdir('/sys/class')",
@@ -96,9 +95,9 @@ def test_refused(name):
     if name in NEEDS_NUMBERS and not X86:
         pytest.skip("the numbers are those of x86_64")
     attempt = textwrap.indent(REFUSED[name], "    ")
-    result = run(
-        f"{SYSCALL if name in NEEDS_NUMBERS else ''}\ntry:\n{attempt}\nexcept (OSError, ValueError) as e:\n    print('refused', e)\nelse:\n    print('DONE')"
-    )
+    before = SYSCALL if name in NEEDS_NUMBERS else ""
+    after = "except (OSError, ValueError) as e:\n    print('refused', e)\nelse:\n    print('DONE')"
+    result = run(f"{before}\ntry:\n{attempt}\n{after}")
     assert result.stdout.startswith("refused"), result
 
 
@@ -117,7 +116,7 @@ import os, socket
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 print(os.getresuid(), os.getgroups() in ([], [65534], [65534, 65534]) or os.getgroups(), socket.gethostname())
 print({int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")})
-print(status["NoNewPrivs"].strip(), status["Seccomp"].strip(), sorted(int(p) for p in os.listdir("/proc") if p.isdigit())[0])
+print(status["NoNewPrivs"].strip(), status["Seccomp"].strip(), os.getppid())
 """
     assert run(code).stdout == "(1000, 1000, 1000) True sandbox\n{0}\n1 2 1\n"
 
@@ -138,9 +137,8 @@ def test_only_programs_and_its_own_files_are_there():
 
 
 def test_set_user_id_programs_are_ordinary():
-    result = run(
-        "import subprocess, os\nprint(os.path.exists('/bin/su'))\nprint(subprocess.run(['su', '-c', 'id'], stdin=-3, capture_output=True).returncode != 0)"
-    )
+    su = "subprocess.run(['su', '-c', 'id'], stdin=subprocess.DEVNULL, capture_output=True)"
+    result = run(f"import subprocess\nprint({su}.returncode != 0)")
     assert result.stdout.endswith("True\n")
     assert (
         run(
@@ -154,7 +152,8 @@ def test_a_unix_socket_of_the_host_by_abstract_name():
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(f"\0ludus-test-{os.getpid()}")
         server.listen()
-        code = f"import socket\ntry: socket.socket(socket.AF_UNIX).connect('\\0ludus-test-{os.getpid()}')\nexcept OSError: print('refused')"
+        connect = f"socket.socket(socket.AF_UNIX).connect('\\0ludus-test-{os.getpid()}')"
+        code = f"import socket\ntry: {connect}\nexcept OSError: print('refused')"
         assert run(code).stdout == "refused\n"
 
 
@@ -162,7 +161,16 @@ def test_a_unix_socket_of_the_host_by_abstract_name():
 
 
 def test_processes_are_limited():
-    code = "import os, time\nn = 0\ntry:\n  for _ in range(500):\n    if os.fork() == 0: time.sleep(60)\n    n += 1\nexcept OSError: print(n)\nos._exit(0)"
+    code = """
+import os, time
+n = 0
+try:
+  for _ in range(500):
+    if os.fork() == 0: time.sleep(60)
+    n += 1
+except OSError: print(n)
+os._exit(0)
+"""
     assert 20 <= int(run(code, limits=Limits(processes=30)).stdout) <= 30
 
 
@@ -172,7 +180,14 @@ def test_a_fork_bomb_is_killed():
 
 
 def test_threads_are_limited():
-    code = "import threading, time\nn = 0\ntry:\n  for _ in range(500): threading.Thread(target=time.sleep, args=[60], daemon=True).start(); n += 1\nexcept RuntimeError: print(n)\nimport os; os._exit(0)"
+    code = """
+import threading, time
+n = 0
+try:
+  for _ in range(500): threading.Thread(target=time.sleep, args=[60], daemon=True).start(); n += 1
+except RuntimeError: print(n)
+import os; os._exit(0)
+"""
     assert 0 < int(run(code, limits=Limits(processes=30)).stdout) <= 30
 
 
@@ -182,19 +197,41 @@ def test_memory_of_one_process_is_limited():
 
 
 def test_memory_of_many_processes_together_is_limited():
-    code = "import os, time\nfor _ in range(6):\n  if os.fork() == 0:\n    x = bytearray(b'x') * (40 << 20); time.sleep(60)\nos.wait()"
+    code = """
+import os, time
+for _ in range(6):
+  if os.fork() == 0:
+    x = bytearray(b'x') * (40 << 20); time.sleep(60)
+os.wait()
+"""
     result = run(code, limits=Limits(memory_bytes=96 * MIB))
     assert result.oom_killed
 
 
 def test_memory_in_files_without_a_name_is_limited():
-    code = "import os\nfds = [os.memfd_create('x') for _ in range(8)]\nfor fd in fds:\n  for _ in range(60): os.write(fd, bytes(1 << 20))\nprint('DONE')"
+    code = """
+import os
+fds = [os.memfd_create('x') for _ in range(8)]
+for fd in fds:
+  for _ in range(60): os.write(fd, bytes(1 << 20))
+print('DONE')
+"""
     result = run(code, limits=Limits(memory_bytes=96 * MIB))
     assert "DONE" not in result.stdout
 
 
 def test_the_disk_is_limited():
-    code = 'import os\nn = 0\ntry:\n  for i in range(64):\n    with open(f\'{["/work", "/tmp", "/dev/shm"][i % 3]}/{i}\', \'wb\') as f: f.write(bytes(1 << 20)); n += 1\nexcept OSError as e: print(n, e.strerror)'
+    code = """
+import os
+n = 0
+try:
+    for i in range(64):
+        with open(f"{['/work', '/tmp', '/dev/shm'][i % 3]}/{i}", "wb") as f:
+            f.write(bytes(1 << 20))
+        n += 1
+except OSError as e:
+    print(n, e.strerror)
+"""
     assert run(code, limits=Limits(disk_bytes=8 * MIB)).stdout in (
         "7 No space left on device\n",
         "8 No space left on device\n",
@@ -202,7 +239,12 @@ def test_the_disk_is_limited():
 
 
 def test_the_number_of_files_is_limited():
-    code = "n = 0\ntry:\n  for i in range(1000): open(str(i), 'w').close(); n += 1\nexcept OSError as e: print(n, e.strerror)"
+    code = """
+n = 0
+try:
+  for i in range(1000): open(str(i), 'w').close(); n += 1
+except OSError as e: print(n, e.strerror)
+"""
     count, _, why = run(code, limits=Limits(inodes=100)).stdout.partition(" ")
     assert int(count) < 100 and why == "No space left on device\n"
 
@@ -213,7 +255,13 @@ def test_the_size_of_a_file_is_limited():
 
 
 def test_descriptors_are_limited():
-    code = "import os\nf = []\ntry:\n  while True: f.append(os.open('/dev/null', 0))\nexcept OSError as e: print(len(f) <= 40)"
+    code = """
+import os
+f = []
+try:
+  while True: f.append(os.open('/dev/null', 0))
+except OSError as e: print(len(f) <= 40)
+"""
     assert run(code, limits=Limits(open_files=40)).stdout == "True\n"
 
 
@@ -254,10 +302,8 @@ async def test_a_time_out_ends_daemons_as_well():
 
 async def test_the_kill_of_a_sandbox_full_of_processes():
     async with open_sandbox() as sandbox:
-        await sandbox.exec("while true; do sleep 600 >/dev/null 2>&1 & done")
-        with pytest.raises(SandboxFailed, match="Resource temporarily unavailable"):
-            while True:
-                await sandbox.exec("sleep 600 >/dev/null 2>&1 &")
+        full = await sandbox.exec("while true; do sleep 600 >/dev/null 2>&1 & done")
+        assert "Cannot fork" in full.stderr
         await sandbox.kill()
 
 
@@ -344,7 +390,11 @@ async def test_sandboxes_don_t_see_each_other():
 
 
 async def test_limits_of_the_first_process_can_t_be_changed():
-    code = "import resource\ntry: resource.prlimit(1, resource.RLIMIT_NOFILE, (0, 0))\nexcept PermissionError: print('refused')"
+    code = """
+import resource
+try: resource.prlimit(1, resource.RLIMIT_NOFILE, (0, 0))
+except PermissionError: print('refused')
+"""
     async with open_sandbox() as sandbox:
         assert (await sandbox.run(code)).stdout == "refused\n"
 
@@ -362,7 +412,14 @@ async def test_limits_of_the_first_process_can_t_be_changed():
 )
 async def test_a_session_that_meddles_with_its_stream_only_loses_itself(meddle):
     async with open_sandbox() as sandbox:
-        code = f"import os, signal, stat, struct\nfor fd in range(3, 64):\n  try:\n    if stat.S_ISSOCK(os.fstat(fd).st_mode): {meddle}\n  except OSError: pass\nwhile True: pass"
+        code = f"""
+import os, signal, stat, struct
+for fd in range(3, 64):
+    try:
+        if stat.S_ISSOCK(os.fstat(fd).st_mode): {meddle}
+    except OSError: pass
+while True: pass
+"""
         result = await sandbox.python(code, timeout_s=1)
         assert result.exit_code != 0
         again = await sandbox.python("1 + 1", timeout_s=20)

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import below
 
+from conftest import below, groups_of
 from ludus.errors import SandboxFailed
 from ludus.sandbox import close_all, host, open_sandbox, run
 
@@ -54,7 +54,7 @@ def test_the_host_is_killed():
         assert len(inside) >= 9
         process.kill()
     assert gone({zygote, *inside})
-    assert not list(Path("/sys/fs/cgroup").glob(f"**/ludus-{zygote}"))
+    assert not groups_of(zygote)
 
 
 async def test_the_zygote_is_killed():
@@ -70,7 +70,7 @@ async def test_the_zygote_is_killed():
         assert gone(inside)
     assert (await asyncio.to_thread(run, "print(1)")).stdout == "1\n"
     close_all()
-    assert not list(Path("/sys/fs/cgroup").glob(f"**/ludus-{zygote}"))
+    assert not groups_of(zygote)
 
 
 def test_nothing_at_all_is_left_at_the_end():
@@ -80,7 +80,7 @@ def test_nothing_at_all_is_left_at_the_end():
     close_all()
     assert gone(everything, within_s=0)
     for pid in zygotes:
-        assert not list(Path("/sys/fs/cgroup").glob(f"**/ludus-{pid}"))
+        assert not groups_of(pid)
 
 
 def test_a_fork_of_the_host_has_its_own():

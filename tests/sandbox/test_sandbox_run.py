@@ -55,7 +55,8 @@ def test_a_syntax_error_names_its_line():
 
 
 def test_threads_and_exit_handlers_end_before_it_does():
-    code = "import atexit, threading\natexit.register(print, 'last')\nthreading.Thread(target=print, args=['first']).start()"
+    code = "import atexit, threading\natexit.register(print, 'last')\n"
+    code += "threading.Thread(target=print, args=['first']).start()"
     assert run(code).stdout == "first\nlast\n"
 
 

@@ -58,7 +58,8 @@ async def test_landlock_is_a_sandbox_as_well():
 
 @needs_landlock
 def test_landlock_limits_memory_of_all_processes_together():
-    code = "import os, time\nfor _ in range(6):\n  if os.fork() == 0:\n    x = bytearray(b'x') * (40 << 20); time.sleep(60)\nos.wait()"
+    code = "import os, time\nfor _ in range(6):\n  if os.fork() == 0:\n"
+    code += "    x = bytearray(b'x') * (40 << 20); time.sleep(60)\nos.wait()"
     assert run(code, tier="landlock", limits=Limits(memory_bytes=96 << 20)).oom_killed
 
 

@@ -30,7 +30,7 @@ def run(
     code: str,
     timeout_s: float = 10,
     *,
-    limits: Limits = Limits(),
+    limits: Limits | None = None,
     stdin: str | bytes = "",
     files: Mapping[str, str | bytes] | None = None,
     tier: Tier = "auto",
@@ -40,7 +40,7 @@ def run(
     Args:
         code: a program.
         timeout_s: it is killed after so many seconds; the result then says `timed_out`.
-        limits: what it may use.
+        limits: what it may use; those of `Limits()` by default.
         stdin: what it reads.
         files: contents by path, there before it runs.
         tier: how it is contained.
@@ -49,7 +49,7 @@ def run(
         SandboxUnavailable: this machine can't contain it.
         SandboxFailed: the sandbox broke.
     """
-    spec = SandboxSpec(limits=limits, files=files or {}, tier=tier)
+    spec = SandboxSpec(limits=limits or Limits(), files=files or {}, tier=tier)
 
     async def whole() -> SandboxResult:
         async with open_sandbox(spec) as sandbox:

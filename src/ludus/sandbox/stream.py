@@ -76,7 +76,8 @@ class Stream:
             frame = frames.pack({"id": number, "do": do, **words}, data)
         except frames.BadFrame as error:
             raise ConfigError(f"{do}: too much at once for a sandbox, {error}; write a file instead") from None
-        future = self._waiting[number] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
         try:
             self._writer.write(frame)
             return await future

@@ -164,8 +164,8 @@ def _own_groups() -> list[tuple[int, tuple[str, ...], list[Path]]]:
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, names, path = line.split(":", 2)
         version = 1 if names else 2
-        for place, root, options in mounted:
-            if not (options & set(names.split(",")) if version == 1 else not options):
+        for place, root, words in mounted:
+            if not (words & set(names.split(",")) if version == 1 else not words):
                 continue
             folder = Path(place) / path.removeprefix(root if root != "/" else "").lstrip("/")
             available = set(names.split(",")) if version == 1 else _available(folder)

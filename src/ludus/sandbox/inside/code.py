@@ -38,14 +38,14 @@ def serve_session(channel: socket.socket) -> int:
 
 def open_streams() -> None:
     """Python's own streams over descriptors 0, 1 and 2, which have been replaced since it started."""
-    sys.stdin = io.TextIOWrapper(open(0, "rb", closefd=False), "utf-8", "replace")
+    sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False), "utf-8", "replace")
     sys.stdout, sys.stderr = _writer(1), _writer(2)
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
 
 
 def _writer(fd: int) -> io.TextIOWrapper:
     # by lines, so that code that is killed has said what it said
-    return io.TextIOWrapper(open(fd, "wb", closefd=False), "utf-8", "backslashreplace", line_buffering=True)
+    return io.TextIOWrapper(io.FileIO(fd, "w", closefd=False), "utf-8", "backslashreplace", line_buffering=True)
 
 
 def _fresh_main() -> dict[str, object]:
@@ -94,7 +94,7 @@ def _status(code: object) -> int:
     if isinstance(code, int):
         return code & 0xFF
     with contextlib.suppress(BaseException):
-        print(code, file=sys.stderr)
+        sys.stderr.write(f"{code}\n")
     return 1
 
 

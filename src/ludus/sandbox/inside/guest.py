@@ -100,6 +100,7 @@ class Guest:
             raise OSError(0, "the Python session runs other code at the moment; wait for it")
         self._set_call(self.session, words)
         try:
+            assert self.session.channel is not None
             self.session.channel.sendall(frames.pack({}, data))
         except OSError:  # its end answers the call
             self._end_session(self.session)

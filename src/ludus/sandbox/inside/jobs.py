@@ -1,5 +1,7 @@
 """One process that was asked for: how it starts, what it is fed, and what of its output is kept."""
 
+# System calls by their own names: these processes are forked often, and are small.
+# ruff: noqa: PTH123
 from __future__ import annotations
 
 import contextlib
@@ -7,7 +9,6 @@ import fcntl
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 

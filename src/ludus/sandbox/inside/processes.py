@@ -1,5 +1,7 @@
 """Ending processes: all at once where a namespace holds them, by descent where none does."""
 
+# System calls by their own names: these processes are forked often, and are small.
+# ruff: noqa: PTH116, PTH123, PTH208
 from __future__ import annotations
 
 import contextlib

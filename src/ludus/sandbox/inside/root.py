@@ -5,6 +5,8 @@ else. Each sandbox starts from a copy of it, so that all it has to add is its ow
 /tmp and /dev/shm) and its own /proc; the host's files are not hidden there, they are absent.
 """
 
+# System calls by their own names: these processes are forked often, and are small.
+# ruff: noqa: PTH102, PTH110, PTH112, PTH114, PTH115, PTH211
 from __future__ import annotations
 
 import contextlib

@@ -167,7 +167,8 @@ class Zygote:
         if self.tier != "namespaces":
             kill_below(child.pid)
         child.signal(signal.SIGKILL)
-        if child.channel is not None and self.channels.pop(child.channel.fileno(), None):
+        if child.channel is not None and child.channel.fileno() in self.channels:
+            del self.channels[child.channel.fileno()]
             self.epoll.unregister(child.channel)
 
     def _reap(self, child: Child) -> None:
