@@ -53,6 +53,10 @@ class RecordedModel:
         """An `openai.AsyncOpenAI` that reaches this rollout without a socket."""
         return self.gateway.client(self.api_key)
 
+    def forget(self) -> None:
+        """Begin the rollout's record again: whoever called has died, and is started anew."""
+        self.recorder.forget()
+
     def close(self) -> None:
         """The address and key are good no longer."""
         if self._key:
