@@ -15,6 +15,8 @@ from ludus.protocols import AdamW, Loss
 from ludus.recording.backend import TokenBackend
 from ludus.types import MAIN_ROLE
 
+pytestmark = pytest.mark.slow
+
 GOOD = "<think>\ndouble\n</think>\n<answer>\n{}\n</answer>"
 SAME = [
     ("single_turn", [[GOOD.format(200)], ["200"], ["<answer>\n200\n</answer>"]]),
@@ -32,14 +34,15 @@ SAME = [
 @pytest.mark.parametrize(("module", "scripts"), SAME, ids=[module for module, _ in SAME])
 async def test_the_same_replies_get_the_same_rewards_and_metrics(module, scripts):
     expected = await asyncio.to_thread(reference, module, scripts)
-    env = await asyncio.to_thread(v0, module)
-    if module == "compared":
-        left = iter(as_replies([script[0] for script in scripts]))
-        rollouts = (await play(env, Script(lambda said, messages: next(left)), size=len(scripts)))[0].rollouts
-        by_reply = {rollout.reply: rollout for rollout in rollouts}
-        rollouts = [by_reply[script[0]] for script in scripts]
-    else:
-        rollouts = [(await play(env, saying(*as_replies(script))))[0].rollouts[0] for script in scripts]
+    env = v0(module)
+    async with env.opened():
+        if module == "compared":
+            left = iter([script[0] for script in scripts])
+            rollouts = (await play(env, Script(lambda said, messages: next(left)), size=len(scripts)))[0].rollouts
+            by_reply = {rollout.reply: rollout for rollout in rollouts}
+            rollouts = [by_reply[script[0]] for script in scripts]
+        else:
+            rollouts = [(await play(env, saying(*as_replies(script))))[0].rollouts[0] for script in scripts]
     for rollout, theirs in zip(rollouts, expected, strict=True):
         assert rollout.failure is None
         assert rollout.metrics == pytest.approx(theirs["metrics"])

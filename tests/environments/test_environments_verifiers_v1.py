@@ -4,10 +4,12 @@ import pytest
 from verifiers_kit import ROOT, Script, calling, play, python_of, saying, v1
 
 from ludus.authoring.tasks import take
-from ludus.environments.verifiers import VerifiersEnvironment
 from ludus.engine.fake import FakeEngine, fake_renderer
+from ludus.environments.verifiers import VerifiersEnvironment
 from ludus.errors import ConfigError
 from ludus.recording.backend import TokenBackend
+
+pytestmark = pytest.mark.slow
 
 
 async def test_rewards_with_their_weights_and_metrics():

@@ -49,7 +49,7 @@ def test_made_once_and_again_when_the_content_changes(tmp_path, cache):
 @pytest.mark.slow
 def test_what_cannot_be_installed_says_why_and_is_tried_again(tmp_path, cache):
     for _ in range(2):
-        with pytest.raises(UsageError, match="can't install --no-index no-such-package: .*no-such-package"):
+        with pytest.raises(UsageError, match=r"can't install --no-index no-such-package: .*no-such-package"):
             python_with("--no-index no-such-package")
     assert not list(cache.glob("*/ludus-ready"))
 

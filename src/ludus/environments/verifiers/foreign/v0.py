@@ -49,6 +49,7 @@ class Side:
         try:
             self._errors = importlib.import_module("verifiers.errors")
             clients = importlib.import_module("verifiers.clients.openai_chat_completions_client")
+            self._httpx, self._openai = importlib.import_module("httpx"), importlib.import_module("openai")
         except ImportError as error:
             raise Trouble(
                 f"verifiers {version('verifiers')} is too old: 0.3.1 runs packages from before 0.4", "usage"
@@ -92,14 +93,11 @@ class Side:
 
     async def play(self, state: str, row: dict[str, Any], base_url: str, api_key: str, model: str) -> dict[str, Any]:
         """One rollout by the environment's own loop."""
-        import httpx
-        from openai import AsyncOpenAI
-
         env, row = self._routed(row)
         # It belongs to this rollout: nothing of it is left afterwards, and a pool that many share would be slow.
-        async with httpx.AsyncClient(trust_env=False, verify=False, timeout=None) as http:
-            client = self._client(AsyncOpenAI(base_url=base_url, api_key=api_key, http_client=http, max_retries=0))
-            played = await env.rollout(row, client, model, {})
+        async with self._httpx.AsyncClient(trust_env=False, verify=False, timeout=None) as http:
+            reach = self._openai.AsyncOpenAI(base_url=base_url, api_key=api_key, http_client=http, max_retries=0)
+            played = await env.rollout(row, self._client(reach), model, {})
         self._check(played)
         self.kept[state] = env, played
         final = played.get("final_env_response")
