@@ -108,10 +108,14 @@ class RolloutError(LudusError):
         boundary: where: model, tool, sandbox, scorer, timeout or environment.
         blame: whose fault: policy (earns the environment's failure_reward), environment or infrastructure (retried
             with a fresh rollout, then excluded).
+        trace: the last frames of a traceback, where it happened in another process.
     """
 
-    def __init__(self, message: str, boundary: Boundary = "environment", blame: Blame = "environment") -> None:
+    def __init__(
+        self, message: str, boundary: Boundary = "environment", blame: Blame = "environment", trace: str = ""
+    ) -> None:
         super().__init__(message)
+        self.trace = trace
         self.boundary: Boundary = boundary
         self.blame: Blame = blame
 

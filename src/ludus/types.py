@@ -211,7 +211,10 @@ class Sequence(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Reward(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What one scorer said. Weight 0 is a metric: shown, not trained on. `turn` None is the whole rollout."""
+    """What one scorer said. Weight 0 is a metric: shown, not trained on. `turn` None is the whole rollout.
+
+    The weight of one that a scorer returns multiplies the scorer's own.
+    """
 
     scorer: str
     value: float

@@ -388,3 +388,23 @@ async def test_messages_are_all_there_is_of_a_model_without_tokens():
     assert [call.parent for call in recorder.calls] == [None, 0]
     assert recorder.calls[1].messages == [{"role": "user", "content": "on"}]
     assert (recorder.sequences, recorder.sampled(reply), reply.text) == ([], [], "3")
+
+
+async def test_what_is_under_way_when_the_record_begins_again_stays_out_of_it():
+    class Gated:
+        name, go = "gated", asyncio.Event()
+
+        async def complete(self, messages, tools, sampling):
+            await self.go.wait()
+            return Reply({"role": "assistant", "content": "hello"})
+
+    recorder, asked = Recorder({MAIN_ROLE: Gated()}), [{"role": "user", "content": "hi"}]
+    early = asyncio.create_task(recorder.call(MAIN_ROLE, asked))
+    await asyncio.sleep(0)
+    recorder.forget()
+    Gated.go.set()
+    with pytest.raises(ModelCallFailed, match="is over"):
+        await early
+    assert (recorder.calls, recorder.failed, recorder.waiting) == ([], None, False)
+    await recorder.call(MAIN_ROLE, asked)
+    assert len(recorder.calls) == 1

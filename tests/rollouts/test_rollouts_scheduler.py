@@ -500,3 +500,20 @@ async def test_a_tool_that_blocks_leaves_the_loop_alive():
     groups = await run(Blocking(), tasks=4)
     ticking.cancel()
     assert all(group.rollouts[0].failure is None for group in groups)
+
+
+async def test_weights_that_a_scorer_returns_multiply_its_own():
+    class Weighs(Small):
+        @ludus.reward(weight=2.0)
+        def judged(self):
+            return [Reward("half", 1.0, 0.5), Reward("shown", 3.0, 0.0), Reward("whole", 1.0)]
+
+    rollout = await attempt(Weighs())
+    assert [(r.scorer, r.weight) for r in rollout.rewards[1:]] == [("half", 1.0), ("shown", 0.0), ("whole", 2.0)]
+
+    class Weightless(Small):
+        @ludus.reward
+        def judged(self):
+            return Reward("x", 1.0, float("inf"))
+
+    assert "finite weights" in (await attempt(Weightless())).failure.error

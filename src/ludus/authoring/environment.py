@@ -41,12 +41,14 @@ class Environment:
 
     name: ClassVar[str] = ""
     """Its id in results; the class's name by default."""
-    version: ClassVar[str] = "0"
+    version: str = "0"
     depends_on: ClassVar[tuple[str, ...]] = ()
     """Installed distributions whose versions are part of its content hash."""
     splits: tuple[str, ...] = ("train", "test")
     roles: ClassVar[tuple[str, ...]] = (MAIN_ROLE,)
     """Who takes part; each role has its own model, trained or frozen by configuration."""
+    isolated: ClassVar[bool] = False
+    """Whether its code runs in processes of its own anyway: programs then put it in no others."""
     max_turns: int = 10
     """Replies after which the default loop ends."""
     system_prompt: str = ""

@@ -67,6 +67,10 @@ class RecordedModel:
         """See `ludus.protocols.Model.calls`."""
         return self.recorder.calls
 
+    def forget(self) -> None:
+        """Begin the rollout's record again: whoever called has died, and is started anew."""
+        self.recorder.forget()
+
     def close(self) -> None:
         """The address and key are good no longer."""
         if self._key:

@@ -73,6 +73,8 @@ class Recorder:
     _started: int = 0
     _in_flight: int = 0
     _closed: bool = False
+    _life: int = 0
+    """How often it has begun again."""
 
     async def call(
         self,
@@ -98,7 +100,8 @@ class Recorder:
         Raises:
             ModelCallFailed: no answer, or the rollout is over.
         """
-        self._check_open()
+        life = self._life
+        self._check_open(life)
         turn, self._started = self._started, self._started + 1
         sampling = self._sampling(overrides or {})
         if sampling.seed is None:
@@ -119,8 +122,13 @@ class Recorder:
                 reply, end, ended_by = await backend.complete(shown, tools, sampling), 0, None
                 tell(reply.message, "", reply.finish_reason)
             self._check_open()
+                reply, end, ended_by = await backend.complete(messages, tools, sampling), 0, None
+                if on_text is not None:
+                    on_text(reply.text)
+            self._check_open(life)
         except ModelCallFailed as error:
-            self.failed = error
+            if life == self._life:
+                self.failed = error
             raise
         finally:
             self._in_flight -= 1
@@ -185,14 +193,15 @@ class Recorder:
         self._by_history.clear()
         self._claimed.clear()
         self._started, self.failed = 0, None
+        self._life += 1
 
     def close(self) -> None:
         """The rollout is over: its record changes no more, whatever its agent has left running."""
         self._closed = True
         self.release()
 
-    def _check_open(self) -> None:
-        if self._closed:
+    def _check_open(self, life: int) -> None:
+        if self._closed or life != self._life:  # what is still under way belongs to no record any more
             raise ModelCallFailed("the rollout that this model belongs to is over")
 
     def release(self) -> None:
@@ -203,7 +212,8 @@ class Recorder:
                 backend.sampler.release(self._session_of(sequence.id))
 
     def _session_of(self, sequence: int) -> str:
-        return f"{self.session}/{sequence}"
+        again = f".{self._life}" if self._life else ""  # calls of the life before may still be in the old caches
+        return f"{self.session}/{sequence}{again}"
 
     @property
     def num_forks(self) -> int:
@@ -235,6 +245,7 @@ class Recorder:
         tools: Sequence[dict[str, Any]],
         tell: Telling,
     ) -> tuple[Reply, int, int | None]:
+        life = self._life
         sequence, prompt = self._place(backend, call, known, tools)
         claim = (sequence.id, len(sequence.tokens))
         self._claimed.add(claim)
@@ -242,8 +253,9 @@ class Recorder:
             before = [*sequence.tokens, *prompt]
             chunk = await self._draw(backend, before, sequence.id, call.sampling, tools, tell)
         finally:
-            self._claimed.discard(claim)
-        self._check_open()
+            if life == self._life:
+                self._claimed.discard(claim)
+        self._check_open(life)
         _append(sequence, prompt, chunk, call.sampling)
         call.sequence = sequence.id
         finish: FinishReason = chunk.finish_reason or "cancelled"

@@ -33,7 +33,8 @@ def as_failure(error: BaseException) -> Failure:
     frames = traceback.format_tb(error.__traceback__)[-3:] if not isinstance(error, RolloutError) else []
     if isinstance(error, RolloutError) and error.__cause__ is not None:
         frames = traceback.format_tb(error.__cause__.__traceback__)[-3:]
-    return Failure(boundary, blame, f"{type(error).__name__}: {error}", "".join(frames))  # type: ignore[arg-type]
+    trace = getattr(error, "trace", "") or "".join(frames)
+    return Failure(boundary, blame, f"{type(error).__name__}: {error}", trace)  # type: ignore[arg-type]
 
 
 def mark_failed(rollout: Rollout, env: Environment, failure: Failure) -> None:

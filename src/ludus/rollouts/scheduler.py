@@ -136,6 +136,7 @@ class Scheduler:
 
     async def _start_workers(self) -> None:
         why = (
+            "it has processes of its own" if self.env.isolated else
             "it was not loaded by name, or has options that are not plain values" if not rebuildable(self.env) else
             "the model has to be inside the rollout" if any(isinstance(b, Bindable) for b in self.backends.values()) else
             ""

@@ -77,7 +77,10 @@ def _checked(reward: Reward, mark: ScorerMark, roles: Sequence[str]) -> Reward:
         raise ScorerFailed(f"the scorer {mark.name} must return finite numbers, got {reward.value!r}")
     if reward.turn is not None and type(reward.turn) is not int:
         raise ScorerFailed(f"the scorer {mark.name} must name a turn by an int, got {reward.turn!r}")
-    return Reward(reward.scorer or mark.name, float(reward.value), mark.weight, reward.role, reward.turn)
+    if not _is_finite_number(reward.weight):
+        raise ScorerFailed(f"the scorer {mark.name} must return finite weights, got {reward.weight!r}")
+    weight = mark.weight * float(reward.weight)
+    return Reward(reward.scorer or mark.name, float(reward.value), weight, reward.role, reward.turn)
 
 
 def _is_finite_number(value: Any) -> bool:

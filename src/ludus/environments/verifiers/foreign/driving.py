@@ -1,0 +1,60 @@
+"""Whose code runs right now: written to shared memory at every step of every task, so that it can be read when the
+process has died of it, or hangs in it."""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+import struct
+from collections.abc import Coroutine
+from contextvars import ContextVar
+from typing import Any
+
+JOB: ContextVar[int] = ContextVar("job", default=0)
+"""The number of the request that a task works for; 0 for nobody's. Tasks that it starts inherit it."""
+NUMBER = struct.Struct("<q")
+
+
+class Driven(Coroutine[Any, Any, Any]):
+    """A coroutine that leaves its job's number behind whenever it runs, and can't end the loop by `sys.exit`."""
+
+    def __init__(self, inner: Coroutine[Any, Any, Any], job: int, memory: mmap.mmap) -> None:
+        self._inner, self._job, self._memory = inner, job, memory
+
+    def _step(self, step: Any, *args: Any) -> Any:
+        NUMBER.pack_into(self._memory, 0, self._job)
+        try:
+            return step(*args)
+        except SystemExit as error:
+            raise RuntimeError(f"it called sys.exit({error.code!r})") from error
+        except KeyboardInterrupt as error:
+            raise RuntimeError("it raised KeyboardInterrupt") from error
+        finally:
+            NUMBER.pack_into(self._memory, 0, 0)
+
+    def send(self, value: Any) -> Any:
+        return self._step(self._inner.send, value)
+
+    def throw(self, *args: Any) -> Any:
+        return self._step(self._inner.throw, *args)
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def __await__(self) -> Any:
+        return self._inner.__await__()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)  # cr_frame and its like, which libraries look at
+
+
+def task_factory(memory: mmap.mmap) -> Any:
+    """For `loop.set_task_factory`."""
+
+    def make(loop: asyncio.AbstractEventLoop, coroutine: Any, **kwargs: Any) -> asyncio.Task[Any]:
+        context = kwargs.get("context")
+        job = JOB.get() if context is None else context.get(JOB, 0)
+        driven = Driven(coroutine, job, memory) if job else coroutine
+        return asyncio.Task(driven, loop=loop, **kwargs)
+
+    return make

@@ -1,0 +1,256 @@
+"""Environments of verifiers before 0.4: `load_environment(**options)` gives a `vf.Environment`.
+
+Its own loop plays, its own rubric scores: between the two, the state stays here. verifiers makes 0 of a reward function
+that raises; here the rollout fails, unless `strict` is off.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import json
+from importlib.metadata import version
+from types import ModuleType
+from typing import Any
+
+from . import finding
+from .trouble import Trouble
+
+SAMPLING = ("temperature", "top_p", "top_k", "max_tokens", "stop")
+CLOSE = 1e-6
+"""Relative difference up to which the weighted sum of scores is the reward."""
+
+Scores = list[tuple[str, float, float]]
+"""Names, values and weights."""
+
+
+class Side:
+    """One environment.
+
+    Args:
+        module: has a function `load_environment`.
+        options: its arguments.
+        strict: a reward function that raises fails the rollout.
+    """
+
+    def __init__(self, module: ModuleType, options: dict[str, Any], strict: bool) -> None:
+        self._module = module
+        self.kept: dict[str, tuple[Any, Any]] = {}
+        """Environment and state of rollouts that have not been scored."""
+        _check_options(module, options)
+        try:
+            self._env = module.load_environment(**options)
+        except (Exception, SystemExit) as error:
+            text = f"load_environment of {module.__name__} raised {type(error).__name__}: {error}"
+            raise Trouble(text, "config" if isinstance(error, TypeError | ValueError) else "usage") from error
+        if not hasattr(self._env, "rollout") or not hasattr(self._env, "rubric"):
+            raise Trouble(f"load_environment returned a {type(self._env).__name__}, expected a vf.Environment", "usage")
+        try:
+            self._errors = importlib.import_module("verifiers.errors")
+            clients = importlib.import_module("verifiers.clients.openai_chat_completions_client")
+            self._httpx, self._openai = importlib.import_module("httpx"), importlib.import_module("openai")
+        except ImportError as error:
+            raise Trouble(
+                f"verifiers {version('verifiers')} is too old: 0.3.1 runs packages from before 0.4", "usage"
+            ) from error
+        self._client = _client_class(clients.OpenAIChatCompletionsClient, self._errors.OverlongPromptError)
+        if strict:
+            _be_strict(importlib.import_module("verifiers.rubrics.rubric").Rubric)
+
+    def about(self) -> dict[str, Any]:
+        """What the other side has to know."""
+        asked = {**(self._env.sampling_args or {}), **(self._env.sampling_args or {}).get("extra_body", {})}
+        return {
+            "kind": "v0",
+            "versions": finding.describe(self._module),
+            "together": any(env.requires_group_rollouts for env in _leaves(self._env)),
+            "sampling": {name: asked[name] for name in SAMPLING if asked.get(name) is not None},
+            "held_out": self._rows("test") is not None,
+        }
+
+    async def open(self) -> None:
+        """Nothing is shared."""
+
+    async def close(self) -> None:
+        """What the environment shares is torn down."""
+        await self._env._teardown()
+
+    def tasks(self, split: str, start: int, count: int) -> list[dict[str, Any]]:
+        """Rows of the training or evaluation data: prompt, answer, and the row itself."""
+        rows = self._rows(split)
+        if rows is None:
+            return []
+        return [_as_task(rows[i]) for i in range(start, min(start + count, len(rows)))]
+
+    def _rows(self, split: str) -> Any:
+        """The data set of a split; None without."""
+        if split == "test":
+            self._env.build_eval_dataset()
+            return self._env.eval_dataset
+        self._env.build_dataset()
+        return self._env.dataset
+
+    async def play(self, state: str, row: dict[str, Any], base_url: str, api_key: str, model: str) -> dict[str, Any]:
+        """One rollout by the environment's own loop."""
+        env, row = self._routed(row)
+        # It belongs to this rollout: nothing of it is left afterwards, and a pool that many share would be slow.
+        async with self._httpx.AsyncClient(trust_env=False, verify=False, timeout=None) as http:
+            reach = self._openai.AsyncOpenAI(base_url=base_url, api_key=api_key, http_client=http, max_retries=0)
+            played = await env.rollout(row, self._client(reach), model, {})
+        self._check(played)
+        self.kept[state] = env, played
+        final = played.get("final_env_response")
+        return {
+            "stop": played.get("stop_condition") or "done",
+            "together": bool(env.requires_group_rollouts),
+            "messages": _plain([*played["prompt"], *played["completion"]]) if final else [],
+        }
+
+    async def score(self, states: list[str]) -> list[Scores]:
+        """Judge rollouts with their environment's rubric, one alone or a group together."""
+        lost = [state for state in states if state not in self.kept]
+        if lost:
+            raise Trouble(f"{len(lost)} of {len(states)} rollouts are not here any more", blame="infrastructure")
+        kept = [self.kept.pop(state) for state in states]
+        env, played = kept[0][0], [state for _, state in kept]
+        rubric, together = env.rubric, env.requires_group_rollouts
+        try:
+            if not getattr(env, "score_rollouts", True):
+                await rubric.dummy_score_group(played)
+            elif together:
+                await rubric.score_group(played)
+            else:
+                await rubric.score_rollout(played[0])
+            for state in played:
+                await rubric.cleanup(state)
+            return [_scores(rubric, state) for state in played]
+        except Trouble:
+            raise
+        except Exception as error:
+            text = f"scoring raised {type(error).__name__}: {error}"
+            raise Trouble(text, boundary="scorer") from error
+
+    def _routed(self, row: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """The environment that plays a row, within groups of environments."""
+        env = self._env
+        while hasattr(env, "_route_child_input"):
+            name, row, _ = env._route_child_input(row)
+            env = env.get_env_for_name(name)
+        return env, row
+
+    def _check(self, state: Any) -> None:
+        """Raises Trouble for the error that a rollout ended with."""
+        error = state.get("error")
+        if error is None:
+            return
+        kinds = self._errors
+        boundary, blame = (
+            ("model", "policy") if isinstance(error, kinds.InvalidModelResponseError) else
+            ("environment", "infrastructure") if isinstance(error, kinds.ModelError) else
+            ("tool", "policy") if isinstance(error, kinds.ToolParseError) else
+            ("tool", "environment") if isinstance(error, kinds.ToolError) else
+            ("sandbox", "infrastructure") if isinstance(error, kinds.InfraError) else
+            ("environment", "environment")
+        )  # fmt: skip
+        because = f" from {type(error.__cause__).__name__}: {error.__cause__}" if error.__cause__ is not None else ""
+        raise Trouble(f"{type(error).__name__}: {error}{because}", boundary=boundary, blame=blame) from error
+
+
+def _check_options(module: ModuleType, options: dict[str, Any]) -> None:
+    parameters = inspect.signature(module.load_environment).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for name in options:
+        if name not in parameters:
+            text = f"argument of load_environment in {module.__name__}"
+            raise Trouble(text, "unknown", name=name, valid=parameters)
+
+
+def _client_class(base: Any, overlong: Any) -> Any:
+    """verifiers' client, which also sees when it is our model whose context is full."""
+    from openai import BadRequestError
+
+    class Client(base):  # type: ignore[misc]
+        async def get_native_response(self, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return await super().get_native_response(*args, **kwargs)
+            except BadRequestError as error:
+                if "no room" in str(error):
+                    raise overlong(str(error)) from error
+                raise
+
+    return Client
+
+
+def _be_strict(rubric: Any) -> None:
+    """Reward functions that raise, or return no number, raise Trouble."""
+    for name, check in (("_call_individual_reward_func", _number), ("_call_group_reward_func", _numbers)):
+        setattr(rubric, name, _strict(getattr(rubric, name), check))
+
+
+def _strict(ask: Any, check: Any) -> Any:
+    @functools.wraps(ask)
+    async def strict(rubric: Any, func: Any, *args: Any, **kwargs: Any) -> Any:
+        raised: list[BaseException] = []
+
+        @functools.wraps(func)
+        async def watched(*given: Any, **named: Any) -> Any:
+            try:
+                value = func(*given, **named)
+                return check(await value if inspect.isawaitable(value) else value)
+            except (Exception, SystemExit) as error:
+                raised.append(error)
+                raise RuntimeError(f"{type(error).__name__}: {error}") from error
+
+        value = await ask(rubric, watched, *args, **kwargs)
+        if raised:
+            name = getattr(func, "__name__", repr(func))
+            text = f"the reward function {name} raised {type(raised[0]).__name__}: {raised[0]}"
+            raise Trouble(text, boundary="scorer") from raised[0]
+        return value
+
+    return strict
+
+
+def _number(value: Any) -> float:
+    return float(value)
+
+
+def _numbers(values: Any) -> list[float]:
+    return [float(value) for value in values]
+
+
+def _leaves(env: Any) -> list[Any]:
+    """The environments that play: itself, or those of its group."""
+    inner = getattr(env, "envs", None)
+    return [leaf for one in inner for leaf in _leaves(one)] if isinstance(inner, list) else [env]
+
+
+def _scores(rubric: Any, state: Any) -> Scores:
+    """Every function's value with its weight if that adds up to the reward; else the reward, and those as metrics."""
+    metrics = {name: float(value) for name, value in (state.get("metrics") or {}).items()}
+    total = float(state.get("reward") or 0.0)
+    weights = dict(zip(rubric._get_reward_func_names(), rubric._get_reward_weights(), strict=False))
+    scores = [(name, value, float(weights.get(name, 0.0))) for name, value in metrics.items()]
+    if scores and abs(sum(value * weight for _, value, weight in scores) - total) <= CLOSE * max(1.0, abs(total)):
+        return scores
+    own = "reward" if "reward" not in metrics else "total reward"
+    return [(own, total, 1.0), *((name, value, 0.0) for name, value in metrics.items())]
+
+
+def _as_task(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as JSON. Raises Trouble for what can't be, such as images."""
+    try:
+        json.dumps(row, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise Trouble(f"a row of its data can't be JSON: {error}", "usage") from error
+    return {"prompt": _plain(row["prompt"]), "answer": row.get("answer"), "row": row}
+
+
+def _plain(messages: Any) -> Any:
+    """Messages as dicts without empty fields, which tables of data add to every row."""
+    if isinstance(messages, str):
+        return messages
+    dicts = [m if isinstance(m, dict) else m.model_dump() for m in messages]
+    return [{name: value for name, value in m.items() if value is not None} for m in dicts]

@@ -1,0 +1,197 @@
+"""Environments of verifiers 0.4: a `Taskset`, its `Task`s, and an `Env` that one agent plays in.
+
+Model calls go through verifiers' own interception server, which its hooks and records need, and on to the address of
+the rollout. An agent that is a chat runs in this process (see `chat`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from contextlib import AsyncExitStack
+from types import ModuleType
+from typing import Any
+
+from . import finding
+from .chat import chat_in_process
+from .trouble import Trouble
+from .v0 import Scores
+
+NOWHERE = "http://model.invalid/v1"
+"""Stands for the address of each rollout's own model."""
+ADDRESSES: dict[str, tuple[str, str]] = {}
+"""By the id of a trace: base URL and key of its rollout's model."""
+BOUNDARIES = {
+    "ProviderError": ("environment", "infrastructure"), "ToolsetError": ("tool", "environment"),
+    "SandboxError": ("sandbox", "infrastructure"), "InterceptionError": ("environment", "infrastructure"),
+    "TunnelError": ("environment", "infrastructure"),
+}  # fmt: skip
+"""Boundary and blame by the type of an error; others are the environment's."""
+
+
+class Side:
+    """One environment.
+
+    Args:
+        module: exports a Taskset.
+        options: fields of the environment's configuration (`agent`, `timeout`, ...); all others are the taskset's.
+    """
+
+    def __init__(self, module: ModuleType, options: dict[str, Any]) -> None:
+        self._module = module
+        self.kept: dict[str, Scores] = {}
+        """Scores of rollouts that have not been asked for."""
+        try:
+            self._env = _build(module, options)
+        except Trouble:
+            raise
+        except (Exception, SystemExit) as error:
+            text = f"{module.__name__} can't be built: {type(error).__name__}: {error}"
+            raise Trouble(text, "config" if isinstance(error, TypeError | ValueError) else "usage") from error
+        chat_in_process()
+        _route_model_calls()
+        self._tasks: list[Any] = []
+        self._left = iter(self._env.taskset)
+        self._shared = AsyncExitStack()
+
+    def about(self) -> dict[str, Any]:
+        """What the other side has to know."""
+        versions = finding.describe(self._module)
+        return {"kind": "v1", "versions": versions, "together": False, "sampling": {}, "held_out": False}
+
+    async def open(self) -> None:
+        """Start the servers that rollouts share."""
+        await self._shared.enter_async_context(self._env.serving())
+
+    async def close(self) -> None:
+        """Stop them."""
+        await self._shared.aclose()
+
+    def tasks(self, split: str, start: int, count: int) -> list[dict[str, Any]]:
+        """Tasks of the taskset, which has no splits: their prompts, and their data."""
+        if split != "train":
+            return []
+        self._read(start + count)
+        return [_as_task(task) for task in self._tasks[start : start + count]]
+
+    def _read(self, count: int) -> None:
+        self._tasks += itertools.islice(self._left, max(0, count - len(self._tasks)))
+
+    async def play(self, state: str, row: dict[str, Any], base_url: str, api_key: str, model: str) -> dict[str, Any]:
+        """One episode, which scores itself."""
+        from verifiers.v1.clients import EvalClientConfig, ModelContext
+
+        number = row["idx"]
+        self._read(number + 1)
+        task = self._tasks[number] if number < len(self._tasks) else None
+        if task is None or task.key != row["key"]:
+            raise Trouble(f"task {number} is another one here: a taskset has to load the same ones each time")
+        context = ModelContext(model=model, client=EvalClientConfig(base_url=NOWHERE, api_key_var="LUDUS_NO_KEY"))
+        traces: list[Any] = []
+
+        def minted(trace: Any) -> None:
+            traces.append(trace)
+            ADDRESSES[trace.id] = base_url, api_key
+
+        try:
+            episode = await self._env.run_episode(task, context, on_trace=minted)
+        finally:
+            for trace in traces:
+                ADDRESSES.pop(trace.id, None)
+        self.kept[state] = _scores(_only_trace(episode))
+        return {"stop": episode.traces[0].stop_condition or "done", "together": False, "messages": []}
+
+    async def score(self, states: list[str]) -> list[Scores]:
+        """What the episodes said of themselves."""
+        return [self.kept.pop(state) for state in states]
+
+
+def _build(module: ModuleType, options: dict[str, Any]) -> Any:
+    from verifiers.v1.configs.agent import agent_config_fields
+    from verifiers.v1.runtimes import SubprocessConfig
+    from verifiers.v1.utils import loaders
+
+    name = module.__name__.removeprefix(f"{finding.TASKSETS}.")
+    fields = loaders.env_config_type(name, options.get("id", "")).model_fields
+    config = {key: value for key, value in options.items() if key in fields and key != "taskset"}
+    own = {key: value for key, value in options.items() if key not in config and key != "taskset"}
+    config["taskset"] = {**(options.get("taskset") or {}), **own, "id": name}
+    roles = agent_config_fields(loaders.env_config_type(name, options.get("id", "")).model_construct())
+    if len(roles) != 1:
+        raise Trouble(f"it has several agents ({', '.join(roles)}): environments of one agent can be played", "usage")
+    (role,) = roles
+    agent = dict(config.get(role) or {})
+    chosen = "runtime" in agent
+    agent.setdefault("runtime", {"type": "subprocess"})
+    if loaders.default_harness_id(name) == "bash" and roles[role].harness is None:
+        agent.setdefault("harness", {"id": "null"})  # what verifiers takes, `bash`, lets the model use this machine
+    env = loaders.load_environment(loaders.resolve_env_config({**config, role: agent}))
+    runtime = getattr(env.config, role).runtime
+    if not chosen and isinstance(runtime, SubprocessConfig) and env._harnesses[role].EXECUTES_CODE:
+        raise Trouble(
+            f"its harness {env._harnesses[role].config.id} runs what the model writes: say where, such as "
+            f"{role}={{'runtime': {{'type': 'docker'}}}}",
+            "config",
+        )
+    return env
+
+
+def _route_model_calls() -> None:
+    """One client for all rollouts: it finds the address of the one that asks."""
+    from verifiers.v1.clients.client import SESSION_ID_HEADER
+    from verifiers.v1.clients.eval import EvalClient
+    from verifiers.v1.errors import ProviderError
+    from verifiers.v1.interception import server
+
+    resolve = server.resolve_client
+
+    class Client(EvalClient):
+        async def _request(self, url: str, body: Any, headers: Any, *, stream: bool = False) -> Any:
+            base_url, key = ADDRESSES.get(headers.get(SESSION_ID_HEADER, ""), ("", ""))
+            if not base_url:
+                raise ProviderError("this call belongs to no running rollout", status_code=401)
+            headers["authorization"] = f"Bearer {key}"
+            try:
+                return await super()._request(base_url + url.removeprefix(NOWHERE), body, headers, stream=stream)
+            except ProviderError as error:
+                if error.status_code == 400 and "no room" in str(error):
+                    # in words that verifiers takes for a full context
+                    raise ProviderError(f"{error} (maximum context length)", status_code=400) from error
+                raise
+
+    def resolved(config: Any) -> Any:
+        return Client(config) if config.base_url == NOWHERE else resolve(config)
+
+    server.resolve_client = resolved
+
+
+def _only_trace(episode: Any) -> Any:
+    """The trace of an episode that went well. Raises Trouble for any other."""
+    errors = [*episode.errors, *(error for trace in episode.traces if not trace.ok for error in trace.errors)]
+    if not episode.ok:
+        error = errors[-1] if errors else None
+        kind, text = (error.type, error.message) if error else ("", "the episode failed and says nothing of why")
+        boundary, blame = BOUNDARIES.get(kind, ("environment", "environment"))
+        if kind == "TaskError" and "scoring" in text:
+            boundary = "scorer"
+        raise Trouble(f"{kind}: {text}" if kind else text, boundary=boundary, blame=blame)
+    if len(episode.traces) != 1:
+        raise Trouble(f"its agent ran {len(episode.traces)} times in one episode: those with one run can be played")
+    return episode.traces[0]
+
+
+def _scores(trace: Any) -> Scores:
+    unscored = [name for name, value in {**trace.rewards, **trace.metrics}.items() if value is None]
+    if unscored:
+        raise Trouble(f"scoring did not come to {', '.join(unscored)}", boundary="scorer")
+    rewards = [(name, reward.score, reward.weight) for name, reward in trace.rewards.items()]
+    return [*rewards, *((name, value, 0.0) for name, value in trace.metrics.items())]
+
+
+def _as_task(task: Any) -> dict[str, Any]:
+    data = task.data.model_dump(mode="json", exclude_none=True)
+    prompt = data.get("prompt") or ""
+    if task.data.system_prompt:
+        said = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        prompt = [{"role": "system", "content": task.data.system_prompt}, *(m for m in said if m.get("content"))]
+    row = {"idx": task.data.idx, "key": task.key}
+    return {"prompt": prompt, "answer": data.get("answer"), "row": row, "data": data}
