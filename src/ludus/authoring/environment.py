@@ -42,7 +42,7 @@ class Environment:
     depends_on: ClassVar[tuple[str, ...]] = ()
     """Installed distributions whose versions are part of its content hash."""
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
-    roles: ClassVar[tuple[str, ...]] = (MAIN_ROLE,)
+    roles: tuple[str, ...] = (MAIN_ROLE,)
     """Who takes part; each role has its own model, trained or frozen by configuration."""
     max_turns: int = 10
     """Replies after which the default loop ends."""

@@ -22,7 +22,6 @@ from ludus.recording.expert import Expert
 from ludus.rollouts.scheduler import Plan, Scheduler
 from ludus.sinks import RunInfo, Sinks, run_id
 from ludus.store import RunFolder
-from ludus.types import MAIN_ROLE
 
 if TYPE_CHECKING:
     from ludus.engine.torch.engine import TorchEngine
@@ -61,19 +60,18 @@ class Training:
     """One training run while it runs."""
 
     def __init__(
-        self, recipe: Recipe, run: RunFolder, env: Environment, opened: OpenModel, others: dict[str, OpenModel],
-        progress: Progress,
+        self, recipe: Recipe, run: RunFolder, env: Environment, opened: OpenModel, others: Mapping[str, Backend],
+        rivals: Mapping[str, Backend], progress: Progress,
     ) -> None:  # fmt: skip
         assert opened.engine is not None  # train() opens nothing else
         self.recipe, self.run, self.env = recipe, run, env
         assert opened.renderer is not None
         self.engine: TorchEngine = opened.engine
         self.renderer = opened.renderer
-        self.backends: dict[str, Backend] = {
-            MAIN_ROLE: opened.backend,
-            **{role: other.backend for role, other in others.items()},
-        }
         self.trained_roles = [role for role in env.roles if role not in others]
+        self.backends: dict[str, Backend] = {**dict.fromkeys(self.trained_roles, opened.backend), **others}
+        self.rivals = rivals
+        """Who plays roles in evaluations that somebody else plays in training."""
         self.position = Position()
         self.stopping = False
         self.sinks = Sinks()
@@ -155,11 +153,15 @@ class Training:
         if self.recipe.eval is None or self.position.demonstrator or not self.env.can_demonstrate or self.stopping:
             return
         go_back = self.mark()
-        result = await self._evaluate_once(self.recipe.eval, "demonstrator", {}, {**self.backends, MAIN_ROLE: Expert()})
+        result = await self._evaluate_once(self.recipe.eval, "demonstrator", {}, self.demonstrators())
         if result.stopped:
             go_back()
             return
         self.position.demonstrator = result.to_dict()
+
+    def demonstrators(self) -> dict[str, Backend]:
+        """The environment's expert in every role that is trained."""
+        return {**self.backends, **dict.fromkeys(self.trained_roles, Expert())}
 
     async def _evaluate_once(
         self,
@@ -171,8 +173,9 @@ class Training:
         tasks = take(self.env, config.split, config.num_tasks)
         if self.recipe.rl and self.recipe.rl.max_tokens is not None:
             sampling = {"max_tokens": self.recipe.rl.max_tokens, **sampling}
+        players = {**(backends or self.backends), **self.rivals}
         result = await run_evaluation(
-            self.env, backends or self.backends, self.plan(f"eval:{name}", config.split, **sampling), tasks=tasks,
+            self.env, players, self.plan(f"eval:{name}", config.split, **sampling), tasks=tasks,
             samples=config.samples, log=self.run.rollouts, progress=self.note, on_start=self.watch,
         )  # fmt: skip
         self.position.tokens_sampled += result.tokens["completion"]

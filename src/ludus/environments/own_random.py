@@ -1,0 +1,105 @@
+"""A stream of random numbers for each of many that draw from the global one.
+
+Other people's code calls `random.shuffle` and seeds `random` for the whole process, so two games side by side change
+each other's luck. Here the names `random` and `numpy` of a package's modules stand for whichever stream is `drawn_from`
+at the moment, in this thread or coroutine, and for the real modules at any other time. A lock around a saved and
+restored global state would be simpler, but one game that hangs would hold up all others.
+
+Not reached: modules that a function imports while it runs, and numpy's generators that are made from no seed.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cached_property
+from types import ModuleType
+from typing import Any
+
+
+class Streams:
+    """What one game draws from.
+
+    Args:
+        seed: equal seeds give equal numbers.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self.python = random.Random(seed)
+
+    @cached_property
+    def numpy(self) -> Any:
+        """Numpy's older generator, whose methods are the functions of `numpy.random`."""
+        import numpy as np
+
+        return np.random.RandomState(self._seed % 2**32)
+
+
+_current: ContextVar[Streams | None] = ContextVar("streams", default=None)
+_done: set[str] = set()
+
+
+@contextmanager
+def drawn_from(streams: Streams) -> Iterator[None]:
+    """Let isolated packages draw from these streams inside the block."""
+    token = _current.set(streams)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def isolate(package: str) -> None:
+    """Make the loaded modules of a package draw from the current streams; to be called again when more are loaded."""
+    for name, module in list(sys.modules.items()):
+        if name not in _done and (name == package or name.startswith(f"{package}.")):
+            _isolate_module(module)
+            _done.add(name)
+
+
+class _StandIn:
+    """A module of random functions, as whoever runs at the moment sees it."""
+
+    def __init__(self, module: ModuleType, pick: Callable[[Streams], Any]) -> None:
+        self._module, self._pick = module, pick
+
+    def __getattr__(self, name: str) -> Any:
+        streams = _current.get()
+        own = self._module if streams is None else self._pick(streams)
+        return getattr(own if hasattr(own, name) else self._module, name)
+
+
+class _Numpy:
+    """Numpy with another `random`."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self._module = module
+        self.random = _StandIn(module.random, lambda streams: streams.numpy)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+
+_PYTHON = _StandIn(random, lambda streams: streams.python)
+_GLOBAL = random.shuffle.__self__  # type: ignore[attr-defined] # the generator behind the functions of `random`
+
+
+def _isolate_module(module: ModuleType) -> None:
+    numpy = sys.modules.get("numpy")
+    for name, value in list(vars(module).items()):
+        if value is random:
+            setattr(module, name, _PYTHON)
+        elif numpy is not None and value is numpy:
+            setattr(module, name, _Numpy(numpy))
+        elif numpy is not None and value is numpy.random:
+            setattr(module, name, _Numpy(numpy).random)
+        elif getattr(value, "__self__", None) is _GLOBAL:  # from random import shuffle
+            setattr(module, name, _function(value.__name__))
+
+
+def _function(name: str) -> Callable[..., Any]:
+    return lambda *args, **kwargs: getattr(_PYTHON, name)(*args, **kwargs)
