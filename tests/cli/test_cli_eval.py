@@ -217,7 +217,11 @@ def test_another_model_may_play_another_role(ludus):
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [("opponent", "expected ROLE=MODEL"), ("oponent=demonstrator", "did you mean 'opponent'"), ("opponent=x", "no such model")],
+    [
+        ("opponent", "expected ROLE=MODEL"),
+        ("oponent=demonstrator", "did you mean 'opponent'"),
+        ("opponent=x", "no such model"),
+    ],
 )
 def test_who_can_not_play_another_role_is_refused(ludus, given, said):
     assert said in ludus("eval", NIM, "--model", "demonstrator", "--role-model", given, code=2).stderr

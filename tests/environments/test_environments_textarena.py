@@ -16,6 +16,7 @@ from ludus.environments import textarena as adapter
 from ludus.environments.own_random import Streams, drawn_from, isolate
 from ludus.environments.textarena import Match, TextArena, families
 from ludus.errors import ConfigError, ModelCallFailed, UnknownName
+from ludus.rollouts.scheduler import Plan, Scheduler
 from ludus.types import MAIN_ROLE
 
 OPPONENT = "opponent"
@@ -175,6 +176,7 @@ async def test_hundreds_at_once_through_the_scheduler_say_the_same_each_time():
 
 def test_the_global_generator_is_left_alone():
     random.seed(7)
+    assert TextArena("KuhnPoker-v0").players == 2
     expected = random.Random(7).random()
     last_of(transcript(Match("KuhnPoker-v0", {}, 2, 3), ["[check]", "[bet]", "[call]"], random.Random(1)))
     assert random.random() == expected
@@ -182,20 +184,22 @@ def test_the_global_generator_is_left_alone():
 
 async def test_a_game_that_hangs_holds_up_no_other(monkeypatch):
     env, release = TextArena("KuhnPoker-v0"), threading.Event()
-    hung, move = take(env, "test", 1)[0].info["seed"], Match.move
+    tasks, move = take(env, "test", 20), Match.move
 
     def sometimes(self, text):
-        if self.seed == hung:
+        if self.seed == tasks[0].info["seed"]:
             release.wait()
         return move(self, text)
 
     monkeypatch.setattr(Match, "move", sometimes)
-    try:
-        rollouts = await play(env, Says("[bet]", "[call]", "[check]"), num=20, timeout_s=3.0)
-    finally:
-        release.set()
-    assert [rollout.failure is None for rollout in rollouts] == [False] + [True] * 19
-    assert rollouts[0].failure.boundary == "timeout"
+    finished = []
+    async with Scheduler(env, {MAIN_ROLE: Says("[bet]", "[call]", "[check]")}, Plan(timeout_s=None)) as scheduler:
+        async for group in scheduler.groups([(task, 0) for task in tasks], 1):
+            finished.append(group.task)
+            if len(finished) == 19:
+                assert tasks[0] not in finished
+                release.set()
+    assert finished[-1] == tasks[0]
 
 
 @pytest.fixture
@@ -212,7 +216,7 @@ def draw():
     random.seed(3)
     letters = list("abcdefgh")
     shuffle(letters)
-    return [random.random(), rnd.randint(0, 9**9), *letters, np.random.rand(), nr.randint(9**9), np.arange(2).sum(),
+    return [random.random(), rnd.randint(0, 9**9), *letters, np.random.rand(), nr.randint(9**9), np.arange(2).sum(), np.random.default_rng().random(),
             random.Random(5).random()]
 """
     module = types.ModuleType("chancy_package")

@@ -41,7 +41,7 @@ class Gymnasium(Environment):
         """
         Args:
             world: its id in gymnasium's registry, MODULE:ID, or MODULE:CLASS.
-            render: "ansi" shows the environment's own drawing, "none" the observation, "auto" the drawing if there is one.
+            render: "ansi" shows the environment's own drawing, "none" the observation, "auto" a drawing where there is one.
             actions: names of numbered actions, in order; known for the environments that gymnasium calls toy text.
             turns: replies before the episode is broken off.
             **settings: the environment's own parameters.
@@ -58,7 +58,8 @@ class Gymnasium(Environment):
         try:
             modes = env.metadata.get("render_modes") or ()
             if render == "ansi" and "ansi" not in modes:
-                raise ConfigError(f"{PACKAGE}:{world} can't draw itself as text, only as {', '.join(modes) or 'nothing'}")
+                can = ", ".join(modes) or "nothing"
+                raise ConfigError(f"{PACKAGE}:{world} can't draw itself as text; it offers: {can}")
             self.drawn = render != "none" and "ansi" in modes
             self.how_to_act = check_readable(env.observation_space, env.action_space, self.action_names, self.drawn)
         except Unreadable as error:

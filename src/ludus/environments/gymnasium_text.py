@@ -18,7 +18,8 @@ MOST_NAMED = 40
 """Actions that are listed one by one."""
 MARKS = {"41": "[]", "43": "[]", "42": "{}", "34": "<>", "35": "()"}
 """What stands around a text that a drawing shows in colour: the backgrounds red, yellow and green, blue and magenta."""
-COLOURED = re.compile(r"\x1b\[([0-9;]*)m(.*?)\x1b\[0?m", re.DOTALL)
+COLOURED = re.compile(r"\x1b\[(?!0?m)([0-9;]+)m([^\x1b]*)\x1b\[0?m")
+"""The innermost, where one colour is inside of another."""
 ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -101,7 +102,10 @@ def drawn(text: Any) -> str:
         left, right = next((MARKS[code] for code in found[1].split(";") if code in MARKS), ("", ""))
         return f"{left}{found[2]}{right}"
 
-    return ESCAPE.sub("", COLOURED.sub(marked, str(text))).strip("\n")
+    shown, found = COLOURED.subn(marked, str(text))
+    while found:
+        shown, found = COLOURED.subn(marked, shown)
+    return ESCAPE.sub("", shown).strip("\n")
 
 
 def _check_observations(space: Any) -> None:

@@ -56,6 +56,7 @@ class Nim(Environment):
         if not 0 <= skill <= 1:
             raise ValueError(f"skill must be between 0 and 1, got {skill}")
         self.smallest, self.largest, self.most, self.skill = smallest, largest, most, skill
+        self.max_turns = largest
 
     def tasks(self, split: str) -> Iterator[Task]:
         """20,000 games: every heap, and either role to begin, again and again. A fifth of these is never trained on."""
@@ -102,7 +103,9 @@ class Nim(Environment):
         """0 for the role that lost by a move that is none."""
         return [Reward("legal", float(role != state.illegal), role=role) for role in self.roles]
 
-    def demonstrate(self, state: Game, random: random.Random) -> Generator[str, list[Message], None]:  # type: ignore[override]
+    def demonstrate(  # type: ignore[override]
+        self, state: Game, random: random.Random
+    ) -> Generator[str, list[Message], None]:
         """The best move now and then, any other time whatever is allowed."""
         while True:
             best = state.stones % (self.most + 1)

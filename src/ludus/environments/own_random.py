@@ -5,7 +5,7 @@ each other's luck. Here the names `random` and `numpy` of a package's modules st
 at the moment, in this thread or coroutine, and for the real modules at any other time. A lock around a saved and
 restored global state would be simpler, but one game that hangs would hold up all others.
 
-Not reached: modules that a function imports while it runs, and numpy's generators that are made from no seed.
+Not reached: what a function imports while it runs, and the order of sets of strings, which differs between processes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from contextvars import ContextVar
 from functools import cached_property
 from types import ModuleType
 from typing import Any
+from weakref import WeakSet
 
 
 class Streams:
@@ -40,7 +41,7 @@ class Streams:
 
 
 _current: ContextVar[Streams | None] = ContextVar("streams", default=None)
-_done: set[str] = set()
+_done: WeakSet[ModuleType] = WeakSet()
 
 
 @contextmanager
@@ -56,9 +57,9 @@ def drawn_from(streams: Streams) -> Iterator[None]:
 def isolate(package: str) -> None:
     """Make the loaded modules of a package draw from the current streams; to be called again when more are loaded."""
     for name, module in list(sys.modules.items()):
-        if name not in _done and (name == package or name.startswith(f"{package}.")):
+        if (name == package or name.startswith(f"{package}.")) and module not in _done:
             _isolate_module(module)
-            _done.add(name)
+            _done.add(module)
 
 
 class _StandIn:
@@ -73,12 +74,23 @@ class _StandIn:
         return getattr(own if hasattr(own, name) else self._module, name)
 
 
+class _NumpyRandom(_StandIn):
+    def __init__(self, module: ModuleType) -> None:
+        super().__init__(module, lambda streams: streams.numpy)
+
+    def default_rng(self, seed: Any = None) -> Any:
+        """A new generator; without a seed it would draw one from the operating system."""
+        streams = _current.get()
+        own = seed is None and streams is not None
+        return self._module.default_rng(streams.numpy.randint(2**31) if own else seed)
+
+
 class _Numpy:
     """Numpy with another `random`."""
 
     def __init__(self, module: ModuleType) -> None:
         self._module = module
-        self.random = _StandIn(module.random, lambda streams: streams.numpy)
+        self.random = _NumpyRandom(module.random)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._module, name)
@@ -96,7 +108,7 @@ def _isolate_module(module: ModuleType) -> None:
         elif numpy is not None and value is numpy:
             setattr(module, name, _Numpy(numpy))
         elif numpy is not None and value is numpy.random:
-            setattr(module, name, _Numpy(numpy).random)
+            setattr(module, name, _NumpyRandom(value))
         elif getattr(value, "__self__", None) is _GLOBAL:  # from random import shuffle
             setattr(module, name, _function(value.__name__))
 

@@ -9,6 +9,7 @@ stream of its own (see `own_random`). What raises in a game fails the rollout as
 from __future__ import annotations
 
 import contextlib
+import importlib
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -122,6 +123,7 @@ class TextArena(Environment):
         for number in [asked] if asked is not None else range(1, MOST_PLAYERS + 1):
             try:
                 with contextlib.redirect_stdout(sys.stderr):  # some games announce what they load
+                    _load(self.game)
                     Match(self.game, self.settings, number, seed=0)
             except Exception as error:  # noqa: BLE001 - told to the caller; games refuse in many ways
                 reasons[number] = error
@@ -134,7 +136,7 @@ class TextArena(Environment):
 
 @dataclass
 class Match:
-    """One game under way."""
+    """One game under way, of a kind that a `TextArena` has loaded."""
 
     game: str
     settings: dict[str, Any]
@@ -148,7 +150,6 @@ class Match:
     def __post_init__(self) -> None:
         """Raises whatever the game refuses to begin with."""
         self._streams = Streams(self.seed)
-        isolate(PACKAGE)
         with drawn_from(self._streams):
             self._env = _make(self.game, self.settings)
             self._env.reset(num_players=self.players, seed=self.seed)
@@ -205,12 +206,19 @@ def _registry() -> dict[str, Any]:
     return registry
 
 
+def _load(game: str) -> None:
+    """Import a game, and let it draw from streams instead of the global generator."""
+    entry = _registry()[game].entry_point
+    if isinstance(entry, str):
+        importlib.import_module(entry.partition(":")[0])
+    isolate(PACKAGE)
+
+
 def _make(game: str, settings: dict[str, Any]) -> Any:
     """The game without the wrappers that change what players see, but with those that read their replies."""
     import textarena
 
     env = textarena.make(f"{game}-raw", **settings)
-    isolate(PACKAGE)  # making it may have loaded modules
     for wrapper in _registry()[game].default_wrappers or ():
         if issubclass(wrapper, textarena.ActionWrapper):
             env = wrapper(env)

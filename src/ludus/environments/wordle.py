@@ -113,9 +113,9 @@ class Wordle(Environment):
 
     def _rules(self) -> str:
         return (
-            f"Find the hidden word of {self.letters} letters in at most {self.max_turns} guesses. Reply with your guess "
-            f"alone, or with the guess in [brackets]. Each letter of it is answered with a mark: {PLACED} it is in this "
-            f"place, {PRESENT} it is in the word but elsewhere, {ABSENT} it is not in the word (or not that often)."
+            f"Find the hidden word of {self.letters} letters in at most {self.max_turns} guesses. Reply with your "
+            f"guess alone, or with the guess in [brackets]. Each letter of it is answered with a mark: {PLACED} it is in "
+            f"this place, {PRESENT} it is in the word but elsewhere, {ABSENT} it is not in the word (or not that often)."
         )
 
 

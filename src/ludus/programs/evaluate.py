@@ -278,8 +278,8 @@ async def evaluate_async(
                 about["role_models"] = {role: other.name for role, other in others.items()}
             run = stack.enter_context(_open_out(Path(out), about))
         result = await run_evaluation(
-            env, {MAIN_ROLE: opened.backend, **others}, plan, tasks=tasks, samples=samples, log=run.rollouts if run else None,
-            earlier=run.rollouts if run else (), budget=budget, progress=progress, on_start=on_start,
+            env, {MAIN_ROLE: opened.backend, **others}, plan, tasks=tasks, samples=samples,
+            log=run.rollouts if run else None, earlier=run.rollouts if run else (), budget=budget, progress=progress, on_start=on_start,
         )  # fmt: skip
         result.out = str(out or "")
         if run:

@@ -191,7 +191,7 @@ def _check_roles(recipe: Recipe, env: Environment) -> None:
         if model == DEMONSTRATOR and not env.can_demonstrate:
             raise ConfigError(f"{env.describe().id} has no demonstrate(task), so no demonstrator can play {role}")
     if recipe.eval and MAIN_ROLE in recipe.eval.role_models:
-        raise ConfigError(f"eval.role_models says who plays {MAIN_ROLE}, which is the role that is evaluated: leave it out")
+        raise ConfigError(f"eval.role_models names {MAIN_ROLE}, but that is the role that is evaluated: leave it out")
     if (recipe.sft or recipe.rl) and recipe.role_models.keys() >= set(env.roles):
         raise ConfigError(
             f"role_models says who plays {', '.join(env.roles)}, which leaves no role to train: leave one of them out"
