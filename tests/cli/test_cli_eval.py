@@ -216,12 +216,12 @@ def test_another_model_may_play_another_role(ludus):
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "said", "code"),
     [
-        ("opponent", "expected ROLE=MODEL"),
-        ("oponent=demonstrator", "did you mean 'opponent'"),
-        ("opponent=x", "no such model"),
+        ("opponent", "expected ROLE=MODEL", 2),
+        ("oponent=demonstrator", "did you mean 'opponent'", 2),
+        ("opponent=x", "no such model", 1),
     ],
 )
-def test_who_can_not_play_another_role_is_refused(ludus, given, said):
-    assert said in ludus("eval", NIM, "--model", "demonstrator", "--role-model", given, code=2).stderr
+def test_who_can_not_play_another_role_is_refused(ludus, given, said, code):
+    assert said in ludus("eval", NIM, "--model", "demonstrator", "--role-model", given, code=code).stderr

@@ -7,15 +7,24 @@ import numpy as np
 import pytest
 from players import Says, play, spoken
 
-gymnasium = pytest.importorskip("gymnasium")
+pytest.importorskip("gymnasium")
 
+import gymnasium
 from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ludus.authoring.tasks import take
 from ludus.environments.gymnasium import Gymnasium, families
-from ludus.environments.gymnasium_text import NotAnAction, Unreadable, as_action, check_readable, drawn, how_to_act, written
+from ludus.environments.gymnasium_text import (
+    NotAnAction,
+    Unreadable,
+    as_action,
+    check_readable,
+    drawn,
+    how_to_act,
+    written,
+)
 from ludus.errors import ConfigError, LudusError, UnknownName
 from ludus.testing import check_environment
 
@@ -215,15 +224,15 @@ def test_actions_of_every_kind(space, said, action):
 @pytest.mark.parametrize(
     ("space", "said"),
     [
-        (spaces.Discrete(3), "3"), (spaces.Discrete(3), "1.0"), (spaces.Discrete(3), "9" * 4000), (spaces.Discrete(3), "one"),
-        (spaces.MultiDiscrete([3, 4]), "2"), (spaces.MultiDiscrete([3, 4]), "2, 4"), (spaces.MultiDiscrete([3, 4]), "1.5, 0"),
+        *((spaces.Discrete(3), said) for said in ("3", "1.0", "9" * 4000, "one", "")),
+        *((spaces.MultiDiscrete([3, 4]), said) for said in ("2", "2, 4", "1.5, 0")),
         (spaces.MultiBinary(2), "2, 0"), (spaces.Box(0, 255, (1,), np.uint8), "300"), (spaces.Box(-1, 1, (1,)), "nan"),
         (spaces.Box(-1, 1, (1,)), "NaN"), (spaces.Box(-1, 1, (1,)), "[[["), (spaces.Box(-1, 1, (1,)), '{"a": 1}'),
         (spaces.Box(-1, 1, (1,)), "[" * 5000), (spaces.Text(3), "abcd"), (spaces.Text(3), "é"),
     ],
 )  # fmt: skip
 def test_what_is_no_action(space, said):
-    with pytest.raises(NotAnAction, match="is no action. Reply with"):
+    with pytest.raises(NotAnAction, match="is no action"):
         as_action(said, space)
 
 

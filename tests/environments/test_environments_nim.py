@@ -1,5 +1,7 @@
 """Nim: who wins, two conversations, zero-sum rewards, and that a strategy beats one that has none."""
 
+import itertools
+
 import pytest
 from players import Says, play, spoken
 
@@ -35,7 +37,7 @@ async def test_each_role_has_its_own_conversation_and_reward():
     rollouts = await play(Nim(smallest=5, largest=6), Says("1"), num=1, roles={OPPONENT: Says("3")})
     (rollout,) = rollouts
     roles = [call.role for call in rollout.calls]
-    assert roles[0] == rollout.task.info["first"] and all(a != b for a, b in zip(roles, roles[1:], strict=False))
+    assert roles[0] == rollout.task.info["first"] and all(a != b for a, b in itertools.pairwise(roles))
     assert spoken(rollout)[0].startswith("Take 1 to 3 stones; who takes the last one wins. ")
     assert spoken(rollout, OPPONENT)[0].startswith("Take 1 to 3 stones")
     assert spoken(rollout)[-1] in ("you win", "you lose")

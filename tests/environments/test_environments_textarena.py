@@ -90,7 +90,7 @@ async def test_a_game_that_crashes_is_the_environments_fault(monkeypatch):
 def test_unknown_games_and_settings_are_told():
     with pytest.raises(UnknownName, match="TicTacToe-v0"):
         TextArena("TicTacTo-v0")
-    with pytest.raises(ConfigError, match="can't be begun: TypeError.*holes"):
+    with pytest.raises(ConfigError, match=r"can't be begun: TypeError.*holes"):
         TextArena("TicTacToe-v0", holes=3)
     with pytest.raises(ConfigError, match="can't be begun: AssertionError"):
         TextArena("TicTacToe-v0", players=5)
@@ -100,7 +100,7 @@ def test_unknown_games_and_settings_are_told():
 
 def test_a_game_that_needs_a_key_says_so_in_one_line(monkeypatch):
     monkeypatch.delenv("OPENROUTER_API_KEY", raising=False)
-    with pytest.raises(ConfigError, match="OPENROUTER_API_KEY|OpenRouter") as told:
+    with pytest.raises(ConfigError, match="(?i)openrouter") as told:
         TextArena("TwentyQuestions-v0")
     assert "\n" not in str(told.value)
 
@@ -216,8 +216,8 @@ def draw():
     random.seed(3)
     letters = list("abcdefgh")
     shuffle(letters)
-    return [random.random(), rnd.randint(0, 9**9), *letters, np.random.rand(), nr.randint(9**9), np.arange(2).sum(), np.random.default_rng().random(),
-            random.Random(5).random()]
+    return [random.random(), rnd.randint(0, 9**9), *letters, np.random.rand(), nr.randint(9**9), np.arange(2).sum(),
+            np.random.default_rng().random(), random.Random(5).random()]
 """
     module = types.ModuleType("chancy_package")
     monkeypatch.setitem(sys.modules, "chancy_package", module)

@@ -279,7 +279,8 @@ async def evaluate_async(
             run = stack.enter_context(_open_out(Path(out), about))
         result = await run_evaluation(
             env, {MAIN_ROLE: opened.backend, **others}, plan, tasks=tasks, samples=samples,
-            log=run.rollouts if run else None, earlier=run.rollouts if run else (), budget=budget, progress=progress, on_start=on_start,
+            log=run.rollouts if run else None, earlier=run.rollouts if run else (), budget=budget,
+            progress=progress, on_start=on_start,
         )  # fmt: skip
         result.out = str(out or "")
         if run:
