@@ -13,7 +13,7 @@ pytest.importorskip("textarena")
 
 from ludus.authoring.tasks import take
 from ludus.environments import textarena as adapter
-from ludus.environments.own_random import Streams, drawn_from, isolate
+from ludus.environments.isolation import Streams, drawn_from, isolate
 from ludus.environments.textarena import Match, TextArena, families
 from ludus.errors import ConfigError, ModelCallFailed, UnknownName
 from ludus.rollouts.scheduler import Plan, Scheduler
@@ -100,7 +100,7 @@ def test_unknown_games_and_settings_are_told():
 
 def test_a_game_that_needs_a_key_says_so_in_one_line(monkeypatch):
     monkeypatch.delenv("OPENROUTER_API_KEY", raising=False)
-    with pytest.raises(ConfigError, match="(?i)openrouter") as told:
+    with pytest.raises(ConfigError, match=r"(?i)openrouter") as told:
         TextArena("TwentyQuestions-v0")
     assert "\n" not in str(told.value)
 
@@ -112,6 +112,24 @@ def test_word_lists_that_are_not_here_are_named(monkeypatch):
     monkeypatch.setattr(adapter, "_make", missing)
     with pytest.raises(ConfigError, match=r"textarena:Wordle-v0 can't be begun: .*python -m nltk.downloader words"):
         TextArena("Wordle-v0")
+
+
+@pytest.mark.parametrize(("game", "players"), [("QuantumTicTacToe-v0", 2), ("Briscola-v0", 2), ("Bandit-v0", 1)])
+def test_as_few_players_as_the_game_is_for(game, players):
+    """One that does not look how many there are, one that refuses in its own words, one for a single player."""
+    assert TextArena(game).players == players
+
+
+def test_more_players_have_roles_of_their_own():
+    assert TextArena("LiarsDice-v0", players=3).roles == (MAIN_ROLE, "opponent_1", "opponent_2")
+
+
+async def test_a_game_that_mixes_up_its_arguments_is_played_all_the_same():
+    (rollout,) = await play(TextArena("Countdown-v0", turns=2), Says("[0 1 +]"))
+    assert rollout.failure is None and rollout.num_turns == 2
+    (rollout,) = await play(TextArena("Countdown-v0"), Says("what?"))
+    assert "gave a reward that is no number: 'Invalid action format" in rollout.failure.error
+    assert rollout.excluded
 
 
 def test_families_leave_out_other_views_of_the_same_game():
@@ -213,6 +231,7 @@ import numpy as np
 from numpy import random as nr
 
 def draw():
+    print("for nobody")
     random.seed(3)
     letters = list("abcdefgh")
     shuffle(letters)
@@ -226,7 +245,7 @@ def draw():
     return module
 
 
-def test_every_way_to_draw_comes_from_the_stream_in_force(package):
+def test_every_way_to_draw_comes_from_the_stream_in_force(package, capsys):
     def drawn(seed):
         with drawn_from(Streams(seed)):
             return package.draw()
@@ -237,6 +256,7 @@ def test_every_way_to_draw_comes_from_the_stream_in_force(package):
     assert random.getstate() == state
     package.draw()
     assert random.getstate() != state, "outside of a stream it is the real module"
+    assert capsys.readouterr().out == ""
 
 
 async def test_streams_of_threads_do_not_meet(package):

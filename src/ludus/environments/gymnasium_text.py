@@ -99,8 +99,8 @@ def drawn(text: Any) -> str:
     """A drawing without colours; brackets stand around what was coloured to be seen."""
 
     def marked(found: re.Match[str]) -> str:
-        left, right = next((MARKS[code] for code in found[1].split(";") if code in MARKS), ("", ""))
-        return f"{left}{found[2]}{right}"
+        around = next((MARKS[code] for code in found[1].split(";") if code in MARKS), "")
+        return f"{around[:1]}{found[2]}{around[1:]}"
 
     shown, found = COLOURED.subn(marked, str(text))
     while found:

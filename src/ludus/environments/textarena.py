@@ -3,7 +3,7 @@
 Each player is a role: the main role is one of them, task by task another one, the others are `opponent` (or
 `opponent_1`, ...). Every role sees a conversation of its own, to which the game adds what is new; its own invalid moves
 are answered and punished as the game does it, and rewards are the game's. Games run side by side, each with a random
-stream of its own (see `own_random`). What raises in a game fails the rollout as the environment's fault.
+stream of its own (see `isolation`). What raises in a game fails the rollout as the environment's fault.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from ludus.authoring.calling import call
 from ludus.authoring.context import Context
 from ludus.authoring.declare import metric, reward
 from ludus.authoring.environment import Environment
-from ludus.environments.own_random import Streams, drawn_from, isolate
-from ludus.errors import ConfigError, MissingExtra, ModelCallFailed, UnknownName
+from ludus.environments.isolation import Streams, drawn_from, isolate
+from ludus.errors import ConfigError, MissingExtra, ModelCallFailed, RolloutError, UnknownName
 from ludus.seeds import derive
 from ludus.types import MAIN_ROLE, Message, Reward, Task, user
 
@@ -127,7 +127,7 @@ class TextArena(Environment):
                     Match(self.game, self.settings, number, seed=0)
             except Exception as error:  # noqa: BLE001 - told to the caller; games refuse in many ways
                 reasons[number] = error
-                if not isinstance(error, AssertionError):
+                if not (isinstance(error, AssertionError) or "player" in str(error).lower()):
                     break
             else:
                 return number
@@ -153,6 +153,8 @@ class Match:
         with drawn_from(self._streams):
             self._env = _make(self.game, self.settings)
             self._env.reset(num_players=self.players, seed=self.seed)
+        if not _agrees(self._env.state, self.players):
+            raise ValueError(f"it is not a game for a number of players of {self.players}")
 
     def observe(self) -> tuple[int, str]:
         """Whose move it is, and what this player has not seen yet."""
@@ -166,9 +168,15 @@ class Match:
             self.done, _ = self._env.step(action=text)
             if self.done:
                 rewards, about = self._env.close()
-                self.rewards = {player: float(value) for player, value in (rewards or {}).items()}
+                self.rewards = {player: self._number(value) for player, value in (rewards or {}).items()}
                 self.forfeited = frozenset(player for player in about if about[player].get("invalid_move"))
         return self.done
+
+    def _number(self, value: Any) -> float:
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            raise RolloutError(f"{PACKAGE}:{self.game} gave a reward that is no number: {value!r}") from None
 
     def last_words(self, player: int) -> str:
         """What a player has not seen yet, and what came of the game."""
@@ -180,12 +188,12 @@ class Match:
     def _as_text(self, player: int, news: Sequence[tuple[int, str, Any]]) -> str:
         """News as one message: without the player's own moves, which are its replies, and with the last board only."""
         names = self._env.state.role_mapping
-        last_board = max((i for i, (_, _, kind) in enumerate(news) if kind.name == "GAME_BOARD"), default=None)
+        # Two games mix up the arguments when they repeat a move, and give its kind as the sender.
+        known = [(sender, text, kind.name) for sender, text, kind in news if isinstance(sender, int)]
+        last_board = max((i for i, (_, _, kind) in enumerate(known) if kind == "GAME_BOARD"), default=None)
         lines = []
-        for i, (sender, text, kind) in enumerate(news):
-            if kind.name == "GAME_BOARD" and i != last_board:
-                continue
-            if kind.name == "PLAYER_ACTION" and sender == player:
+        for i, (sender, text, kind) in enumerate(known):
+            if (kind == "GAME_BOARD" and i != last_board) or (kind == "PLAYER_ACTION" and sender == player):
                 continue
             speaker = "" if sender < 0 else f"[{names.get(sender, f'Player {sender}')}] "
             lines.append(speaker + text.strip())
@@ -225,6 +233,14 @@ def _make(game: str, settings: dict[str, Any]) -> Any:
     return env
 
 
+def _agrees(state: Any, players: int) -> bool:
+    """Whether a game has as many players as it was begun with: some don't look, and wait for others for ever."""
+    import textarena
+
+    alone = isinstance(state, textarena.SinglePlayerState)
+    return bool(state.num_players == players and alone == (players == 1))
+
+
 def _roles(players: int) -> tuple[str, ...]:
     if players <= 2:
         return (MAIN_ROLE, "opponent")[:players]
@@ -236,4 +252,6 @@ def _in_one_line(error: Exception) -> str:
     if isinstance(error, LookupError) and "nltk" in str(error).lower():
         words = "words averaged_perceptron_tagger_eng"
         return f"it needs word lists of NLTK that are not on this machine: python -m nltk.downloader {words}"
+    if isinstance(error, SyntaxError):
+        return f"its code is not for Python {sys.version_info.major}.{sys.version_info.minor}: {error}"
     return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"

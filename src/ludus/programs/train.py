@@ -103,8 +103,8 @@ async def _run(
             await _stages(training)
             return await _finish(training)
     finally:
-        for model in (opened, *others.values()):
-            model.close()
+        for each in (opened, *others.values()):
+            each.close()
 
 
 async def _stages(training: Training) -> None:

@@ -1,15 +1,16 @@
-"""A stream of random numbers for each of many that draw from the global one.
+"""Other people's code, many pieces of it side by side, without what it does to the whole process.
 
-Other people's code calls `random.shuffle` and seeds `random` for the whole process, so two games side by side change
-each other's luck. Here the names `random` and `numpy` of a package's modules stand for whichever stream is `drawn_from`
-at the moment, in this thread or coroutine, and for the real modules at any other time. A lock around a saved and
-restored global state would be simpler, but one game that hangs would hold up all others.
+It calls `random.shuffle` and seeds `random` for everybody, so that two games change each other's luck, and it prints into
+what a command prints. In the modules of an isolated package the names `random` and `numpy` stand for whichever stream is
+`drawn_from` at the moment, in this thread or coroutine, and for the real modules at any other time; `print` writes to the
+log. A lock around a saved and restored global state would be simpler, but one game that hangs would hold up all others.
 
 Not reached: what a function imports while it runs, and the order of sets of strings, which differs between processes.
 """
 
 from __future__ import annotations
 
+import logging
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ from functools import cached_property
 from types import ModuleType
 from typing import Any
 from weakref import WeakSet
+
+log = logging.getLogger(__name__)
 
 
 class Streams:
@@ -55,7 +58,8 @@ def drawn_from(streams: Streams) -> Iterator[None]:
 
 
 def isolate(package: str) -> None:
-    """Make the loaded modules of a package draw from the current streams; to be called again when more are loaded."""
+    """Let the loaded modules of a package draw from the current streams, and print into the log; to be called again when
+    more are loaded."""
     for name, module in list(sys.modules.items()):
         if (name == package or name.startswith(f"{package}.")) and module not in _done:
             _isolate_module(module)
@@ -81,8 +85,9 @@ class _NumpyRandom(_StandIn):
     def default_rng(self, seed: Any = None) -> Any:
         """A new generator; without a seed it would draw one from the operating system."""
         streams = _current.get()
-        own = seed is None and streams is not None
-        return self._module.default_rng(streams.numpy.randint(2**31) if own else seed)
+        if seed is None and streams is not None:
+            seed = streams.numpy.randint(2**31)
+        return self._module.default_rng(seed)
 
 
 class _Numpy:
@@ -101,6 +106,7 @@ _GLOBAL = random.shuffle.__self__  # type: ignore[attr-defined] # the generator 
 
 
 def _isolate_module(module: ModuleType) -> None:
+    module.print = _print  # type: ignore[attr-defined] # before the built-in one
     numpy = sys.modules.get("numpy")
     for name, value in list(vars(module).items()):
         if value is random:
@@ -111,6 +117,10 @@ def _isolate_module(module: ModuleType) -> None:
             setattr(module, name, _NumpyRandom(value))
         elif getattr(value, "__self__", None) is _GLOBAL:  # from random import shuffle
             setattr(module, name, _function(value.__name__))
+
+
+def _print(*values: object, **options: Any) -> None:
+    log.debug("%s", " ".join(map(str, values)))
 
 
 def _function(name: str) -> Callable[..., Any]:
