@@ -14,6 +14,7 @@ from ludus.recording.expert import Expert
 from ludus.testing import check_environment
 
 SMALL = {"letters": 3, "words": 20, "turns": 5, "rules": False}
+CHOICE = {"letters": 3, "turns": 3, "choices": 8, "rules": False}
 
 
 def by_definition(guess, secret):
@@ -67,7 +68,7 @@ def test_the_word_lists_are_sound_and_are_those_of_this_version():
     assert (Wordle.version, digest) == ("1", "ff4efc4272963b56")
 
 
-@pytest.mark.parametrize("options", [{}, SMALL, {"letters": 4}, {"letters": 3, "words": 5}])
+@pytest.mark.parametrize("options", [{}, SMALL, CHOICE, {"letters": 4}, {"letters": 3, "words": 5}])
 def test_no_word_is_hidden_in_training_and_in_testing(options):
     env = Wordle(**options)
     train, test = ([task.answer for task in take(env, split, 1500)] for split in ("train", "test"))
@@ -76,10 +77,13 @@ def test_no_word_is_hidden_in_training_and_in_testing(options):
     assert take(Wordle(**options), "test", 99) == take(env, "test", 99)
 
 
-@pytest.mark.parametrize("options", [{"letters": 6}, {"letters": 0}, {"words": 4}, {"words": 10**6}, {"turns": 0}])
-def test_options_that_make_no_game_are_refused(options):
-    with pytest.raises(ValueError, match="must be"):
-        Wordle(**options)
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("letters", 6), ("letters", 0), ("words", 4), ("words", 10**6), ("turns", 0), ("choices", 1), ("choices", 500)],
+)
+def test_options_that_make_no_game_are_refused(option, value):
+    with pytest.raises(ValueError, match=f"^{option} must be"):
+        Wordle(**{option: value})
 
 
 def test_guesses_are_read_alone_or_in_brackets():
@@ -120,7 +124,7 @@ async def test_earlier_is_better():
     assert min(rewards) >= env.success_reward
 
 
-@pytest.mark.parametrize("options", [{}, SMALL])
+@pytest.mark.parametrize("options", [{}, SMALL, {**CHOICE, "turns": 5}])
 async def test_the_expert_guesses_what_is_possible(options):
     env = Wordle(**options)
     rollouts = await play(env, Expert(), num=30)
@@ -129,6 +133,16 @@ async def test_the_expert_guesses_what_is_possible(options):
     assert sum(rollout.metrics["solved"] for rollout in rollouts) > 0.8 * len(rollouts)
 
 
-@pytest.mark.parametrize("env", [Wordle(), Wordle(**SMALL)])
+@pytest.mark.parametrize("env", [Wordle(), Wordle(**SMALL), Wordle(**CHOICE)])
 def test_it_keeps_its_promises(env):
     assert [str(finding) for finding in check_environment(env) if finding.ok is False] == []
+
+
+def test_the_words_to_choose_from_are_those_of_the_split():
+    env = Wordle(**CHOICE)
+    for split in ("train", "test"):
+        for task in take(env, split, 100):
+            shown = task.info["choices"]
+            assert task.answer in shown and len(set(shown)) == 8 and set(shown) <= set(env.words(split))
+            assert task.prompt.endswith(": " + " ".join(shown))
+    assert "It is one of these: " in take(Wordle(choices=5), "test", 1)[0].prompt

@@ -38,12 +38,15 @@ class Wordle(Environment):
     version = "1"
     sampling = {"max_tokens": 512}
 
-    def __init__(self, letters: int = 5, turns: int = 6, words: int | None = None, rules: bool = True) -> None:
+    def __init__(
+        self, letters: int = 5, turns: int = 6, words: int | None = None, choices: int = 0, rules: bool = True
+    ) -> None:
         """
         Args:
             letters: of the hidden word: 3, 4 or 5.
             turns: guesses before the game is lost.
             words: how many words there are, hidden or guessed; by default all.
+            choices: words that the prompt names, of which one is hidden; 0 names none.
             rules: whether the prompt explains the game; a model that is trained in it needs no explanation.
         """
         secrets, rarer = read_words("wordle_secrets.txt", letters), read_words("wordle_guesses.txt", letters)
@@ -53,10 +56,13 @@ class Wordle(Environment):
             raise ValueError(f"turns must be at least 1, got {turns}")
         if words is not None and not FEWEST_WORDS <= words <= len(secrets):
             raise ValueError(f"words must be between {FEWEST_WORDS} and {len(secrets)}, got {words}")
+        most_choices = (words or len(secrets)) // 5
+        if choices and not 2 <= choices <= most_choices:
+            raise ValueError(f"choices must be 0, or between 2 and {most_choices}, a fifth of all words, got {choices}")
         shuffled = random.Random(f"wordle {letters}").sample(secrets, len(secrets))
         self.secrets = shuffled[:words]
         self.allowed = frozenset(self.secrets if words else [*secrets, *rarer])
-        self.max_turns, self.letters, self.rules = turns, letters, rules
+        self.max_turns, self.letters, self.choices, self.rules = turns, letters, choices, rules
 
     def words(self, split: str) -> list[str]:
         """The words that the tasks of a split hide."""
@@ -64,10 +70,17 @@ class Wordle(Environment):
         return self.secrets[:held_out] if split == "test" else self.secrets[held_out:]
 
     def tasks(self, split: str) -> Iterator[Task]:
-        """20,000 games: the words of the split, one after another, again and again."""
-        prompt = self._rules() if self.rules else f"{self.letters} letters, {self.max_turns} guesses"
-        for index, word in enumerate(itertools.islice(itertools.cycle(self.words(split)), NUM_TASKS)):
-            yield Task(prompt=prompt, answer=word, id=f"{split}-{index}-{word}")
+        """20,000 games, which hide the words of the split in turn."""
+        opening = self._rules() if self.rules else f"{self.letters} letters, {self.max_turns} guesses"
+        words, rng = self.words(split), random.Random(f"wordle {split}")
+        for index, word in enumerate(itertools.islice(itertools.cycle(words), NUM_TASKS)):
+            task_id = f"{split}-{index}-{word}"
+            if not self.choices:
+                yield Task(prompt=opening, answer=word, id=task_id)
+                continue
+            others = rng.sample([other for other in words if other != word], self.choices - 1)
+            shown = rng.sample([word, *others], self.choices)
+            yield Task(prompt=f"{opening}: {' '.join(shown)}", answer=word, info={"choices": shown}, id=task_id)
 
     def respond(self, ctx: Context, reply: Reply) -> str | None:  # type: ignore[override]
         """Mark the letters of the guess; what is no word is said to be none, and costs a turn all the same."""
@@ -100,9 +113,11 @@ class Wordle(Environment):
         words = [guess for guess in _guesses(rollout) if guess in self.allowed]
         return max((marks(guess, task.answer).count(PLACED) for guess in words), default=0) / self.letters
 
-    def demonstrate(self, random: random.Random) -> Generator[str, list[Message], None]:  # type: ignore[override]
+    def demonstrate(  # type: ignore[override]
+        self, task: Task, random: random.Random
+    ) -> Generator[str, list[Message], None]:
         """Of a few words that are still possible, the one whose letters are commonest among all that are."""
-        possible: Sequence[str] = sorted(self.secrets)
+        possible: Sequence[str] = task.info.get("choices") or self.secrets
         while True:
             counts = Counter(letter for word in possible for letter in set(word))
             some = random.sample(possible, min(LOOKED_AT, len(possible)))
@@ -112,10 +127,12 @@ class Wordle(Environment):
             possible = [word for word in possible if marks(guess, word) == seen]
 
     def _rules(self) -> str:
+        ending = " It is one of these" if self.choices else ""
         return (
             f"Find the hidden word of {self.letters} letters in at most {self.max_turns} guesses. Reply with your "
             f"guess alone, or with the guess in [brackets]. Each letter of it is answered with a mark: {PLACED} it is in "
             f"this place, {PRESENT} it is in the word but elsewhere, {ABSENT} it is not in the word (or not that often)."
+            + ending
         )
 
 
