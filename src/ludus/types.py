@@ -327,10 +327,11 @@ class Rollout(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Every scorer's value summed over turns, by name."""
+        """Every scorer's value of the main role summed over turns, by name; those of other roles as ROLE/NAME."""
         values: dict[str, float] = {}
         for r in self.rewards:
-            values[r.scorer] = values.get(r.scorer, 0.0) + r.value
+            name = r.scorer if r.role == MAIN_ROLE else f"{r.role}/{r.scorer}"
+            values[name] = values.get(name, 0.0) + r.value
         return values
 
     @property

@@ -203,3 +203,25 @@ def test_the_second_signal_aborts(tmp_path):
     out, err = gate.process.communicate(timeout=60)
     assert gate.process.returncode == 130
     assert out == "" and err.strip() == "aborted"
+
+
+NIM = "ludus.environments.nim:Nim"
+
+
+def test_another_model_may_play_another_role(ludus):
+    result = ludus("eval", NIM, "--model", "demonstrator", "--role-model", "opponent=demonstrator", "-n", 4, "--json")
+    assert json.loads(result.stdout)["num_excluded"] == 0
+    out = json.loads(result.stdout)["out"]
+    assert 'opponent = "demonstrator"' in Path(out, "config.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("given", "said", "code"),
+    [
+        ("opponent", "expected ROLE=MODEL", 2),
+        ("oponent=demonstrator", "did you mean 'opponent'", 2),
+        ("opponent=x", "no such model", 1),
+    ],
+)
+def test_who_can_not_play_another_role_is_refused(ludus, given, said, code):
+    assert said in ludus("eval", NIM, "--model", "demonstrator", "--role-model", given, code=code).stderr

@@ -83,3 +83,8 @@ def test_a_call_without_arguments():
     assert read_tool_call("/look", ["look"]).tool_calls[0].arguments == {}
     with pytest.raises(UsageError):
         read_tool_call("/look 3", ["look"])
+
+
+def test_where_there_are_several_roles_the_expert_plays_the_others(ludus):
+    out = ludus("play", "ludus.environments.nim:Nim", "--arg", "largest=6", "--task", 0, input="9\n").stdout
+    assert "Take 1 to 3 stones" in out and "you lose" in out and "reward -1.000" in out

@@ -200,7 +200,7 @@ async def test_roles_have_their_own_models_sequences_and_rewards():
     assert rollout.conversation("opponent")[-1]["content"] == "no"
     assert (rollout.role_reward(MAIN_ROLE), rollout.role_reward("opponent")) == (1 + 0.5, 0.5 * 0.25)
     assert rollout.reward == 1.5
-    assert rollout.metrics == {"fine": 1.0, "judged": 1.0, "speech": 0.25, "length": 4.0}
+    assert rollout.metrics == {"fine": 1.0, "judged": 1.0, "opponent/speech": 0.25, "length": 4.0}
     assert [(r.scorer, r.role, r.turn) for r in rollout.rewards[1:3]] == [
         ("judged", MAIN_ROLE, None), ("speech", "opponent", 1)
     ]  # fmt: skip

@@ -46,6 +46,8 @@ class Environment:
     """Installed distributions whose versions are part of its content hash."""
     splits: tuple[str, ...] = ("train", "test")
     roles: ClassVar[tuple[str, ...]] = (MAIN_ROLE,)
+    splits: ClassVar[tuple[str, ...]] = ("train", "test")
+    roles: tuple[str, ...] = (MAIN_ROLE,)
     """Who takes part; each role has its own model, trained or frozen by configuration."""
     isolated: ClassVar[bool] = False
     """Whether its code runs in processes of its own anyway: programs then put it in no others."""

@@ -41,6 +41,15 @@ def _price(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     return prompt, completion
 
 
+def _role_models(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """ROLE=MODEL as a table. Raises click.BadParameter."""
+    pairs = [value.partition("=") for value in values]
+    for role, _, model in pairs:
+        if not (role and model):
+            raise click.BadParameter(f"expected ROLE=MODEL, such as opponent=demonstrator, got {role!r}")
+    return {role: model for role, _, model in pairs}
+
+
 COUNT = click.IntRange(min=1)
 MOST_READ = 200
 """Failed rollouts that are looked at for the commonest failure."""
@@ -90,6 +99,15 @@ MOST_SHOWN = 300
     show_default="a new runs/eval-ENV-MODEL-N",
     help="The run folder; gone on with if it is there.",
 )
+@click.option(
+    "--role-model",
+    "role_models",
+    multiple=True,
+    callback=_role_models,
+    metavar="ROLE=M",
+    show_default="the model itself",
+    help="Who plays another role, such as opponent=demonstrator; may be repeated.",
+)
 @click.option("--base-url", metavar="URL", help="Of the API behind openai:NAME, whose key is $OPENAI_API_KEY.")
 @click.option("--price", callback=_price, metavar="IN,OUT", help="Dollars per million prompt and completion tokens.")
 @click.option(
@@ -127,6 +145,7 @@ def evaluate(
 
     \b
         ludus eval guess --model demonstrator --model runs/guess
+        ludus eval nim --model runs/nim --role-model opponent=demonstrator
         ludus eval rg:spell_backward --model openai:NAME --price 0.25,2 --max-cost 1
     """
     if max_cost is not None and settings["price"] is None:
@@ -140,6 +159,7 @@ def evaluate(
         take(member.env, settings["split"], 1)  # refuses a split that does not exist, before any model is loaded
     _check_models(models, settings["base_url"])
     settings["budget"] = Budget(max_cost, max_tokens_total)
+    _check_models(tuple(settings["role_models"].values()), None)
     stopper = Stopper("finishing the rollouts that run")
     rows: list[Evaluation] = []
     for model in models:

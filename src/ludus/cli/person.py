@@ -12,17 +12,18 @@ from ludus.authoring.tasks import MOST_TASKS, take
 from ludus.cli.output import faint
 from ludus.cli.transcript import message_lines
 from ludus.errors import RolloutError, UnknownName, UsageError
+from ludus.recording.expert import beside_experts
 from ludus.rollouts.scheduler import Plan, Scheduler
 from ludus.seeds import derive
-from ludus.types import MAIN_ROLE, Message, Reply, Rollout, Sampling, Task, ToolCall
+from ludus.types import Message, Reply, Rollout, Sampling, Task, ToolCall
 
 DRAWN_FROM = 1000
 """Tasks among which one is drawn."""
 
 
 async def play_task(env: Environment, person: Person, plan: Plan, task: Task) -> Rollout:
-    """The rollout of a person who plays one task."""
-    async with Scheduler(env, {MAIN_ROLE: person}, plan) as scheduler:
+    """The rollout of a person who plays one task, against the environment's expert where there are several roles."""
+    async with Scheduler(env, beside_experts(env, person), plan) as scheduler:
         groups = [group async for group in scheduler.groups([(task, 0)], 1)]
     return groups[0].rollouts[0]
 

@@ -24,7 +24,7 @@ from ludus.display.table import align, as_html
 from ludus.display.watch import Progress, watching
 from ludus.errors import ConfigError, RunFolderError
 from ludus.programs.blocking import Blocking
-from ludus.programs.models import OpenModel, open_model
+from ludus.programs.models import OpenModel, open_model, open_role_models
 from ludus.programs.statistics import clustered_mean, exclusion_bounds, mean_pass_at_k, mean_pass_hat_k, quantiles
 from ludus.recording.backend import Backend
 from ludus.redaction import SECRETS
@@ -250,6 +250,7 @@ async def evaluate_async(
     args: Mapping[str, Any] | None = None,
     base_url: str | None = None,
     price: tuple[float, float] | None = None,
+    role_models: Mapping[str, str | Backend] | None = None,
     out: str | Path | None = None,
     timeout_s: float = 600.0,
     workers: int = 0,
@@ -267,16 +268,20 @@ async def evaluate_async(
     with ExitStack() as stack:
         opened = open_model(model, base_url=base_url, price=price) if isinstance(model, str) else OpenModel(model)
         stack.callback(opened.close)
+        others = open_role_models(role_models or {}, env.roles, stack)
         run = None
         if out is not None:
             about = {
                 "env": msgspec.to_builtins(env.describe()), "model": opened.backend.name, **await opened.identity(),
                 "split": split, "samples": samples, "seed": seed, "sampling": msgspec.to_builtins(sampling),
             }  # fmt: skip
+            if others:
+                about["role_models"] = {role: other.name for role, other in others.items()}
             run = stack.enter_context(_open_out(Path(out), about))
         result = await run_evaluation(
-            env, {MAIN_ROLE: opened.backend}, plan, tasks=tasks, samples=samples, log=run.rollouts if run else None,
-            earlier=run.rollouts if run else (), budget=budget, progress=progress, on_start=on_start,
+            env, {MAIN_ROLE: opened.backend, **others}, plan, tasks=tasks, samples=samples,
+            log=run.rollouts if run else None, earlier=run.rollouts if run else (), budget=budget,
+            progress=progress, on_start=on_start,
         )  # fmt: skip
         result.out = str(out or "")
         if run:
@@ -294,7 +299,8 @@ def evaluate(
         model: a model folder, a run, `openai:NAME`, `demonstrator`, or a backend.
         progress: is given rows instead of having them shown, in the thread in which the program runs.
         **options: split, num_tasks, samples, concurrency, seed, max_tokens, temperature, args (the environment's
-            options), base_url, price, out (a folder for rollouts; resumed if it is there), timeout_s, workers, budget.
+            options), base_url, price, role_models (who plays roles
+            beside the main one), out (a folder for rollouts; resumed if it is there), timeout_s, workers, budget.
 
     Raises:
         UsageError: an environment, model or option that does not exist.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ludus.errors import MissingExtra, ModelFolderError, UsageError
+from ludus.errors import MissingExtra, ModelFolderError, UnknownName, UsageError
 from ludus.recording.backend import Backend, TokenBackend
 from ludus.recording.expert import Expert
 from ludus.recording.remote import RemoteBackend
 from ludus.store import is_run_folder
+from ludus.types import MAIN_ROLE
 
 if TYPE_CHECKING:
     from ludus.engine.torch.engine import TorchEngine
@@ -73,6 +76,26 @@ def open_model(
         return OpenModel(Expert())
     settings: dict[str, Any] = {"device": device, "threads": threads, "deterministic": deterministic, "dtype": dtype}
     return open_folder(model_folder(spec), spec, **settings)
+
+
+def open_role_models(
+    role_models: Mapping[str, str | Backend], roles: Sequence[str], stack: ExitStack
+) -> dict[str, Backend]:
+    """Open who plays roles beside the main one; the stack closes them.
+
+    Raises:
+        UnknownName: there is no such role beside the main one.
+        UsageError, ModelFolderError, MissingExtra: as `open_model`.
+    """
+    others = [role for role in roles if role != MAIN_ROLE]
+    backends: dict[str, Backend] = {}
+    for role, model in role_models.items():
+        if role not in others:
+            raise UnknownName(f"role beside {MAIN_ROLE}", role, others)
+        opened = open_model(model) if isinstance(model, str) else OpenModel(model)
+        stack.callback(opened.close)
+        backends[role] = opened.backend
+    return backends
 
 
 def check_model(spec: str) -> None:

@@ -127,6 +127,9 @@ class EvalConfig(Config):
     """RL steps between evaluations; 0 evaluates at the ends only."""
     greedy: bool = True
     """Also at temperature 0, at the ends."""
+    role_models: dict[str, str] = {}
+    """Who plays other roles in evaluations, by role: in self-play something that stays the same. By default who plays
+    them in training."""
 
 
 class Recipe(Config):
@@ -143,7 +146,7 @@ class Recipe(Config):
     model: str
     """A model folder or a run; or `preset:tiny` for a new model from random weights."""
     role_models: dict[str, str] = {}
-    """Models of other roles, by role; those are frozen. Roles not named here are played by the model, and trained."""
+    """Models of roles, by role; those are frozen. Roles not named here are played by the model, and trained."""
     seed: Annotated[int, Field(ge=0)] = 0
     deterministic: bool = False
     """Bit for bit the same on the same machine and build, also after `--resume`; slower."""

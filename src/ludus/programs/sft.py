@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from ludus.authoring.tasks import take
 from ludus.errors import UsageError
@@ -11,11 +12,9 @@ from ludus.programs.recipe import SftConfig
 from ludus.programs.schedule import Mixed, Shuffled, Turns, learning_rate
 from ludus.programs.training import Training
 from ludus.protocols import AdamW, Datum, Loss
-from ludus.recording.backend import TokenBackend
-from ludus.recording.expert import Expert
 from ludus.rollouts.scheduler import Scheduler
 from ludus.seeds import derive
-from ludus.types import MAIN_ROLE, Rollout
+from ludus.types import MAIN_ROLE, Message, Rollout
 
 Demonstration = tuple[list[int], list[int]]
 """Token ids of a whole conversation, and a mask that is 1 on what the expert wrote."""
@@ -64,6 +63,8 @@ async def make_all(training: Training, config: SftConfig) -> Shuffled[Demonstrat
 
 async def make_demonstrations(training: Training, member: Member, number: int) -> list[Demonstration]:
     """Rollouts of the expert on training tasks, as tokens.
+async def make_demonstrations(training: Training, config: SftConfig) -> list[Demonstration]:
+    """Rollouts of the expert on training tasks, as tokens: one demonstration for each trained role.
 
     Raises:
         UsageError: none of its demonstrations was complete.
@@ -76,6 +77,13 @@ async def make_demonstrations(training: Training, member: Member, number: int) -
     again = training.position.sft_steps > 0  # resumed: they are recorded already
     record = (lambda rollout: None) if again else training.run.rollouts.append
     async with Scheduler(env, backends, plan, on_rollout=record) as scheduler:
+    env = training.env
+    tasks = take(env, "train", config.num_demonstrations)
+    played: dict[str, Rollout] = {}
+    plan = training.plan("demonstration", "train")
+    again = training.position.sft_steps > 0  # resumed: they are recorded already
+    record, go_back = (lambda rollout: None) if again else training.run.rollouts.append, training.mark()
+    async with Scheduler(env, training.demonstrators(), plan, on_rollout=record) as scheduler:
         training.watch(scheduler)
         async for group in scheduler.groups([(task, 0) for task in tasks], 1):
             played.update((rollout.task.id, rollout) for rollout in group.scored)
@@ -83,9 +91,16 @@ async def make_demonstrations(training: Training, member: Member, number: int) -
     if training.stopping:
         return []
     in_order = [played[task.id] for task in tasks if task.id in played]
-    if not in_order:
+    talks = [(talk, rollout.tools) for rollout in in_order for talk in _talks(rollout, training.trained_roles)]
+    if not talks:
         raise UsageError(f"no demonstration of {env.describe().id} could be completed (ludus env check says why)")
-    return [backend.renderer.demonstration(rollout.messages, rollout.tools) for rollout in in_order]
+    return [training.renderer.demonstration(talk, tools) for talk, tools in talks]
+
+
+def _talks(rollout: Rollout, roles: Sequence[str]) -> list[list[Message]]:
+    """What each of the roles saw and said, where it spoke."""
+    talks = (rollout.messages if role == MAIN_ROLE else rollout.conversation(role) for role in roles)
+    return [talk for talk in talks if any(message["role"] == "assistant" for message in talk)]
 
 
 def to_data(batch: list[Demonstration]) -> list[Datum]:

@@ -18,6 +18,7 @@ from ludus.programs.dry_run import check_fits
 from ludus.programs.evaluate import preferred_sampling
 from ludus.programs.members import Member, load_members, roles_of
 from ludus.programs.models import PRESET, OpenModel, check_model, model_folder, open_folder, open_model
+from ludus.programs.models import DEMONSTRATOR, PRESET, OpenModel, check_model, model_folder, open_folder, open_model
 from ludus.programs.recipe import Recipe
 from ludus.programs.rl import rl
 from ludus.programs.sft import sft
@@ -26,6 +27,7 @@ from ludus.protocols import Loss
 from ludus.redaction import HIDDEN
 from ludus.sinks import check_sinks
 from ludus.store import RunFolder
+from ludus.types import MAIN_ROLE
 
 
 async def train(
@@ -92,19 +94,26 @@ async def _run(
         "recompute": recipe.recompute,
         "keep_thinking": recipe.keep_thinking,
     }
-    others: dict[str, OpenModel] = {}
     opened = open_folder(folder, recipe.name, **settings, **trained)
+    others: dict[str, OpenModel] = {}
+    rivals = recipe.eval.role_models if recipe.eval else {}
     try:
         others = {role: open_model(model, **settings) for role, model in recipe.role_models.items()}
         training = Training(recipe, run, members, opened, others, progress)
+        for model in dict.fromkeys([*recipe.role_models.values(), *rivals.values()]):
+            others[model] = open_model(model, **settings)
+        backends, in_evaluations = (
+            {role: others[model].backend for role, model in models.items()} for models in (recipe.role_models, rivals)
+        )
+        training = Training(recipe, run, env, opened, backends, in_evaluations, progress)
         on_start(training)
         await (training.restore() if resume else training.save())
         with training.open_sinks(resumed=resume) as training.sinks:
             await _stages(training)
             return await _finish(training)
     finally:
-        for model in (opened, *others.values()):
-            model.close()
+        for each in (opened, *others.values()):
+            each.close()
 
 
 async def _stages(training: Training) -> None:
@@ -165,6 +174,7 @@ def check_recipe(recipe: Recipe, members: Sequence[Member]) -> None:
             "deterministic = true composes the batches of one model; with role_models there are several, which would "
             "wait for each other: leave out one of the two"
         )
+    _check_roles(recipe, env)
     if recipe.model.startswith(PRESET):
         check_preset(recipe.model.removeprefix(PRESET))
     else:
@@ -189,6 +199,28 @@ def check_recipe(recipe: Recipe, members: Sequence[Member]) -> None:
             temperature = member.config.temperature or recipe.rl.temperature
             sampling = preferred_sampling(member.env, {"temperature": temperature})
             check_trainable(sampling.truncated, sampling.temperature)
+
+
+def _check_roles(recipe: Recipe, env: Environment) -> None:
+    """Raises UnknownName, ModelFolderError, ConfigError."""
+    named = [*recipe.role_models.items(), *(recipe.eval.role_models.items() if recipe.eval else ())]
+    for role, model in named:
+        if role not in env.roles:
+            raise UnknownName("role", role, env.roles)
+        check_model(model)
+        if model == DEMONSTRATOR and not env.can_demonstrate:
+            raise ConfigError(f"{env.describe().id} has no demonstrate(task), so no demonstrator can play {role}")
+    if recipe.eval and MAIN_ROLE in recipe.eval.role_models:
+        raise ConfigError(f"eval.role_models names {MAIN_ROLE}, but that is the role that is evaluated: leave it out")
+    if (recipe.sft or recipe.rl) and recipe.role_models.keys() >= set(env.roles):
+        raise ConfigError(
+            f"role_models says who plays {', '.join(env.roles)}, which leaves no role to train: leave one of them out"
+        )
+    if recipe.deterministic and any(model != DEMONSTRATOR for _, model in named):
+        raise ConfigError(
+            "deterministic = true composes the batches of one model; with role_models there are several, which would "
+            "wait for each other: leave out one of the two"
+        )
 
 
 def _init(folder: Path, preset: str, seed: int) -> None:

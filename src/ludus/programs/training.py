@@ -23,7 +23,6 @@ from ludus.recording.expert import Expert
 from ludus.rollouts.scheduler import Plan, Scheduler
 from ludus.sinks import RunInfo, Sinks, run_id
 from ludus.store import RunFolder
-from ludus.types import MAIN_ROLE
 
 if TYPE_CHECKING:
     from ludus.engine.torch.engine import TorchEngine
@@ -81,6 +80,8 @@ class Training:
     def __init__(
         self, recipe: Recipe, run: RunFolder, members: Sequence[Member], opened: OpenModel, others: dict[str, OpenModel],
         progress: Progress,
+        self, recipe: Recipe, run: RunFolder, env: Environment, opened: OpenModel, others: Mapping[str, Backend],
+        rivals: Mapping[str, Backend], progress: Progress,
     ) -> None:  # fmt: skip
         assert opened.engine is not None  # train() opens nothing else
         self.recipe, self.run, self.members = recipe, run, members
@@ -92,6 +93,10 @@ class Training:
             **{role: other.backend for role, other in others.items()},
         }
         self.trained_roles = [role for role in roles_of(members) if role not in others]
+        self.trained_roles = [role for role in env.roles if role not in others]
+        self.backends: dict[str, Backend] = {**dict.fromkeys(self.trained_roles, opened.backend), **others}
+        self.rivals = rivals
+        """Who plays roles in evaluations that somebody else plays in training."""
         self.position = Position()
         self.stopping = False
         self.sinks = Sinks()
@@ -181,10 +186,16 @@ class Training:
             return
         go_back, taught = self.mark(), {**self.backends, MAIN_ROLE: Expert()}
         result = await self._evaluate_once(self.recipe.eval, "demonstrator", {}, taught, self.demonstrating)
+        go_back = self.mark()
+        result = await self._evaluate_once(self.recipe.eval, "demonstrator", {}, self.demonstrators())
         if result.stopped:
             go_back()
             return
         self.position.demonstrator = result.to_dict()
+
+    def demonstrators(self) -> dict[str, Backend]:
+        """The environment's expert in every role that is trained."""
+        return {**self.backends, **dict.fromkeys(self.trained_roles, Expert())}
 
     async def _evaluate_once(
         self,
@@ -217,6 +228,13 @@ class Training:
             member.env, backends or self.backends, self.plan(member, f"eval:{name}", config.split, **sampling),
             tasks=take(member.env, config.split, config.num_tasks), samples=config.samples, log=self.run.rollouts,
             progress=self.note, on_start=self.watch,
+        tasks = take(self.env, config.split, config.num_tasks)
+        if self.recipe.rl and self.recipe.rl.max_tokens is not None:
+            sampling = {"max_tokens": self.recipe.rl.max_tokens, **sampling}
+        players = {**(backends or self.backends), **self.rivals}
+        result = await run_evaluation(
+            self.env, players, self.plan(f"eval:{name}", config.split, **sampling), tasks=tasks,
+            samples=config.samples, log=self.run.rollouts, progress=self.note, on_start=self.watch,
         )  # fmt: skip
 
     def count_update(self, update: dict[str, float]) -> None:

@@ -10,8 +10,14 @@ from ludus.authoring.calling import call, inject
 from ludus.authoring.context import Context
 from ludus.authoring.environment import Environment
 from ludus.errors import RolloutError
-from ludus.recording.backend import MessageBackend
-from ludus.types import Message, Reply, Sampling
+from ludus.recording.backend import Backend, MessageBackend
+from ludus.types import MAIN_ROLE, Message, Reply, Sampling
+
+
+def beside_experts(env: Environment, backend: Backend) -> dict[str, Backend]:
+    """A backend in the main role; in the others the environment's expert, or the same one where there is none."""
+    others = [role for role in env.roles if role != MAIN_ROLE] if env.can_demonstrate else []
+    return {MAIN_ROLE: backend, **dict.fromkeys(others, Expert())}
 
 
 class Expert:

@@ -15,8 +15,9 @@ from ludus.authoring.environment import Environment
 from ludus.authoring.tasks import take
 from ludus.errors import TooManyFailures
 from ludus.recording.backend import Backend
+from ludus.recording.expert import beside_experts
 from ludus.rollouts.scheduler import Plan, Scheduler
-from ludus.types import MAIN_ROLE, Rollout, Sampling, Task
+from ludus.types import Rollout, Sampling, Task
 
 ROLLOUT_TIMEOUT_S = 60.0
 SCANNED = 10
@@ -67,7 +68,7 @@ class Subject:
         )  # fmt: skip
         visits = [(task, visit) for visit, task in enumerate(tasks)]
         try:
-            async with Scheduler(self.env, {MAIN_ROLE: backend}, plan) as scheduler:
+            async with Scheduler(self.env, beside_experts(self.env, backend), plan) as scheduler:
                 async for group in scheduler.groups(visits, 1):
                     rollouts.update((rollout.group, rollout) for rollout in group.rollouts)
         except TooManyFailures:

@@ -94,8 +94,8 @@ async def _resampled(folder: RunFolder, index: RolloutIndex, selection: Selectio
         used.update(versions_of(rollout, kept))
         libraries.update(rollout.versions.items())
     notes = [describe(kept, sorted(used))] if used else []
-    if kept.frozen:
-        notes.append(f"not resampled: what other models said, as {', '.join(sorted(kept.frozen))}")
+    if frozen := kept.frozen | kept.frozen_in_evaluations:
+        notes.append(f"not resampled: what other models said, as {', '.join(sorted(frozen))}")
     return Replay(how="resample", run=str(folder.path), findings=findings, notes=notes + _other_build(libraries))
 
 

@@ -60,7 +60,7 @@ async def resample(index: RolloutIndex, selection: Selection, kept: KeptWeights)
 
 def versions_of(rollout: Rollout, kept: KeptWeights) -> list[int]:
     """The versions of the weights that sampled its tokens, but for roles that other models played."""
-    stamped = (s.versions for s in rollout.sequences if s.role not in kept.frozen)
+    stamped = (s.versions for s in rollout.sequences if s.role not in kept.frozen_in(rollout))
     return sorted({version for versions in stamped for version in versions if version >= 0})
 
 
@@ -81,7 +81,7 @@ async def _in_any_order(
 ) -> AsyncIterator[Compared]:
     for start in range(0, len(ids), SIDE_BY_SIDE):
         rollouts = [index.get(rollout_id) for rollout_id in ids[start : start + SIDE_BY_SIDE]]
-        compared = await asyncio.gather(*(sample_again(_backend(opened), r, kept.frozen) for r in rollouts))
+        compared = await asyncio.gather(*(sample_again(_backend(opened), r, kept.frozen_in(r)) for r in rollouts))
         await _score(opened, compared)
         for one in compared:
             yield one

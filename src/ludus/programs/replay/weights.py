@@ -18,6 +18,7 @@ from ludus.programs.evaluate import PURPOSE
 from ludus.programs.models import OPENAI, PRESET, OpenModel, model_folder, open_folder
 from ludus.programs.recipe import Recipe
 from ludus.store import RunFolder
+from ludus.types import Rollout
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,19 @@ class KeptWeights:
         deterministic: whether the run promised the same bits.
         settings: of the engine: device, threads, deterministic.
         frozen: roles that other models played, which are not looked for.
+        frozen_in_evaluations: roles that other models played in evaluations only.
     """
 
     versions: Mapping[int, Kept]
     deterministic: bool
     settings: Mapping[str, Any]
     frozen: frozenset[str] = frozenset()
+    frozen_in_evaluations: frozenset[str] = frozenset()
+
+    def frozen_in(self, rollout: Rollout) -> frozenset[str]:
+        """Roles of a rollout that other models played."""
+        evaluated = rollout.purpose.startswith(PURPOSE)
+        return self.frozen | self.frozen_in_evaluations if evaluated else self.frozen
 
     def missing(self, version: int) -> str:
         """Why a version can't be resampled, with the nearest that could."""
@@ -91,7 +99,7 @@ def _of_evaluation(about: Mapping[str, Any]) -> KeptWeights:
         known = f"{OPENAI}{model} or one that was passed as an object" if model else "it"
         raise UsageError(f"the {PURPOSE}uation's model was not run here ({known}), so there are no weights to resample")
     kept = Kept(model, model_folder(model), hash=recorded)
-    return KeptWeights({0: kept}, False, {})
+    return KeptWeights({0: kept}, False, {}, frozenset(about.get("role_models", ())))
 
 
 def _of_training(run: RunFolder, recipe: Recipe) -> KeptWeights:
@@ -107,7 +115,8 @@ def _of_training(run: RunFolder, recipe: Recipe) -> KeptWeights:
         versions |= {step: Kept(f"state/{step}", base, _state(run, step)) for step in run.states()}
     versions |= {step: Kept(f"export/{step}", folder, hash=_hash_at(run, step)) for step, folder in exports.items()}
     settings = {"device": recipe.device, "threads": recipe.threads, "deterministic": recipe.deterministic}
-    return KeptWeights(versions, recipe.deterministic, settings, frozenset(recipe.role_models))
+    in_evaluations = frozenset(recipe.eval.role_models if recipe.eval else ())
+    return KeptWeights(versions, recipe.deterministic, settings, frozenset(recipe.role_models), in_evaluations)
 
 
 def _folder(model: str) -> Path:
