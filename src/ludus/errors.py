@@ -140,6 +140,8 @@ class ServerLost(RolloutError, ConnectionError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, "tool", "infrastructure")
+
+
 class SandboxFailed(RolloutError, RuntimeError):
     """A sandbox ended or broke; the policy's fault where its own code did it."""
 

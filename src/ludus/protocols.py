@@ -294,6 +294,8 @@ class Model(Protocol):
 
     async def calls(self) -> Sequence[Call]:
         """What has been recorded of this rollout so far, whoever called."""
+        ...
+
 
 # --- isolated computers -------------------------------------------------------------------------------------------
 

@@ -45,8 +45,6 @@ class Environment:
     depends_on: ClassVar[tuple[str, ...]] = ()
     """Installed distributions whose versions are part of its content hash."""
     splits: tuple[str, ...] = ("train", "test")
-    roles: ClassVar[tuple[str, ...]] = (MAIN_ROLE,)
-    splits: ClassVar[tuple[str, ...]] = ("train", "test")
     roles: tuple[str, ...] = (MAIN_ROLE,)
     """Who takes part; each role has its own model, trained or frozen by configuration."""
     isolated: ClassVar[bool] = False

@@ -62,27 +62,17 @@ async def make_all(training: Training, config: SftConfig) -> Shuffled[Demonstrat
 
 
 async def make_demonstrations(training: Training, member: Member, number: int) -> list[Demonstration]:
-    """Rollouts of the expert on training tasks, as tokens.
-async def make_demonstrations(training: Training, config: SftConfig) -> list[Demonstration]:
     """Rollouts of the expert on training tasks, as tokens: one demonstration for each trained role.
 
     Raises:
         UsageError: none of its demonstrations was complete.
     """
-    env, backend = member.env, training.backends[MAIN_ROLE]
-    assert isinstance(backend, TokenBackend)  # it is trained
+    env = member.env
     tasks = take(env, "train", number)
     played: dict[str, Rollout] = {}
-    plan, backends = training.plan(member, "demonstration", "train"), {**training.backends, MAIN_ROLE: Expert()}
+    plan = training.plan(member, "demonstration", "train")
     again = training.position.sft_steps > 0  # resumed: they are recorded already
     record = (lambda rollout: None) if again else training.run.rollouts.append
-    async with Scheduler(env, backends, plan, on_rollout=record) as scheduler:
-    env = training.env
-    tasks = take(env, "train", config.num_demonstrations)
-    played: dict[str, Rollout] = {}
-    plan = training.plan("demonstration", "train")
-    again = training.position.sft_steps > 0  # resumed: they are recorded already
-    record, go_back = (lambda rollout: None) if again else training.run.rollouts.append, training.mark()
     async with Scheduler(env, training.demonstrators(), plan, on_rollout=record) as scheduler:
         training.watch(scheduler)
         async for group in scheduler.groups([(task, 0) for task in tasks], 1):

@@ -17,7 +17,6 @@ from ludus.programs.batch import check_trainable
 from ludus.programs.dry_run import check_fits
 from ludus.programs.evaluate import preferred_sampling
 from ludus.programs.members import Member, load_members, roles_of
-from ludus.programs.models import PRESET, OpenModel, check_model, model_folder, open_folder, open_model
 from ludus.programs.models import DEMONSTRATOR, PRESET, OpenModel, check_model, model_folder, open_folder, open_model
 from ludus.programs.recipe import Recipe
 from ludus.programs.rl import rl
@@ -98,14 +97,12 @@ async def _run(
     others: dict[str, OpenModel] = {}
     rivals = recipe.eval.role_models if recipe.eval else {}
     try:
-        others = {role: open_model(model, **settings) for role, model in recipe.role_models.items()}
-        training = Training(recipe, run, members, opened, others, progress)
         for model in dict.fromkeys([*recipe.role_models.values(), *rivals.values()]):
             others[model] = open_model(model, **settings)
         backends, in_evaluations = (
             {role: others[model].backend for role, model in models.items()} for models in (recipe.role_models, rivals)
         )
-        training = Training(recipe, run, env, opened, backends, in_evaluations, progress)
+        training = Training(recipe, run, members, opened, backends, in_evaluations, progress)
         on_start(training)
         await (training.restore() if resume else training.save())
         with training.open_sinks(resumed=resume) as training.sinks:
@@ -165,16 +162,7 @@ def check_recipe(recipe: Recipe, members: Sequence[Member]) -> None:
     except ImportError as error:
         raise MissingExtra("training a model", "train") from error
 
-    for role, model in recipe.role_models.items():
-        if role not in roles_of(members):
-            raise UnknownName("role", role, roles_of(members))
-        check_model(model)
-    if recipe.role_models and recipe.deterministic:
-        raise ConfigError(
-            "deterministic = true composes the batches of one model; with role_models there are several, which would "
-            "wait for each other: leave out one of the two"
-        )
-    _check_roles(recipe, env)
+    _check_roles(recipe, members)
     if recipe.model.startswith(PRESET):
         check_preset(recipe.model.removeprefix(PRESET))
     else:
@@ -201,20 +189,22 @@ def check_recipe(recipe: Recipe, members: Sequence[Member]) -> None:
             check_trainable(sampling.truncated, sampling.temperature)
 
 
-def _check_roles(recipe: Recipe, env: Environment) -> None:
+def _check_roles(recipe: Recipe, members: Sequence[Member]) -> None:
     """Raises UnknownName, ModelFolderError, ConfigError."""
+    roles = roles_of(members)
     named = [*recipe.role_models.items(), *(recipe.eval.role_models.items() if recipe.eval else ())]
     for role, model in named:
-        if role not in env.roles:
-            raise UnknownName("role", role, env.roles)
+        if role not in roles:
+            raise UnknownName("role", role, roles)
         check_model(model)
-        if model == DEMONSTRATOR and not env.can_demonstrate:
-            raise ConfigError(f"{env.describe().id} has no demonstrate(task), so no demonstrator can play {role}")
+        for env in (member.env for member in members if role in member.env.roles):
+            if model == DEMONSTRATOR and not env.can_demonstrate:
+                raise ConfigError(f"{env.describe().id} has no demonstrate(task), so no demonstrator can play {role}")
     if recipe.eval and MAIN_ROLE in recipe.eval.role_models:
         raise ConfigError(f"eval.role_models names {MAIN_ROLE}, but that is the role that is evaluated: leave it out")
-    if (recipe.sft or recipe.rl) and recipe.role_models.keys() >= set(env.roles):
+    if (recipe.sft or recipe.rl) and recipe.role_models.keys() >= set(roles):
         raise ConfigError(
-            f"role_models says who plays {', '.join(env.roles)}, which leaves no role to train: leave one of them out"
+            f"role_models says who plays {', '.join(roles)}, which leaves no role to train: leave one of them out"
         )
     if recipe.deterministic and any(model != DEMONSTRATOR for _, model in named):
         raise ConfigError(

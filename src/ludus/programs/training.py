@@ -78,22 +78,15 @@ class Training:
     """One training run while it runs."""
 
     def __init__(
-        self, recipe: Recipe, run: RunFolder, members: Sequence[Member], opened: OpenModel, others: dict[str, OpenModel],
-        progress: Progress,
-        self, recipe: Recipe, run: RunFolder, env: Environment, opened: OpenModel, others: Mapping[str, Backend],
-        rivals: Mapping[str, Backend], progress: Progress,
+        self, recipe: Recipe, run: RunFolder, members: Sequence[Member], opened: OpenModel,
+        others: Mapping[str, Backend], rivals: Mapping[str, Backend], progress: Progress,
     ) -> None:  # fmt: skip
         assert opened.engine is not None  # train() opens nothing else
         self.recipe, self.run, self.members = recipe, run, members
         assert opened.renderer is not None
         self.engine: TorchEngine = opened.engine
         self.renderer = opened.renderer
-        self.backends: dict[str, Backend] = {
-            MAIN_ROLE: opened.backend,
-            **{role: other.backend for role, other in others.items()},
-        }
         self.trained_roles = [role for role in roles_of(members) if role not in others]
-        self.trained_roles = [role for role in env.roles if role not in others]
         self.backends: dict[str, Backend] = {**dict.fromkeys(self.trained_roles, opened.backend), **others}
         self.rivals = rivals
         """Who plays roles in evaluations that somebody else plays in training."""
@@ -184,10 +177,8 @@ class Training:
         """What the model is taught from, on the same held-out tasks: imitation should come close to it."""
         if self.recipe.eval is None or self.position.demonstrator or not self.demonstrating or self.stopping:
             return
-        go_back, taught = self.mark(), {**self.backends, MAIN_ROLE: Expert()}
+        go_back, taught = self.mark(), self.demonstrators()
         result = await self._evaluate_once(self.recipe.eval, "demonstrator", {}, taught, self.demonstrating)
-        go_back = self.mark()
-        result = await self._evaluate_once(self.recipe.eval, "demonstrator", {}, self.demonstrators())
         if result.stopped:
             go_back()
             return
@@ -224,17 +215,11 @@ class Training:
     ) -> Evaluation:
         if (most := self.recipe.max_tokens(member.config)) is not None:
             sampling = {"max_tokens": most, **sampling}
+        players = {**(backends or self.backends), **self.rivals}
         return await run_evaluation(
-            member.env, backends or self.backends, self.plan(member, f"eval:{name}", config.split, **sampling),
+            member.env, players, self.plan(member, f"eval:{name}", config.split, **sampling),
             tasks=take(member.env, config.split, config.num_tasks), samples=config.samples, log=self.run.rollouts,
             progress=self.note, on_start=self.watch,
-        tasks = take(self.env, config.split, config.num_tasks)
-        if self.recipe.rl and self.recipe.rl.max_tokens is not None:
-            sampling = {"max_tokens": self.recipe.rl.max_tokens, **sampling}
-        players = {**(backends or self.backends), **self.rivals}
-        result = await run_evaluation(
-            self.env, players, self.plan(f"eval:{name}", config.split, **sampling), tasks=tasks,
-            samples=config.samples, log=self.run.rollouts, progress=self.note, on_start=self.watch,
         )  # fmt: skip
 
     def count_update(self, update: dict[str, float]) -> None:

@@ -121,10 +121,6 @@ class Recorder:
                 shown = [SECRETS.hide(message) for message in messages]
                 reply, end, ended_by = await backend.complete(shown, tools, sampling), 0, None
                 tell(reply.message, "", reply.finish_reason)
-            self._check_open()
-                reply, end, ended_by = await backend.complete(messages, tools, sampling), 0, None
-                if on_text is not None:
-                    on_text(reply.text)
             self._check_open(life)
         except ModelCallFailed as error:
             if life == self._life:
