@@ -65,3 +65,19 @@ class Cut:
         except OSError:
             pass
         writer.close()
+
+
+def guarded(app, header, value):
+    """The application behind a key."""
+
+    async def checked(scope, receive, send):
+        if scope["type"] == "lifespan" or (header.encode(), value.encode()) in scope["headers"]:
+            await app(scope, receive, send)
+        elif scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 401, "headers": []})
+            await send({"type": "http.response.body", "body": b"no key"})
+        else:
+            await receive()
+            await send({"type": "websocket.close"})
+
+    return checked

@@ -3,12 +3,13 @@
 import asyncio
 import json
 
+import msgspec
 import pytest
 
 pytest.importorskip("websockets")
 pytest.importorskip("openenv")
 
-from app_server import Cut, served
+from app_server import Cut, guarded, served
 from openenv_games import Warmer, columns_app, listed_app, mcp_app, one_number_app, warmer_app
 
 from ludus.authoring.loading import load_environment
@@ -315,3 +316,15 @@ def test_what_is_no_finite_number_is_no_reward():
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         OpenEnv("http://127.0.0.1:1", **options)
+
+
+async def test_a_key_opens_the_server_and_is_recorded_nowhere(monkeypatch):
+    with served(guarded(warmer_app(), "authorization", "Bearer hunter2")) as url:
+        with pytest.raises(UsageError, match="HTTP 401; name the environment variable that holds its key"):
+            OpenEnv(url)
+        monkeypatch.setenv("WARMER_KEY", "hunter2")
+        env = OpenEnv(url, key_env="WARMER_KEY")
+        (rollout,) = await rollouts(env, Says("3"), 1)
+        async with env.opened():
+            assert "hunter2" not in repr(env._line)
+    assert rollout.failure is None and b"hunter2" not in msgspec.json.encode(rollout)

@@ -4,11 +4,12 @@ import asyncio
 import json
 import threading
 
+import msgspec
 import pytest
 
 pytest.importorskip("ors")
 
-from app_server import Cut, served
+from app_server import Cut, guarded, served
 from ors import Environment, Server, Split, TextBlock, ToolOutput, tool
 from ors.types import ImageBlock
 from pydantic import BaseModel
@@ -224,3 +225,12 @@ async def test_a_call_whose_stream_broke_off_is_taken_up_again(warm):
         rollout = await playing
     assert rollout.failure is None and rollout.reward == pytest.approx(0.9)
     assert Warm.slow_calls == 1
+
+
+async def test_a_key_opens_the_server_and_is_recorded_nowhere(monkeypatch):
+    with served(guarded(Server([Warm]).app, "x-api-key", "hunter2")) as url:
+        with pytest.raises(UsageError, match="HTTP 401; name the environment variable that holds its key"):
+            ORS(url)
+        monkeypatch.setenv("WARM_KEY", "hunter2")
+        (rollout,) = await rollouts(ORS(url, key_env="WARM_KEY"), Calls(0))
+    assert rollout.reward == 1.0 and b"hunter2" not in msgspec.json.encode(rollout)

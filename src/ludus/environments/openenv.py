@@ -52,8 +52,6 @@ TEST_SEEDS = 2**30
 @dataclass
 class _State(Earned):
     session: Session | None = None
-    heard: str = ""
-    """The last observation, as text."""
 
 
 class OpenEnv(Remote):
@@ -98,7 +96,7 @@ class OpenEnv(Remote):
         self.show = (show,) if isinstance(show, str) else tuple(show)
         self.reward_rule = checked_rule(reward)
         self.num_tasks, self.max_turns, self.sessions = num_tasks, max_turns, sessions
-        self.timeout_s, self.ping_s, self.replay, self.key_env = timeout_s, ping_s, replay, key_env
+        self.timeout_s, self.ping_s, self.replay = timeout_s, ping_s, replay
         if ping_s < 0:
             raise ValueError(f"ping_s must not be negative, got {ping_s}; 0 sends none")
         for name in ("num_tasks", "max_turns", "sessions", "timeout_s"):

@@ -21,6 +21,10 @@ FIRST_DELAY_S = 0.1
 """Before the second try; each delay is twice as long as the one before."""
 SILENCE_S = 60.0
 """Without a byte on an open stream, after which it is taken for broken; servers send one every ten seconds."""
+UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout)
+"""Errors after which the server has heard of nothing."""
+IDLE_S = 2.0
+"""For which a connection is kept: less than servers keep it, as it must not be closed while it is taken up again."""
 BUSY = (429, 502, 503, 504)
 """Status codes that pass."""
 
@@ -36,7 +40,8 @@ class Client:
 
     def __init__(self, url: str, headers: dict[str, str], timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        self._http = httpx2.AsyncClient(**connection(url, headers, timeout_s))
+        limits = httpx2.Limits(keepalive_expiry=IDLE_S)
+        self._http = httpx2.AsyncClient(**connection(url, headers, timeout_s), limits=limits)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -51,11 +56,10 @@ class Client:
         for delay_s in _delays():
             try:
                 response = await self._http.request(method, path, headers={"X-Session-ID": sid}, json=body)
-            except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-                if delay_s is None:
-                    raise lost(f"the server can't be reached: {said(error)}") from None
             except httpx2.HTTPError as error:
-                raise lost(f"{method} {path} was not answered: {said(error)}") from None
+                again = method == "GET" or isinstance(error, UNSENT)
+                if not again or delay_s is None:
+                    raise lost(f"{method} {path} was not answered: {said(error)}") from None
             else:
                 if response.status_code not in BUSY or delay_s is None:
                     return _json_of(response)
@@ -103,7 +107,7 @@ class Client:
                     if event.event == "end":
                         return task, _decoded("".join(pieces), path)
         except httpx2.TransportError as error:
-            unsent = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+            unsent = isinstance(error, UNSENT)
             raise _Broken(said(error), task, unsent) from None
         raise _Broken("the stream ended early", task)
 

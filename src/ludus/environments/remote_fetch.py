@@ -41,7 +41,7 @@ def connection(url: str, headers: dict[str, str], timeout_s: float) -> dict[str,
         "headers": headers,
         "timeout": timeout_s,
         "trust_env": not is_loopback(url),
-        "follow_redirects": True,
+        "follow_redirects": not headers,  # a key is not to be carried elsewhere
     }
 
 
