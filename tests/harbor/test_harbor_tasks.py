@@ -234,7 +234,11 @@ def test_task_folders_are_named_by_their_prefix(folder, monkeypatch):
     monkeypatch.setattr(registry, "entries", lambda group: {"harbor": entry} if group == registry.ADAPTERS else {})
     env = load_environment(f"harbor:{folder}", {"max_turns": 3})
     assert (env.ref.id, env.max_turns, rebuildable(env)) == (f"harbor:{folder}", 3, True)
-    for spec, said in (("harbor:", "needs a name"), ("harbor:no where", "no such folder"), ("harbor:a\0b", "no such folder")):
+    for spec, said in (
+        ("harbor:", "needs a name"),
+        ("harbor:no where", "no such folder"),
+        ("harbor:a\0b", "no such folder"),
+    ):
         with pytest.raises(UsageError, match=said):
             load_environment(spec)
 
