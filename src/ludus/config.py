@@ -5,6 +5,7 @@ One model a program; unknown keys are refused with the nearest valid one; values
 
 from __future__ import annotations
 
+import copy
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -60,24 +61,37 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def merge(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Apply overrides such as `rl.steps=10` or `env="rg:sum"`; values are TOML, and bare words are strings.
+    """Apply overrides such as `rl.steps=10`, `env="rg:sum"` or, in a list of tables, `envs.0.weight=2`.
+
+    Values are TOML, and bare words are strings. Raises ConfigError for a key that leads nowhere.
 
     >>> merge({"rl": {"steps": 1}}, ["rl.steps=10", "env=guess"])
     {'rl': {'steps': 10}, 'env': 'guess'}
     """
-    merged = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
+    merged = copy.deepcopy(dict(values))
     for override in overrides:
         path, found, text = override.partition("=")
         if not found or not path.strip():
             raise ConfigError(f"expected key=value, got {override!r}")
         *parents, leaf = path.strip().split(".")
-        table = merged
+        table: Any = merged
         for parent in parents:
-            table = table.setdefault(parent, {})
-            if not isinstance(table, dict):
-                raise ConfigError(f"{override!r}: {parent!r} is a value, not a table")
+            table = _entry(table, parent, override)
+        if not isinstance(table, dict):
+            raise ConfigError(f"{override!r}: {parents[-1]!r} is a value, not a table")
         table[leaf] = parse_value(text)
     return merged
+
+
+def _entry(table: Any, key: str, override: str) -> Any:
+    """What a table has under a key, a new table where it has nothing, or what stands at a place of a list."""
+    if isinstance(table, dict):
+        return table.setdefault(key, {})
+    if not isinstance(table, list):
+        raise ConfigError(f"{override!r}: there is nothing in a value, such as {key!r}")
+    if not key.isdecimal() or int(key) >= len(table):
+        raise ConfigError(f"{override!r}: expected a place from 0 to {len(table) - 1} in that list, got {key!r}")
+    return table[int(key)]
 
 
 def parse_value(text: str) -> Any:

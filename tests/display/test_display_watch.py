@@ -13,7 +13,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from ludus.display.board import Board, sparkline, step_figures
+from ludus.display.board import Board, evaluation_line, sparkline, step_figures
 from ludus.display.lines import Lines
 from ludus.display.terminal import Picture
 from ludus.display.watch import watching
@@ -179,3 +179,13 @@ def test_a_log_of_ten_hours_can_be_read():
     written = lines({}, every_second)
     assert 500 < len(written) < 700
     assert written[-1].startswith("[9:59:")
+
+
+def test_environments_of_a_mixture_are_told_apart():
+    row = {"eval/name": "end", "eval/mean": 0.5, "eval/se": None, "env/guess/eval/mean": 0.25, "env/b/eval/mean": None}
+    assert evaluation_line(row) == "eval end  0.500  guess 0.250  b –"
+    board = Board()
+    for phase, title in (("eval:end:greedy@rg:gcd", "evaluation end, greedy, in rg:gcd"),
+                         ("demonstrations@guess", "demonstrations, in guess"), ("rl", "RL")):  # fmt: skip
+        board.phase = phase
+        assert board.title == title

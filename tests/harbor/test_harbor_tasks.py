@@ -1,16 +1,20 @@
 """Task folders in Harbor's format: what is read of them, and what a wrong one is told, in one line."""
 
 import shutil
+import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
+from ludus import registry
+from ludus.authoring.loading import load_environment, rebuildable
 from ludus.authoring.tasks import take
 from ludus.environments.harbor import Harbor
 from ludus.environments.harbor.image import read_dockerfile
 from ludus.environments.harbor.task import find_tasks, read_task
 from ludus.environments.harbor.verifier import rewards_of
-from ludus.errors import ConfigError, UnknownName
+from ludus.errors import ConfigError, UnknownName, UsageError
 
 SAMPLE = Path(__file__).parents[1] / "data" / "harbor" / "count-words"
 
@@ -223,3 +227,24 @@ def test_reward_files(as_json, as_text, rewards):
 def test_what_is_no_reward(as_json, as_text):
     with pytest.raises(ValueError, match="reward"):
         rewards_of(as_json, as_text)
+
+
+def test_task_folders_are_named_by_their_prefix(folder, monkeypatch):
+    entry = EntryPoint("harbor", "ludus.environments.harbor:Harbor", registry.ADAPTERS)
+    monkeypatch.setattr(registry, "entries", lambda group: {"harbor": entry} if group == registry.ADAPTERS else {})
+    env = load_environment(f"harbor:{folder}", {"max_turns": 3})
+    assert (env.ref.id, env.max_turns, rebuildable(env)) == (f"harbor:{folder}", 3, True)
+    for spec, said in (
+        ("harbor:", "needs a name"),
+        ("harbor:no where", "no such folder"),
+        ("harbor:a\0b", "no such folder"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            load_environment(spec)
+
+
+async def test_without_sandboxes_it_says_so(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ludus.sandbox", None)
+    with pytest.raises(UsageError, match="harbor: tasks run in sandboxes, which can't be had here"):
+        async with Harbor(str(folder)).opened():
+            pass

@@ -343,3 +343,26 @@ def test_together_of_one_task_each_has_no_error():
 def test_names_of_purposes():
     assert by_member(["eval:start", "train"]) == {"": ["eval:start", "train"]}
     assert list(with_members({"end": {"mean": 1.0}})) == ["end"]
+
+
+def test_an_environment_of_a_mixture_is_overridden_by_its_place():
+    given = {"envs": [{"env": "guess"}, {"env": "rg:gcd", "weight": 2}]}
+    merged = config.merge(given, ["envs.1.weight=3", "envs.0.options.turns=4"])
+    assert merged == {"envs": [{"env": "guess", "options": {"turns": 4}}, {"env": "rg:gcd", "weight": 3}]}
+    assert given["envs"][1]["weight"] == 2, "what was given is as it was"
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("envs.2.weight=1", "expected a place from 0 to 1 in that list, got '2'"),
+        ("envs.x.weight=1", "expected a place from 0 to 1 in that list, got 'x'"),
+        ("envs.weight=1", "'envs' is a value, not a table"),
+        ("envs.0=1", "'envs' is a value, not a table"),
+        ("envs.0.env.x=1", "'env' is a value, not a table"),
+        ("envs.0.env.x.y=1", "there is nothing in a value, such as 'x'"),
+    ],
+)
+def test_an_override_that_leads_nowhere(override, said):
+    with pytest.raises(LudusError, match=said):
+        config.merge({"envs": [{"env": "guess"}, {"env": "rg:gcd"}]}, [override])

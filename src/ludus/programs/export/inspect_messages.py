@@ -17,13 +17,14 @@ STOPS: dict[str, Literal["stop", "max_tokens", "tool_calls"]] = {
 }  # fmt: skip
 
 
-def chat_messages(messages: Sequence[Message], key: str) -> list[ChatMessage]:
+def chat_messages(messages: Sequence[Message], key: str, start: int = 0) -> list[ChatMessage]:
     """Messages with ids that are the same wherever the same message stands in a rollout.
 
     Args:
         key: of the rollout.
+        start: place of the first one in its conversation.
     """
-    return [_chat_message(message, content_hash([key, number, message])) for number, message in enumerate(messages)]
+    return [_chat_message(m, content_hash([key, number, m])) for number, m in enumerate(messages, start)]
 
 
 def text_of(value: Any) -> str:

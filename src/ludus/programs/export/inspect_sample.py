@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ludus.programs.export.inspect_messages import chat_messages, output_of, text_of
-from ludus.types import Call, Failure, Message, Rollout, Sampling
+from ludus.types import Call, Failure, Rollout, Sampling
 
 if TYPE_CHECKING:
     from inspect_ai.event import ModelEvent
     from inspect_ai.log import EvalRetryError, EvalSample
-    from inspect_ai.model import GenerateConfig, ModelUsage
+    from inspect_ai.model import ChatMessage, GenerateConfig, ModelUsage
     from inspect_ai.scorer import Score
     from inspect_ai.tool import ToolInfo
 
@@ -109,20 +109,20 @@ def _metadata(rollout: Rollout) -> dict[str, Any]:
 def _events(rollout: Rollout) -> list[Any]:
     """One for each model call of every role, with the whole conversation that it was asked with."""
     events: list[Any] = []
-    conversations: list[list[Message]] = []
+    conversations: list[list[ChatMessage]] = []
     tools = [_tool(schema) for schema in rollout.tools]
     clock = rollout.started
     for number, call in enumerate(rollout.calls):
         before = [] if call.parent is None else conversations[call.parent]
-        asked = [*before, *call.messages]
-        conversations.append([*asked, call.reply])
+        asked = [*before, *chat_messages(call.messages, rollout.id, len(before))]
+        conversations.append([*asked, *chat_messages([call.reply], rollout.id, len(asked))])
         events.append(_event(rollout, call, number, asked, tools, clock))
         clock += call.seconds
     return events
 
 
 def _event(
-    rollout: Rollout, call: Call, number: int, asked: Sequence[Message], tools: list[ToolInfo], clock: float
+    rollout: Rollout, call: Call, number: int, asked: list[ChatMessage], tools: list[ToolInfo], clock: float
 ) -> ModelEvent:
     from inspect_ai.event import ModelEvent
 
@@ -130,7 +130,7 @@ def _event(
     return ModelEvent(
         uuid=f"{rollout.id}-{number}", timestamp=datetime.fromtimestamp(clock, UTC),
         completed=datetime.fromtimestamp(clock + call.seconds, UTC), working_start=clock - rollout.started,
-        working_time=call.seconds, model=model, role=call.role, input=chat_messages(asked, rollout.id), tools=tools,
+        working_time=call.seconds, model=model, role=call.role, input=asked, tools=tools,
         tool_choice="auto" if tools else "none", config=config_of(call.sampling),
         output=output_of(call, model, f"{rollout.id}-{number}"), error=call.malformed or None,
     )  # fmt: skip
