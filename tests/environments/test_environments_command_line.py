@@ -228,6 +228,52 @@ async def test_through_a_unix_socket():
     assert (rollout.reward, rollout.num_turns) == (1.0, 2)
 
 
+class NoNetwork(Closed):
+    """Really without one: a network namespace of its own, in which only the loopback interface is up."""
+
+    IN_NAMESPACE = ("unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
+
+    async def exec(self, command, **how):
+        return await super().exec([*self.IN_NAMESPACE, *command], **how)
+
+
+REACHES_ONLY_ITS_MODEL = """
+import socket
+ask()
+host, _, port = os.environ["HOST_ADDRESS"].partition(":")
+try:
+    socket.create_connection((host, int(port)), 2)
+except OSError:
+    sys.exit(0)
+sys.exit("the host's own port is reachable")
+"""
+
+
+async def test_from_a_sandbox_without_a_network_only_the_model_is_reachable():
+    probe = ThisMachine()
+    try:
+        possible = (await probe.exec([*NoNetwork.IN_NAMESPACE, "true"], timeout_s=20)).exit_code == 0
+    except OSError:
+        possible = False
+    finally:
+        probe.close()
+    if not possible:
+        pytest.skip("no network namespaces here")
+
+    class Sealed(Script):
+        program = REACHES_ONLY_ITS_MODEL
+
+        async def setup(self, ctx):
+            ctx.sandbox, self.host = NoNetwork(), ctx.model.base_url.split("/")[2]
+
+        def environment(self, task):
+            return {"HOST_ADDRESS": self.host}
+
+    rollout = await attempt(Sealed())
+    assert rollout.failure is None, rollout.failure
+    assert rollout.num_turns == 1
+
+
 @pytest.mark.parametrize("status", [0, 3, 9])
 async def test_the_forwarder_ends_as_its_program_does(tmp_path, status):
     code = f"import os, sys; assert os.environ['X'].startswith('http://127.0.0.1:'); sys.exit({status})"
