@@ -16,7 +16,7 @@ from ludus.environments.computer import MARK, ThisMachine
 from ludus.errors import ModelCallFailed
 from ludus.recording.backend import TokenBackend
 from ludus.rollouts.scheduler import Plan, Scheduler
-from ludus.types import MAIN_ROLE, Task
+from ludus.types import MAIN_ROLE, Reply, Task
 
 
 class Files(CommandLineAgent):
@@ -132,8 +132,23 @@ async def test_a_model_that_fails_is_to_blame_whatever_the_program_makes_of_it()
         async def complete(self, messages, tools, sampling):
             raise ModelCallFailed("out of order")
 
-    rollout = await attempt(Files("none"), backend=Broken())
-    assert (rollout.failure.boundary, rollout.failure.blame) == ("model", "infrastructure")
+    for env in (Files("none"), program("try:\n    ask()\nexcept OSError:\n    pass", accepted=None)):
+        rollout = await attempt(env, backend=Broken())
+        assert (rollout.failure.boundary, rollout.failure.blame) == ("model", "infrastructure")
+
+
+async def test_a_program_that_shrugs_off_a_dead_model_is_not_scored():
+    class Dies:
+        name = "dies"
+
+        async def complete(self, messages, tools, sampling):
+            if messages[-1]["content"] == "again":
+                raise ModelCallFailed("out of order")
+            return Reply({"role": "assistant", "content": "ok"})
+
+    again = "ask(messages=[{'role': 'user', 'content': 'again'}])"
+    rollout = await attempt(program(f"ask()\ntry:\n    {again}\nexcept OSError:\n    pass"), backend=Dies())
+    assert (rollout.failure.boundary, rollout.failure.blame, rollout.rewards) == ("model", "infrastructure", [])
 
 
 async def test_a_program_that_can_not_be_started():
