@@ -16,7 +16,7 @@ from ludus.environments.computer import MARK, ThisMachine
 from ludus.errors import ModelCallFailed
 from ludus.recording.backend import TokenBackend
 from ludus.rollouts.scheduler import Plan, Scheduler
-from ludus.types import MAIN_ROLE, Task
+from ludus.types import MAIN_ROLE, Reply, Task
 
 
 class Files(CommandLineAgent):
@@ -132,8 +132,23 @@ async def test_a_model_that_fails_is_to_blame_whatever_the_program_makes_of_it()
         async def complete(self, messages, tools, sampling):
             raise ModelCallFailed("out of order")
 
-    rollout = await attempt(Files("none"), backend=Broken())
-    assert (rollout.failure.boundary, rollout.failure.blame) == ("model", "infrastructure")
+    for env in (Files("none"), program("try:\n    ask()\nexcept OSError:\n    pass", accepted=None)):
+        rollout = await attempt(env, backend=Broken())
+        assert (rollout.failure.boundary, rollout.failure.blame) == ("model", "infrastructure")
+
+
+async def test_a_program_that_shrugs_off_a_dead_model_is_not_scored():
+    class Dies:
+        name = "dies"
+
+        async def complete(self, messages, tools, sampling):
+            if messages[-1]["content"] == "again":
+                raise ModelCallFailed("out of order")
+            return Reply({"role": "assistant", "content": "ok"})
+
+    again = "ask(messages=[{'role': 'user', 'content': 'again'}])"
+    rollout = await attempt(program(f"ask()\ntry:\n    {again}\nexcept OSError:\n    pass"), backend=Dies())
+    assert (rollout.failure.boundary, rollout.failure.blame, rollout.rewards) == ("model", "infrastructure", [])
 
 
 async def test_a_program_that_can_not_be_started():
@@ -226,6 +241,52 @@ async def test_through_a_unix_socket():
     rollout = await attempt(Sealed())
     assert rollout.failure is None, rollout.failure
     assert (rollout.reward, rollout.num_turns) == (1.0, 2)
+
+
+class NoNetwork(Closed):
+    """Really without one: a network namespace of its own, in which only the loopback interface is up."""
+
+    IN_NAMESPACE = ("unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
+
+    async def exec(self, command, **how):
+        return await super().exec([*self.IN_NAMESPACE, *command], **how)
+
+
+REACHES_ONLY_ITS_MODEL = """
+import socket
+ask()
+host, _, port = os.environ["HOST_ADDRESS"].partition(":")
+try:
+    socket.create_connection((host, int(port)), 2)
+except OSError:
+    sys.exit(0)
+sys.exit("the host's own port is reachable")
+"""
+
+
+async def test_from_a_sandbox_without_a_network_only_the_model_is_reachable():
+    probe = ThisMachine()
+    try:
+        possible = (await probe.exec([*NoNetwork.IN_NAMESPACE, "true"], timeout_s=20)).exit_code == 0
+    except OSError:
+        possible = False
+    finally:
+        probe.close()
+    if not possible:
+        pytest.skip("no network namespaces here")
+
+    class Sealed(Script):
+        program = REACHES_ONLY_ITS_MODEL
+
+        async def setup(self, ctx):
+            ctx.sandbox, self.host = NoNetwork(), ctx.model.base_url.split("/")[2]
+
+        def environment(self, task):
+            return {"HOST_ADDRESS": self.host}
+
+    rollout = await attempt(Sealed())
+    assert rollout.failure is None, rollout.failure
+    assert rollout.num_turns == 1
 
 
 @pytest.mark.parametrize("status", [0, 3, 9])

@@ -1,6 +1,7 @@
 """Every rollout's own OpenAI-compatible address: in process or over a socket, streaming or not, for its holder only."""
 
 import asyncio
+import json
 from contextlib import asynccontextmanager
 
 import openai
@@ -367,15 +368,21 @@ async def test_a_model_that_breaks_in_its_own_way_is_answered_for(stream, caplog
 
 
 async def test_many_rollouts_at_once_do_not_mix():
-    gateway = Gateway()
+    import httpx2
 
-    async def one(number: int) -> None:
-        async with rollout(lambda prompt, rng: f"I am {number}", gateway=gateway) as model, client_of(model) as client:
-            stream = await client.chat.completions.create(model="any", messages=ASK, stream=True)
-            text = "".join([c.choices[0].delta.content or "" async for c in stream if c.choices])
-            assert text == f"I am {number}"
+    gateway, renderer, limits = Gateway(), fake_renderer(), httpx2.Limits(max_connections=None)
+
+    async def one(number: int, http) -> None:
+        backend = TokenBackend("fake", FakeEngine(lambda prompt, rng: f"I am {number}"), renderer)
+        async with rollout(gateway=gateway, backend=backend) as model:
+            headers, body = {"authorization": f"Bearer {model.api_key}"}, {"messages": ASK, "stream": True}
+            answer = await http.post(f"{model.base_url}/chat/completions", json=body, headers=headers)
+            lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: {")]
+            deltas = [json.loads(line)["choices"][0]["delta"] for line in lines]
+            assert "".join(delta.get("content") or "" for delta in deltas) == f"I am {number}"
             assert len(model.recorder.calls) == 1
 
-    await asyncio.gather(*(one(number) for number in range(100)))
+    async with httpx2.AsyncClient(limits=limits, timeout=60) as http:
+        await asyncio.gather(*(one(number, http) for number in range(200)))
     await gateway.close()
     assert not gateway._admitted

@@ -58,6 +58,8 @@ class Environment:
     """Reward from which a rollout counts as a success in pass@k."""
     sampling: dict[str, Any] = {}
     """Fields of `Sampling` that this environment prefers, such as max_tokens; programs may override them."""
+    fails_with_model: ClassVar[bool] = False
+    """Whether a rollout has failed whose last model call did through no fault of the policy, though its agent went on."""
     pinned: tuple[str, ...] = ()
     """Fields of `Sampling` that agents don't choose: what their calls say of them is left aside. For programs that would
     otherwise sample in a way that can't be trained on."""

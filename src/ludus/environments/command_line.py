@@ -44,6 +44,7 @@ class CommandLineAgent(Environment):
     timeout_blame: Blame = "environment"
     """Whose fault it is that the program did not end in time."""
     pinned = ("temperature", "top_p", "top_k")
+    fails_with_model = True
 
     def __init__(self, sandbox: str = "") -> None:
         """

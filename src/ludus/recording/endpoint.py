@@ -46,7 +46,7 @@ async def answer(api: Api, caller: Caller, receive: Receive, send: Send) -> None
         return None  # the client has gone
     pieces: _Pieces | None = asyncio.Queue() if request.live else None
     call = asyncio.create_task(_call(caller, request, pieces))
-    gone = asyncio.ensure_future(receive())  # it says nothing more until the client has gone
+    gone = asyncio.create_task(_gone(receive))
     gone.add_done_callback(lambda _: call.cancel())
     try:
         await _respond(api, caller, request, says, call, pieces, send)
@@ -57,6 +57,12 @@ async def answer(api: Api, caller: Caller, receive: Receive, send: Send) -> None
         call.cancel()
         gone.cancel()
         await asyncio.gather(call, gone, return_exceptions=True)
+
+
+async def _gone(receive: Receive) -> None:
+    """Returns when the client has hung up."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def read_body(receive: Receive) -> dict[str, Any]:

@@ -48,8 +48,11 @@ def mark_failed(rollout: Rollout, env: Environment, failure: Failure) -> None:
 def blame_model(rollout: Rollout, env: Environment, failed: ModelCallFailed | None) -> None:
     """Where the last model call failed, that is why the rollout did, whatever its agent made of the error.
 
-    An agent that talks to the model's address sees its own client's exception, which would count as the environment's.
+    An agent that talks to the model's address sees its own client's exception, which would count as the environment's;
+    or, a program, it makes nothing of it and ends, and would be scored as if the model had had its say.
     """
+    if failed is not None and rollout.failure is None and env.fails_with_model and failed.blame == "infrastructure":
+        mark_failed(rollout, env, as_failure(failed))
     if failed is not None and rollout.failure is not None and rollout.failure.boundary == "environment":
         failure = as_failure(failed)
         text = f"{failure.error}; of which the agent made: {rollout.failure.error}"

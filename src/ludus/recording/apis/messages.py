@@ -48,9 +48,8 @@ class Messages:
     def read(self, body: Mapping[str, Any], caller: Caller) -> tuple[Request, Answer]:
         """See `Api.read`."""
         messages, tools = read_prompt(body)
-        sampling = {name: body[name] for name in ("temperature", "top_p", "top_k", "max_tokens") if body.get(name)}
-        if body.get("temperature") == 0:
-            sampling["temperature"] = 0.0
+        names = ("temperature", "top_p", "top_k", "max_tokens")
+        sampling = {name: body[name] for name in names if body.get(name) is not None}
         if stops := body.get("stop_sequences"):
             sampling["stop"] = stops
         request = Request(
