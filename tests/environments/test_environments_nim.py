@@ -10,6 +10,7 @@ from ludus.engine.fake import FakeEngine, fake_renderer
 from ludus.environments.nim import OPPONENT, Nim
 from ludus.programs.batch import make_samples
 from ludus.programs.recipe import RlConfig
+from ludus.programs.sft import talks_of
 from ludus.recording.backend import TokenBackend
 from ludus.recording.expert import Expert
 from ludus.rollouts.scheduler import Group
@@ -116,3 +117,12 @@ async def test_a_game_of_turns_is_one_sequence_for_each_role():
         for rollout in group.rollouts:
             roles = [sequence.role for sequence in rollout.sequences]
             assert len(roles) == len(set(roles))
+
+
+async def test_the_warm_up_teaches_what_was_said_in_each_trained_role():
+    (rollout,) = await play(Nim(), Expert(), split="train", roles={OPPONENT: Expert()})
+    mine, theirs = talks_of(rollout, (MAIN_ROLE, OPPONENT))
+    assert mine == rollout.messages and theirs == rollout.conversation(OPPONENT)
+    assert talks_of(rollout, (OPPONENT,)) == [theirs]
+    (short,) = await play(Nim(), Says("0"), num=1, roles={OPPONENT: Says("0")})
+    assert len(talks_of(short, (MAIN_ROLE, OPPONENT))) == 1, "one of them lost before the other spoke"

@@ -1,9 +1,11 @@
 """Find a hidden word in a few guesses; each letter of a guess is answered by a mark.
 
 Words are our own lists, which come with the package: common ones of three to five letters that may be hidden, and, of
-five letters, rarer ones that may be guessed. A fifth of the words are hidden in test tasks only. Fewer letters, words
-and turns make a game that a tiny model learns on a CPU. The demonstrator guesses among the words that are still
-possible: sound, not good. Which guess tells most is for the learner to find.
+five letters, rarer ones that may be guessed. A fifth of the words are hidden in test tasks only. The demonstrator
+guesses among the words that are still possible: sound, not good. Which guess tells most is for the learner to find.
+
+Fewer letters, words and turns make a game that a tiny model learns on a CPU. With few words it learns by heart which
+ones training hides, and guesses no others: so small a game says nothing about words it has not seen.
 """
 
 from __future__ import annotations

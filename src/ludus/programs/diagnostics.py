@@ -43,7 +43,7 @@ def of_rollouts(groups: Sequence[Group]) -> dict[str, float]:
         "excluded": _share(rollouts, lambda r: r.excluded),
         "forks": _mean(np.array([_num_forks(r) for r in scored], dtype=float)),
         "repetition": _mean(np.array([repetition(_sampled(r)) for r in scored])),
-        "tokens/sampled": float(lengths.sum()),
+        "tokens/sampled": float(sum(s.num_sampled for r in scored for s in r.sequences)),
     }
     for name in sorted({name for rollout in scored for name in rollout.metrics}):
         row[f"metric/{name}"] = _mean(np.array([r.metrics[name] for r in scored if name in r.metrics]))

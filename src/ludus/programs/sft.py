@@ -81,14 +81,14 @@ async def make_demonstrations(training: Training, member: Member, number: int) -
     if training.stopping:
         return []
     in_order = [played[task.id] for task in tasks if task.id in played]
-    talks = [(talk, rollout.tools) for rollout in in_order for talk in _talks(rollout, training.trained_roles)]
+    talks = [(talk, rollout.tools) for rollout in in_order for talk in talks_of(rollout, training.trained_roles)]
     if not talks:
         raise UsageError(f"no demonstration of {env.describe().id} could be completed (ludus env check says why)")
     return [training.renderer.demonstration(talk, tools) for talk, tools in talks]
 
 
-def _talks(rollout: Rollout, roles: Sequence[str]) -> list[list[Message]]:
-    """What each of the roles saw and said, where it spoke."""
+def talks_of(rollout: Rollout, roles: Sequence[str]) -> list[list[Message]]:
+    """What each of the roles saw and said; nothing of one that did not speak."""
     talks = (rollout.messages if role == MAIN_ROLE else rollout.conversation(role) for role in roles)
     return [talk for talk in talks if any(message["role"] == "assistant" for message in talk)]
 
