@@ -6,7 +6,7 @@ import asyncio
 import functools
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -45,14 +45,7 @@ class Tool:
         parameters.pop("description", None)
         for field in parameters.get("properties", {}).values():
             field.pop("title", None)
-        return {
-            "type": "function",
-            "function": {
-                "name": self.name,
-                "description": inspect.getdoc(self.fn) or "",
-                "parameters": parameters,
-            },
-        }
+        return _schema(self.name, inspect.getdoc(self.fn) or "", parameters)
 
     async def __call__(self, arguments: Mapping[str, Any], available: Mapping[str, Any]) -> Any:
         """Run with the model's arguments, checked, and what the function asks for by name.
@@ -62,6 +55,23 @@ class Tool:
             RolloutError: the tool raised something else or overran its time: the rollout fails.
         """
         try:
+            async with asyncio.timeout(self.timeout_s) as limit:
+                return await self._run(arguments, available)
+        except RolloutError:
+            raise
+        except Exception as error:
+            if limit.expired():
+                raise RolloutError(f"the tool {self.name} took more than {self.timeout_s} s", "tool") from None
+            raise RolloutError(f"the tool {self.name} raised {type(error).__name__}: {error}", "tool") from error
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether it may run beside other calls of a reply: coroutines may, functions may count on their order."""
+        return inspect.iscoroutinefunction(self.fn)
+
+    async def _run(self, arguments: Mapping[str, Any], available: Mapping[str, Any]) -> Any:
+        """Check the arguments and call the function. Raises ToolError where they don't fit the schema."""
+        try:
             checked = self._arguments.model_validate(arguments)
         except ValidationError as error:
             problems = "; ".join(
@@ -69,15 +79,38 @@ class Tool:
             )
             raise ToolError(f"bad arguments for {self.name}: {problems}") from None
         values = {name.removeprefix(_PREFIX): getattr(checked, name) for name in type(checked).model_fields}
-        try:
-            async with asyncio.timeout(self.timeout_s) as limit:
-                return await call(self.fn, **values, **inject(self.fn, available))
-        except RolloutError:
-            raise
-        except Exception as error:
-            if limit.expired():
-                raise RolloutError(f"the tool {self.name} took more than {self.timeout_s} s", "tool") from None
-            raise RolloutError(f"the tool {self.name} raised {type(error).__name__}: {error}", "tool") from error
+        return await call(self.fn, **values, **inject(self.fn, available))
+
+
+class SchemaTool(Tool):
+    """A tool that brings its schema and judges arguments itself, such as one on a server.
+
+    Args:
+        name: what the model calls it.
+        description: what it does, for the model.
+        parameters: JSON schema of its arguments, shown to the model as it is.
+        run: called with the arguments; raises ToolError to tell the model that they don't fit.
+        timeout_s: seconds one call may take; the rollout then fails with boundary "tool".
+    """
+
+    def __init__(
+        self,
+        name: str,
+        description: str,
+        parameters: dict[str, Any],
+        run: Callable[[dict[str, Any]], Awaitable[Any]],
+        timeout_s: float | None = None,
+    ) -> None:
+        self.fn, self.name, self.timeout_s = run, name, timeout_s
+        self.schema = _schema(name, description, parameters)
+
+    async def _run(self, arguments: Mapping[str, Any], available: Mapping[str, Any]) -> Any:
+        return await call(self.fn, dict(arguments))
+
+
+def _schema(name: str, description: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """A tool in OpenAI's format."""
+    return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
 
 
 def _arguments_model(fn: Callable[..., Any]) -> type[BaseModel]:
@@ -117,6 +150,46 @@ async def answer(tools: Mapping[str, Tool], tool_call: ToolCall, available: Mapp
     except ToolError as error:
         result = f"Error: {error}"
     return {"role": "tool", "tool_call_id": tool_call.id, "name": tool_call.name, "content": result}
+
+
+async def answers(
+    tools: Mapping[str, Tool], tool_calls: Sequence[ToolCall], available: Mapping[str, Any]
+) -> list[Message]:
+    """The tool messages that answer the calls of one reply, in their order.
+
+    Coroutines run side by side; functions one after another, as they may count on their order.
+
+    Raises:
+        RolloutError: a tool failed; what else was under way is cancelled.
+    """
+    answered: dict[int, Message] = {}
+
+    async def in_order(indices: list[int]) -> None:
+        for index in indices:
+            answered[index] = await answer(tools, tool_calls[index], available)
+
+    in_turn = [i for i, called in enumerate(tool_calls) if not _concurrent(tools, called)]
+    beside = [[i] for i in range(len(tool_calls)) if i not in in_turn]
+    if not beside:
+        await in_order(in_turn)
+    else:
+        await _side_by_side([in_order(indices) for indices in (in_turn, *beside)])
+    return [answered[index] for index in range(len(tool_calls))]
+
+
+async def _side_by_side(work: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Run all at once; the first to raise ends the others, and is raised when they have ended."""
+    running = [asyncio.create_task(one) for one in work]
+    try:
+        await asyncio.gather(*running)
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+def _concurrent(tools: Mapping[str, Tool], called: ToolCall) -> bool:
+    return called.name in tools and tools[called.name].concurrent
 
 
 def as_text(value: Any) -> str:
