@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ludus.authoring.declare import tool as tool
     from ludus.authoring.environment import Environment as Environment
     from ludus.authoring.loading import load_environment as load_environment
+    from ludus.authoring.mcp.server import McpServer as McpServer
     from ludus.authoring.tasks import from_dataset as from_dataset
     from ludus.authoring.tasks import from_jsonl as from_jsonl
     from ludus.errors import LudusError as LudusError
@@ -40,6 +41,7 @@ _HOMES = {
     "ludus.authoring.declare": ("metric", "reward", "stop", "tool"),
     "ludus.authoring.environment": ("Environment",),
     "ludus.authoring.loading": ("load_environment",),
+    "ludus.authoring.mcp.server": ("McpServer",),
     "ludus.authoring.tasks": ("from_dataset", "from_jsonl"),
     "ludus.errors": ("LudusError", "RolloutError", "ToolError"),
     "ludus.programs.evaluate": ("evaluate",),

@@ -11,6 +11,7 @@
     ├── RolloutError                        one rollout failed: carries its boundary and blame; recorded, never silently 0
     │   ├── ModelCallFailed (ConnectionError)   the engine or the remote API did not answer
     │   ├── ToolError (ValueError)          a tool refuses: the default loop tells the model instead of failing the rollout
+    │   ├── ServerLost (ConnectionError)        a server whose tools the rollout uses did not start, or is gone
     │   ├── ScorerFailed (ValueError)       a scorer raised, or returned something that is not a finite number
     │   └── RolloutTimeout (TimeoutError)   the rollout overran its time
     ├── TooManyFailures (RuntimeError)      nearly all rollouts fail: the run stops and says why
@@ -121,6 +122,13 @@ class ToolError(RolloutError, ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, "tool", "environment")
+
+
+class ServerLost(RolloutError, ConnectionError):
+    """A server whose tools the rollout uses did not start, or is gone; the text names it and has its last words."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "tool", "infrastructure")
 
 
 class ScorerFailed(RolloutError, ValueError):

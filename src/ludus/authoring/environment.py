@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -19,6 +19,8 @@ from ludus.authoring.calling import call, inject, wanted
 from ludus.authoring.content import environment_hash
 from ludus.authoring.context import Context
 from ludus.authoring.declare import ScorerMark, StopMark, ToolMark, mark_of
+from ludus.authoring.mcp.server import McpServer
+from ludus.authoring.mcp.servers import OpenServers, add_tools
 from ludus.authoring.tools import Tool
 from ludus.types import MAIN_ROLE, EnvironmentRef, Message, Reply, Task, user
 
@@ -41,7 +43,7 @@ class Environment:
     version: ClassVar[str] = "0"
     depends_on: ClassVar[tuple[str, ...]] = ()
     """Installed distributions whose versions are part of its content hash."""
-    splits: ClassVar[tuple[str, ...]] = ("train", "test")
+    splits: tuple[str, ...] = ("train", "test")
     roles: ClassVar[tuple[str, ...]] = (MAIN_ROLE,)
     """Who takes part; each role has its own model, trained or frozen by configuration."""
     max_turns: int = 10
@@ -53,6 +55,8 @@ class Environment:
     """Reward from which a rollout counts as a success in pass@k."""
     sampling: dict[str, Any] = {}
     """Fields of `Sampling` that this environment prefers, such as max_tokens; programs may override them."""
+    servers: Sequence[McpServer] = ()
+    """MCP servers, whose tools rollouts get beside the tools of the class."""
 
     options: dict[str, Any]
     ref: EnvironmentRef | None = None
@@ -118,7 +122,7 @@ class Environment:
         if reply.malformed:
             return user(f"Your tool call could not be read: {reply.malformed}") if ctx.tools else None
         available = ctx.injectable()
-        answers = [await tools_module.answer(ctx.tools, tool_call, available) for tool_call in reply.tool_calls]
+        answers = await tools_module.answers(ctx.tools, reply.tool_calls, available)
         return answers or None
 
     def demonstrate(self, task: Task) -> Any:
@@ -134,23 +138,24 @@ class Environment:
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
         """Open for as long as anybody is inside."""
-        users = self.__dict__.setdefault("_users", _Users())
+        users = self._users()
         async with users.changing:
             users.count += 1
             if users.count == 1:
                 try:
+                    users.exits.push_async_callback(self.close)
                     await self.open()
+                    users.servers = await users.exits.enter_async_context(OpenServers(self.servers))
+                    if self.servers:
+                        self.make_tools()  # two of one name are better told now than by every rollout
                 except BaseException:
-                    users.count -= 1
-                    await self.close()
+                    await users.leave()
                     raise
         try:
             yield
         finally:
             async with users.changing:
-                users.count -= 1
-                if users.count == 0:
-                    await self.close()
+                await users.leave()
 
     def opening(self, task: Task) -> list[Message]:
         """The conversation before the first reply."""
@@ -164,9 +169,32 @@ class Environment:
         return type(self).demonstrate is not Environment.demonstrate
 
     def make_tools(self) -> dict[str, Tool]:
-        """The tools declared on the class, bound to this environment, by name."""
+        """The tools declared on the class, bound to this environment, by name; while it is open, those of the servers
+        that rollouts share, too. Raises ConfigError where two have one name."""
         tools = [Tool(method) for method, mark in self._marked() if isinstance(mark, ToolMark)]
-        return {tool.name: tool for tool in tools}
+        named = {tool.name: tool for tool in tools}
+        users = self._users()
+        if users.servers is not None:
+            add_tools(named, users.servers.tools.values())
+        return named
+
+    @asynccontextmanager
+    async def equipped(self) -> AsyncIterator[dict[str, Tool]]:
+        """The tools of one rollout, those of the servers that it has for itself included, as long as it lasts.
+
+        Raises:
+            ServerLost: one of these did not start.
+            ConfigError: two tools have one name.
+        """
+        tools, servers = self.make_tools(), self._users().servers
+        if servers is None:
+            if self.servers:
+                raise RuntimeError(f"{type(self).__name__} has servers, but is not open: async with env.opened()")
+            yield tools
+            return
+        async with servers.of_rollout() as more:
+            add_tools(tools, more)
+            yield tools
 
     def scorers(self) -> list[tuple[Callable[..., Any], ScorerMark]]:
         """The scorers of single rollouts, in order of definition."""
@@ -196,6 +224,10 @@ class Environment:
     def _scorers(self) -> list[tuple[Callable[..., Any], ScorerMark]]:
         return [(fn, mark) for fn, mark in self._marked() if isinstance(mark, ScorerMark)]
 
+    def _users(self) -> _Users:
+        users: _Users = self.__dict__.setdefault("_in_use", _Users())
+        return users
+
     def _marked(self) -> list[tuple[Callable[..., Any], Any]]:
         marked = self.__dict__.get("_marked_methods")
         if marked is None:
@@ -208,10 +240,19 @@ class Environment:
 
 @dataclass
 class _Users:
-    """Who is inside an environment that is open, and a lock on coming and going."""
+    """Who is inside an environment that is open, a lock on coming and going, and what the last one out ends."""
 
     count: int = 0
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    exits: AsyncExitStack = field(default_factory=AsyncExitStack)
+    servers: OpenServers | None = None
+
+    async def leave(self) -> None:
+        """One is out."""
+        self.count -= 1
+        if self.count == 0:
+            self.servers = None
+            await self.exits.aclose()
 
 
 def as_messages(answer: Answer) -> list[Message]:

@@ -8,6 +8,7 @@ import platform
 import random
 import time
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol
@@ -77,12 +78,13 @@ async def play(
         calls=recorder.calls, started=time.time(), versions=library_versions(),
     )  # fmt: skip
     ctx = Context(task=task, models=models, random=random.Random(attempt.seed("environment")))
+    equipment = AsyncExitStack()
     recorder.bind(env, ctx)
     began = time.perf_counter()
     try:
-        error = await _run_and_score(env, ctx, rollout, recorder, timeout_s)
+        error = await _run_and_score(env, ctx, equipment, rollout, recorder, timeout_s)
     finally:
-        unclean = await _tear_down(env, ctx, timeout_s)
+        unclean = await _tear_down(env, ctx, equipment, timeout_s)
     if error or unclean:
         await recorder.settle()
         _finish(rollout, recorder, ctx)
@@ -93,7 +95,12 @@ async def play(
 
 
 async def _run_and_score(
-    env: Environment, ctx: Context, rollout: Rollout, recorder: Recording, timeout_s: float | None
+    env: Environment,
+    ctx: Context,
+    equipment: AsyncExitStack,
+    rollout: Rollout,
+    recorder: Recording,
+    timeout_s: float | None,
 ) -> Exception | None:
     """What went wrong, if anything."""
     waited: list[bool] = []
@@ -102,7 +109,7 @@ async def _run_and_score(
     asking = loop.call_later(timeout_s, lambda: waited.append(recorder.waiting)) if timeout_s is not None else None
     try:
         async with asyncio.timeout(timeout_s) as limit:
-            ctx.tools = env.make_tools()
+            ctx.tools = await equipment.enter_async_context(env.equipped())
             await call(env.setup, ctx)
             await call(env.run, ctx)
             await recorder.settle()
@@ -120,10 +127,12 @@ async def _run_and_score(
     return None
 
 
-async def _tear_down(env: Environment, ctx: Context, timeout_s: float | None) -> Exception | None:
-    """What went wrong, if anything. It may take as long as the rollout itself."""
+async def _tear_down(
+    env: Environment, ctx: Context, equipment: AsyncExitStack, timeout_s: float | None
+) -> Exception | None:
+    """What went wrong, if anything. It may take as long as the rollout itself; the equipment is put away in any case."""
     try:
-        async with asyncio.timeout(timeout_s) as limit:
+        async with equipment, asyncio.timeout(timeout_s) as limit:
             await call(env.teardown, ctx)
     except Exception as error:  # noqa: BLE001 - recorded with the rollout
         return RolloutTimeout(f"teardown took more than {timeout_s} s") if limit.expired() else error

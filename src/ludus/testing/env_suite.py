@@ -15,6 +15,7 @@ import random
 import re
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ from ludus.authoring.calling import INJECTED, call
 from ludus.authoring.environment import Environment
 from ludus.authoring.loading import load_environment, rebuildable
 from ludus.authoring.tasks import take
+from ludus.authoring.tools import SchemaTool
 from ludus.engine.fake import FakeEngine, fake_renderer
 from ludus.errors import ModelCallFailed
 from ludus.recording.backend import TokenBackend
@@ -69,8 +71,16 @@ async def check_environment_async(env: Environment, *, num_tasks: int = 20) -> l
         ("degenerate replies", check_degenerate_replies),
         ("scorers", check_scorers),
     ]
-    for name, check in checks:
-        findings += await _guarded(name, check, subject)
+    async with AsyncExitStack() as stack:
+
+        async def open_(subject: Subject) -> list[Finding]:
+            await stack.enter_async_context(env.opened())  # once for all checks
+            return []
+
+        if closed := await _guarded("open", open_, subject):
+            return findings + closed
+        for name, check in checks:
+            findings += await _guarded(name, check, subject)
     return findings
 
 
@@ -164,14 +174,18 @@ async def check_splits(subject: Subject) -> list[Finding]:
 async def check_tools(subject: Subject) -> list[Finding]:
     """Schemas that APIs accept and models can use: names, descriptions, typed parameters, nothing injected."""
     tools = subject.env.make_tools()
-    problems = [problem for tool in tools.values() for problem in tool_problems(tool.schema)]
+    problems = [
+        problem
+        for tool in tools.values()
+        for problem in tool_problems(tool.schema, injects=not isinstance(tool, SchemaTool))
+    ]
     if not tools:
         return [Finding("tools", None, "there are none")]
     return [Finding("tools", not problems, "; ".join(problems) or f"described and typed: {', '.join(tools)}")]
 
 
-def tool_problems(schema: dict[str, Any]) -> list[str]:
-    """What is wrong with a tool's schema in OpenAI's format."""
+def tool_problems(schema: dict[str, Any], *, injects: bool = True) -> list[str]:
+    """What is wrong with a tool's schema in OpenAI's format, where parameters of some names are filled in or not."""
     function = schema.get("function", {})
     name, parameters = function.get("name", ""), function.get("parameters", {})
     problems: list[str] = []
@@ -182,7 +196,7 @@ def tool_problems(schema: dict[str, Any]) -> list[str]:
     if schema.get("type") != "function" or parameters.get("type") != "object":
         problems.append(f"tool {name}: expected a function whose parameters are an object, got {json.dumps(schema)}")
     for parameter, field in parameters.get("properties", {}).items():
-        if parameter in INJECTED:
+        if injects and parameter in INJECTED:
             problems.append(f"tool {name}: the parameter {parameter} is filled in and must not be shown")
         elif not field.keys() & {"type", "anyOf", "allOf", "oneOf", "$ref", "enum", "const"}:
             problems.append(f"tool {name}: the parameter {parameter} has no type; annotate it")

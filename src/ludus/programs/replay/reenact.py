@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 
 import msgspec
 
@@ -33,13 +34,17 @@ async def reenact(selection: Selection, environments: Environments, timeout_s: f
     """Play the chosen rollouts again. Raises UsageError where an environment can't be built."""
     gateway = Gateway()
     played: list[Reenacted] = []
-    try:
+    opened: dict[int, Environment] = {}
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(gateway.close)
         for batch in selection.batches():
+            for env in [environments.of(group[0]) for group in batch]:
+                if id(env) not in opened:
+                    opened[id(env)] = env
+                    await stack.enter_async_context(env.opened())
             groups = (_group(environments.of(g[0]), g, selection, gateway, timeout_s) for g in batch)
             for group in await asyncio.gather(*groups):
                 played += group
-    finally:
-        await gateway.close()
     return played
 
 

@@ -1,0 +1,1 @@
+"""Tools from MCP servers: which ones (`server`), open ones (`servers`), one connection (`connection`), its wires."""
