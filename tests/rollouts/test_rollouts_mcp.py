@@ -257,14 +257,14 @@ async def test_an_http_session_for_each_rollout():
     server.tool(name="count_in_session")(count)
     with serving(server.streamable_http_app()) as url:
         env = Tooled(McpServer(url=url, mode="legacy", per_rollout=True))
-        (group,) = await run(env, calling(*[("count_in_session", {})] * 2), size=30)
+        (group,) = await run(env, calling(*[("count_in_session", {})] * 2), size=10)
     assert {frozenset(rollout.reply.split("\n")) for rollout in group.rollouts} == {frozenset({"1", "2"})}
-    assert list(counts.values()) == [2] * 30
+    assert list(counts.values()) == [2] * 10
 
 
-async def test_a_hundred_rollouts_with_a_server_each():
+async def test_forty_rollouts_with_a_server_each():
     env = Tooled(McpServer(BARE, per_rollout=True))
-    (group,) = await run(env, calling(("count", {})), size=100)
+    (group,) = await run(env, calling(("count", {})), size=40)
     assert {rollout.reply for rollout in group.rollouts} == {"1"}
 
 
@@ -410,6 +410,19 @@ async def test_a_run_that_is_cancelled_leaves_nothing(per_rollout):
     with pytest.raises(asyncio.CancelledError):
         await running
     assert [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("MCP")] == []
+
+
+@pytest.mark.parametrize("per_rollout", [False, True])
+async def test_a_start_that_is_cancelled_leaves_nothing(per_rollout, tmp_path):
+    command = ["sh", "-c", f"sleep 600 & echo $! > {tmp_path}/written; mv {tmp_path}/written {tmp_path}/child; wait"]
+    running = asyncio.create_task(run(Tooled(McpServer(command, per_rollout=per_rollout)), size=2))
+    while not (tmp_path / "child").exists():
+        await asyncio.sleep(0.02)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    while runs((tmp_path / "child").read_text().strip()):
+        await asyncio.sleep(0.02)
 
 
 async def test_a_rollout_that_times_out_in_a_tool_leaves_nothing():

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import anyio
 from mcp import Client, MCPError
 from mcp_types import (
     CONNECTION_CLOSED,
@@ -51,6 +52,7 @@ class Connection:
         self._known = asyncio.Event()
         """It is open, or never will be."""
         self._ending = asyncio.Event()
+        self._scope = anyio.CancelScope()
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -81,12 +83,12 @@ class Connection:
         """End it, and wait until nothing of it is left."""
         if self._task is None:
             return
-        if not self._known.is_set():
-            self._task.cancel()
         self._ending.set()
+        if not self._known.is_set():
+            self._scope.cancel()  # unlike a task's own cancel, it leaves alone what ends a process
         for _ in range(2):
             await asyncio.wait([self._task], timeout=CLOSING_S)
-            self._task.cancel()  # of no effect on one that has ended
+            self._scope.cancel()
 
     async def call(self, name: str, arguments: Mapping[str, Any]) -> CallToolResult:
         """The result of one call.
@@ -128,18 +130,23 @@ class Connection:
         """The whole life of the connection."""
         wire = (over_http if self.server.url else over_stdio)(self.server, self._words)
         try:
-            async with Client(wire, mode=self.server.mode) as client:
-                self.tools = await _all_tools(client)
-                self._client = client
-                self._known.set()
-                try:
-                    await self._ending.wait()
-                finally:
-                    self._client = None  # nobody calls while it is taken down
+            with self._scope:
+                await self._serve(Client(wire, mode=self.server.mode))
         except Exception as error:  # noqa: BLE001 - whatever it is, rollouts are told in one line
             self._why = self._why or _what_happened(error)
         finally:
             self._known.set()
+
+    async def _serve(self, client: Client) -> None:
+        """Connect, and be there until it is to end."""
+        async with client:
+            self.tools = await _all_tools(client)
+            self._client = client
+            self._known.set()
+            try:
+                await self._ending.wait()
+            finally:
+                self._client = None  # nobody calls while it is taken down
 
     async def _settled(self, said: str) -> ServerLost:
         """What to raise after a call without an answer, when it is known whether the connection survived."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from ludus.errors import ConfigError
 
 LAUNCHERS = ("python", "node", "npx", "bun", "bunx", "deno", "uv", "uvx", "docker", "podman", "sh", "bash")
 """Programs that say nothing about the server they start."""
+MODES = ("auto", "legacy")
 SHORTEST_SECRET = 6
 """Characters; shorter values, such as "1", would black out half of a message."""
 
@@ -55,27 +55,15 @@ class McpServer:
         pool: int = 1,
         mode: str = "auto",
     ) -> None:
-        problem = (
-            f"takes a command or a url, got {'both' if command else 'neither'}" if bool(command) == bool(url) else
-            _command_problem(command) or _url_problem(url) if command or url else ""
-        ) or (
-            "env is for a command, headers are for a url" if (env and url) or (headers and command) else
-            "env and headers map names to text" if not (_is_text(env) and _is_text(headers)) else
-            "headers are printable ASCII" if not all(text.isascii() and text.isprintable() for text in
-            (headers or {}).values()) else
-            f"time limits must be more than 0, got {timeout_s} and {start_timeout_s}"
-            if not (timeout_s > 0 and start_timeout_s > 0) else
-            f"pool must be at least 1, got {pool}" if pool < 1 else
-            "pool is for a server that rollouts share, per_rollout for one that they don't" if per_rollout and pool > 1
-            else f"mode must be 'auto' or 'legacy', got {mode!r}" if mode not in ("auto", "legacy") else ""
-        )  # fmt: skip
-        if problem:
-            raise ConfigError(f"McpServer: {problem}")
+        if isinstance(command, str):
+            raise ConfigError(f"McpServer: command is a list of words, as in ['python', 'server.py'], got {command!r}")
         self.command, self.url, self.cwd = tuple(command), url, cwd
         self.env, self.headers = dict(env or {}), dict(headers or {})
-        self.name = name or _short_name(self.command, url)
         self.prefix, self.per_rollout, self.pool, self.mode = prefix, per_rollout, pool, mode
         self.timeout_s, self.start_timeout_s = timeout_s, start_timeout_s
+        for problem in _problems(self):
+            raise ConfigError(f"McpServer: {problem}")
+        self.name = name or _short_name(self.command, url)
 
     def __repr__(self) -> str:
         """Without anything that may be secret: it is what a record shows of a server that was given as an option."""
@@ -90,25 +78,32 @@ class McpServer:
         return text
 
 
-def _command_problem(command: Any) -> str:
-    if isinstance(command, str):
-        return f"command is a list of words, as in ['python', 'server.py'], got the text {command!r}"
-    if not all(isinstance(word, str) for word in command) or (command and not command[0]):
-        return "command is a list of words, and begins with a program"
-    return ""
-
-
-def _url_problem(url: str) -> str:
-    if not url:
-        return ""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        return "url must be http://... or https://..."
-    return "url must not hold a password: put it into headers" if parts.username or parts.password else ""
-
-
-def _is_text(values: Mapping[str, str] | None) -> bool:
-    return all(isinstance(key, str) and isinstance(value, str) for key, value in (values or {}).items())
+def _problems(server: McpServer) -> Iterator[str]:
+    """What can't be meant. Secrets are in none of it."""
+    if bool(server.command) == bool(server.url):
+        yield f"takes a command or a url, got {'both' if server.command else 'neither'}"
+    if not all(isinstance(word, str) for word in server.command) or (server.command and not server.command[0]):
+        yield "command is a list of words, and begins with a program"
+    if server.url:
+        parts = urlsplit(server.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            yield "url must be http://... or https://..."
+        if parts.username or parts.password:
+            yield "url must not hold a password: put it into headers"
+    if (server.env and server.url) or (server.headers and server.command):
+        yield "env is for a command, headers are for a url"
+    if not all(isinstance(text, str) for item in {**server.env, **server.headers}.items() for text in item):
+        yield "env and headers map names to text"
+    if not all(text.isascii() and text.isprintable() for text in server.headers.values()):
+        yield "headers are printable ASCII"
+    if not (server.timeout_s > 0 and server.start_timeout_s > 0):
+        yield f"time limits must be more than 0, got {server.timeout_s} and {server.start_timeout_s}"
+    if server.pool < 1:
+        yield f"pool must be at least 1, got {server.pool}"
+    if server.per_rollout and server.pool > 1:
+        yield "pool is for a server that rollouts share, per_rollout for one that they don't"
+    if server.mode not in MODES:
+        yield f"mode must be {' or '.join(map(repr, MODES))}, got {server.mode!r}"
 
 
 def _short_name(command: Sequence[str], url: str) -> str:

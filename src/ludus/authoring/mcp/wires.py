@@ -110,11 +110,12 @@ async def over_stdio(server: McpServer, words: LastWords) -> AsyncIterator[Strea
 
     Raises ServerGone (in a group) when it ends by itself, OSError when it can't be started.
     """
-    process = await asyncio.create_subprocess_exec(
-        *server.command,
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        env=get_default_environment() | server.env, cwd=server.cwd, limit=LONGEST_LINE, start_new_session=True,
-    )  # fmt: skip
+    with anyio.CancelScope(shield=True):  # asyncio would kill it alone, without what it has started by then
+        process = await asyncio.create_subprocess_exec(
+            *server.command,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            env=get_default_environment() | server.env, cwd=server.cwd, limit=LONGEST_LINE, start_new_session=True,
+        )  # fmt: skip
     incoming, read_stream = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     write_stream, outgoing = anyio.create_memory_object_stream[SessionMessage](0)
     try:
