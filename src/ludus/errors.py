@@ -4,13 +4,16 @@
     ├── UsageError (ValueError)             the caller asked for something that does not exist or is not allowed; exit 2
     │   ├── UnknownName (LookupError)       no such environment, option, key, family, command
     │   ├── ConfigError                     a recipe or option value of the wrong type or range
-    │   └── MissingExtra (ImportError)      an optional dependency is not installed
+    │   ├── MissingExtra (ImportError)      an optional dependency is not installed
+    │   └── SandboxUnavailable              this machine can't contain code the way that was asked for
     ├── FileProblem (OSError)               something on disk is missing, damaged or in the way
     │   ├── ModelFolderError                a model folder that can't be loaded
     │   └── RunFolderError                  a run folder that can't be made, locked, resumed or read
     ├── RolloutError                        one rollout failed: carries its boundary and blame; recorded, never silently 0
     │   ├── ModelCallFailed (ConnectionError)   the engine or the remote API did not answer
     │   ├── ToolError (ValueError)          a tool refuses: the default loop tells the model instead of failing the rollout
+    │   ├── SandboxFailed (RuntimeError)    a sandbox ended or broke
+    │   │   └── SandboxFileError (OSError)  a file of a sandbox that can't be read or written
     │   ├── ScorerFailed (ValueError)       a scorer raised, or returned something that is not a finite number
     │   └── RolloutTimeout (TimeoutError)   the rollout overran its time
     ├── TooManyFailures (RuntimeError)      nearly all rollouts fail: the run stops and says why
@@ -80,6 +83,10 @@ class MissingExtra(UsageError, ImportError):
         super().__init__(f"{what} needs the extra {extra!r}: pip install 'ludus-rl[{extra}]'")
 
 
+class SandboxUnavailable(UsageError):
+    """This machine can't contain code the way that was asked for; the text names what is missing."""
+
+
 class FileProblem(LudusError, OSError):
     """Something on disk is missing, damaged or in the way."""
 
@@ -121,6 +128,20 @@ class ToolError(RolloutError, ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, "tool", "environment")
+
+
+class SandboxFailed(RolloutError, RuntimeError):
+    """A sandbox ended or broke; the policy's fault where its own code did it."""
+
+    def __init__(self, message: str, blame: Blame = "infrastructure") -> None:
+        super().__init__(message, "sandbox", blame)
+
+
+class SandboxFileError(SandboxFailed, OSError):
+    """A file of a sandbox that can't be read or written: missing, too large, no regular file, no room."""
+
+    def __init__(self, message: str, blame: Blame = "policy") -> None:
+        super().__init__(message, blame)
 
 
 class ScorerFailed(RolloutError, ValueError):

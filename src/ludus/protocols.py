@@ -1,4 +1,4 @@
-"""The seams: Tokenizer, Renderer, Sampler, Trainer, Model. `ludus.testing` has the conformance suites of the engines'.
+"""The seams: Tokenizer, Renderer, Sampler, Trainer, Model, Sandbox. `ludus.testing` has the engines' conformance suites.
 
 Arrays of a `Datum` line up with its tokens: entry t belongs to tokens_T[t], whose log-probability is computed from the
 tokens before it; entry 0 is never used. Losses *sum* over tokens; every normaliser is computed over the global batch and
@@ -285,4 +285,44 @@ class Model(Protocol):
         Raises:
             ModelCallFailed: no answer after retries.
         """
+        ...
+
+
+# --- isolated computers -------------------------------------------------------------------------------------------
+
+
+class SandboxResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a command, or of a piece of code."""
+
+    stdout: str
+    stderr: str
+    exit_code: int
+    """As in `subprocess`: negative is the signal that ended it."""
+    timed_out: bool = False
+    truncated: bool = False
+    """More was written than `Limits.output_bytes`; the rest was dropped."""
+    oom_killed: bool = False
+    """A process of the sandbox was killed meanwhile because its memory was used up."""
+    tier: str
+    """How the code was contained: "namespaces", "landlock", "none", or what a remote service calls its own."""
+
+
+@runtime_checkable
+class Sandbox(Protocol):
+    """An isolated computer that belongs to one rollout."""
+
+    async def exec(self, command: Sequence[str] | str, *, timeout_s: float = 60) -> SandboxResult:
+        """Run a program, or text with a shell. Raises SandboxFailed if the sandbox is gone."""
+        ...
+
+    async def read(self, path: str) -> bytes:
+        """A regular file. Raises SandboxFileError."""
+        ...
+
+    async def write(self, path: str, data: bytes) -> None:
+        """Make or replace a file; its folders are made. Raises SandboxFileError."""
+        ...
+
+    async def kill(self) -> None:
+        """End it: no process or file of it is left. May be called again."""
         ...

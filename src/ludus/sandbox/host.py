@@ -1,0 +1,116 @@
+"""The zygotes of this process: one a tier, started when first needed, gone with this process however it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import errno
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import msgspec
+
+from ludus.errors import SandboxUnavailable
+from ludus.sandbox.spec import Limits
+
+START = (
+    "import sys; sys.path.append(sys.argv[1]); from inside.zygote import main; sys.path.pop();"
+    "main(int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))"
+)
+FULL_WAIT_S = 0.002
+
+
+class Zygote:
+    """A process that sandboxes of one tier are forked from."""
+
+    def __init__(self, tier: str) -> None:
+        self.tier = tier
+        if sys.platform != "linux":
+            raise SandboxUnavailable(f"sandboxes need Linux; this is {sys.platform}")
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self.process = self._start(theirs)
+        except OSError as error:
+            self.control.close()
+            raise SandboxUnavailable(f"no Python could be started for sandboxes: {error}") from error
+        finally:
+            theirs.close()
+        self.control.setblocking(False)
+
+    def _start(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
+        # the interpreter beneath a virtual environment; nothing of this process but one socket goes along
+        python = getattr(sys, "_base_executable", None) or sys.executable
+        words = [str(Path(__file__).parent), str(theirs.fileno()), self.tier, str(os.getpid())]
+        return subprocess.Popen(
+            [python, "-I", "-S", "-X", "utf8", "-c", START, *words],
+            env={},
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        )
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still takes requests."""
+        return self.process.poll() is None
+
+    async def ask(self, limits: Limits, theirs: socket.socket) -> None:
+        """Request a sandbox at the other end of a stream. Raises OSError if the zygote is gone."""
+        packet = msgspec.json.encode(limits)
+        while True:
+            try:
+                socket.send_fds(self.control, [packet], [theirs.fileno()])
+                return
+            except OSError as error:
+                # many are asked for at once: the kernel holds a few hundred packets
+                if error.errno not in (errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS):
+                    raise
+            await asyncio.sleep(FULL_WAIT_S)
+
+    def close(self) -> None:
+        """End it and all its sandboxes; waits until nothing is left."""
+        self.control.close()
+        self.process.wait()
+
+
+_zygotes: dict[str, Zygote] = {}
+_lock = threading.Lock()
+
+
+def zygote(tier: str) -> Zygote:
+    """The living zygote of a tier, started now if there is none. Raises SandboxUnavailable."""
+    with _lock:
+        found = _zygotes.get(tier)
+        if found is None or not found.alive:
+            if found is not None:
+                found.close()
+            found = _zygotes[tier] = Zygote(tier)
+        return found
+
+
+def close_all() -> None:
+    """End all sandboxes of this process and what they are made by; the next one starts afresh."""
+    with _lock:
+        while _zygotes:
+            _zygotes.popitem()[1].close()
+
+
+def _forget_in_fork() -> None:
+    """The parent's zygotes are the parent's: its sockets must end with it, not with this process."""
+    global _lock
+    _lock = threading.Lock()
+    for inherited in _zygotes.values():
+        inherited.control.close()
+        inherited.process.returncode = 0  # not this process's child
+    _zygotes.clear()
+
+
+atexit.register(close_all)
+os.register_at_fork(after_in_child=_forget_in_fork)
