@@ -44,7 +44,8 @@ def groups() -> set[str]:
 
 def left_behind() -> list[object]:
     first = below({zygote.process.pid for zygote in host._zygotes.values()})
-    spares = [pid for pid in first if status(pid, "Seccomp") == "0"]
+    making_ahead = {zygote.process.pid for zygote in host._zygotes.values() if zygote.tier == "namespaces"}
+    spares = [pid for pid in below(making_ahead) if status(pid, "Seccomp") == "0"]
     left: list[object] = [*set(first) - set(spares), *below(set(first)), *Path("/tmp").glob("ludus-sandbox-*")]
     return left + sorted(groups())[len(spares) :]
 

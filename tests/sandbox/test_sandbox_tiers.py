@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 
-from ludus.errors import SandboxUnavailable
+from ludus.errors import SandboxFailed, SandboxUnavailable
 from ludus.sandbox import Limits, SandboxSpec, capabilities, open_sandbox, run
 
 
@@ -61,6 +63,39 @@ def test_landlock_limits_memory_of_all_processes_together():
     code = "import os, time\nfor _ in range(6):\n  if os.fork() == 0:\n"
     code += "    x = bytearray(b'x') * (40 << 20); time.sleep(60)\nos.wait()"
     assert run(code, tier="landlock", limits=Limits(memory_bytes=96 << 20)).oom_killed
+
+
+def test_without_containment_the_first_process_can_be_killed_and_yet_nothing_is_left():
+    code = "import os, signal, time\nif os.fork() == 0:\n  os.setsid(); os.fork(); time.sleep(600)\n"
+    with pytest.raises(SandboxFailed, match="the sandbox ended"):
+        run(code + "os.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(600)", tier="none")
+
+
+REFUSED = """
+from ludus.sandbox.inside import filters, linux
+linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+linux.install_filter(filters.program(linux.MACHINE, counted=True))
+from ludus.errors import SandboxUnavailable
+from ludus.sandbox import capabilities, run
+found = capabilities()
+print(found.problems["namespaces"])
+try:
+    print(run("print('ran')").tier)
+except SandboxUnavailable as error:
+    print(error)
+try:
+    run("print('ran')", tier="namespaces")
+except SandboxUnavailable as error:
+    print(error)
+"""
+
+
+def test_where_namespaces_are_refused_the_next_tier_or_an_error_says_so():
+    done = subprocess.run([sys.executable, "-c", REFUSED], capture_output=True, text=True, check=True, timeout=60)
+    why, then, asked = done.stdout.splitlines()
+    assert why == asked and "don't work here" in why and "unshare: Operation not permitted" in why
+    assert then == ("landlock" if works("landlock") else then)
+    assert then == "landlock" or then.startswith("this machine can't contain code: sandboxes of the tier 'namespaces'")
 
 
 def test_no_tier_at_all_is_only_used_by_name():

@@ -32,21 +32,29 @@ class Zygote:
         if sys.platform != "linux":
             raise SandboxUnavailable(f"sandboxes need Linux; this is {sys.platform}")
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            # the interpreter beneath a virtual environment; nothing of this process but one socket goes along
-            python = getattr(sys, "_base_executable", None) or sys.executable
-            words = [str(Path(__file__).parent), str(theirs.fileno()), tier, str(os.getpid())]
-            self.process = subprocess.Popen(
-                [python, "-I", "-S", "-X", "utf8", "-c", START, *words],
-                env={},
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
+        try:
+            self.process = self._start(theirs)
+        except OSError as error:
+            self.control.close()
+            raise SandboxUnavailable(f"no Python could be started for sandboxes: {error}") from error
+        finally:
+            theirs.close()
         self.control.setblocking(False)
+
+    def _start(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
+        # the interpreter beneath a virtual environment; nothing of this process but one socket goes along
+        python = getattr(sys, "_base_executable", None) or sys.executable
+        words = [str(Path(__file__).parent), str(theirs.fileno()), self.tier, str(os.getpid())]
+        return subprocess.Popen(
+            [python, "-I", "-S", "-X", "utf8", "-c", START, *words],
+            env={},
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        )
 
     @property
     def alive(self) -> bool:

@@ -57,6 +57,8 @@ class Births:
         self.root, self.pid = os.getuid() == 0, os.getpid()
         self._free: list[int] = []
         self._num_slots = 0
+        first, _, count = Path("/proc/self/uid_map").read_text().split()[:3]
+        self._last_id = int(first) + int(count) - 1
 
     def batch(self, count: int) -> list[Child]:
         """So many sandboxes that wait for limits and a stream. Raises OSError, and then there are none."""
@@ -64,6 +66,7 @@ class Births:
         try:
             for _ in range(count):
                 made.append(self._clone())
+                self._map_ids(made[-1])
             for child in made:
                 child.group.add(child.pid)
             return made
@@ -117,12 +120,14 @@ class Births:
             theirs.close()
             if events >= 0:
                 os.close(events)
-        child = Child(pid, pidfd, line, group, slot, folder)
+        return Child(pid, pidfd, line, group, slot, folder)
+
+    def _map_ids(self, child: Child) -> None:
+        """Give the one user of a sandbox's namespace its id outside, and let the sandbox go on."""
         if self.tier == "namespaces":
-            Path(f"/proc/{pid}/uid_map").write_text(f"{root.INSIDE_ID} {uid or 0} 1")
-            Path(f"/proc/{pid}/gid_map").write_text(f"{root.INSIDE_ID} {uid or 0} 1")
-        line.send(b"mapped")
-        return child
+            for file in ("uid_map", "gid_map"):
+                _put(f"/proc/{child.pid}/{file}", f"{root.INSIDE_ID} {self._uid(child.slot) or 0} 1")
+        child.line.send(b"mapped")
 
     def _live(self, line: socket.socket, events: int, folder: str, uid: int | None) -> None:
         """In the new process, and for good."""
@@ -170,8 +175,7 @@ class Births:
         """
         if not self.root:
             return None
-        first, _, count = Path("/proc/self/uid_map").read_text().split()[:3]
-        last = int(first) + int(count) - 1
+        last = self._last_id
         if last >= FIRST_UID + UIDS_PER_ZYGOTE * ZYGOTES:
             return FIRST_UID + self.pid % ZYGOTES * UIDS_PER_ZYGOTE + slot % UIDS_PER_ZYGOTE
         return last // 2 + (self.pid * 61 + slot) % max(1, last // 2)
@@ -179,3 +183,12 @@ class Births:
     def _new_slot(self) -> int:
         self._num_slots += 1
         return self._num_slots
+
+
+def _put(path: str, text: str) -> None:
+    """Write to one of the kernel's files, with as few calls as it takes. Raises OSError."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)

@@ -32,6 +32,18 @@ def kill_below(ancestor: int) -> None:
                     os.kill(pid, number)
 
 
+def kill_strays(kept: set[int]) -> None:
+    """Kill all that descends from this process, which adopts orphans, but these and what descends from them."""
+    for _ in range(PASSES):
+        everybody = set(descendants(os.getpid()))  # first: what is forked meanwhile is then no stray
+        strays = everybody - kept - {pid for first in kept for pid in descendants(first)}
+        if not strays:
+            return
+        for pid in strays:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+
+
 def descendants(ancestor: int) -> list[int]:
     """All living processes below one, zombies left out."""
     parents: dict[int, int] = {}

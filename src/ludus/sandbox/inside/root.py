@@ -45,11 +45,18 @@ def read_only_paths() -> list[str]:
 def enter_template() -> None:
     """Move this process, whose mounts must be its own already, into the read-only tree. Raises OSError."""
     paths = read_only_paths()
+    for path in (*paths, sys.base_prefix):
+        if any(Path(path).is_relative_to(place) for place in WRITABLE.values()):
+            raise OSError(f"the Python in {path} is hidden in a sandbox, which has a /{Path(path).parts[1]} of its own")
     linux.mount("none", "/", flags=linux.MS_REC | linux.MS_PRIVATE)
     base = _place_outside(paths)
     linux.mount("tmpfs", base, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=1m,nr_inodes=512,mode=0755")
     for path in paths:
         _show(path, base)
+    named = Path(base + sys.base_prefix)  # its libraries are looked up by this name, which may be a link
+    if not named.exists():
+        named.parent.mkdir(parents=True, exist_ok=True)
+        named.symlink_to(Path(sys.base_prefix).resolve())
     for name in DEVICES:
         _bind(f"/dev/{name}", f"{base}/dev/{name}")
     _bind("/proc", f"{base}/proc")

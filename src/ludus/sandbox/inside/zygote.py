@@ -23,7 +23,7 @@ from typing import Any
 from . import confine, frames, linux, root
 from .birth import Births, Child
 from .cgroups import Groups
-from .processes import kill_below
+from .processes import kill_below, kill_strays
 
 RETRY_S = 0.005
 SPARES = 4
@@ -180,6 +180,8 @@ class Zygote:
             self.spares.remove(child)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(child.pid, 0)
+        if self.tier != "namespaces":  # its first process may have died before the others
+            kill_strays({other.pid for other in self.children.values()})
         self.leaving.append(child)
 
     def _reap_orphans(self) -> None:
