@@ -110,7 +110,7 @@ class VerifiersEnvironment(Environment):
             key = content_hash(row)
             held = int(key, 16) % 10_000 < self._hold_out * 10_000
             if self._has_test or not self._hold_out or held == (split == "test"):
-                info = {name: row[name] for name in ("row", "data") if name in row}
+                info: dict[str, Any] = {name: row[name] for name in ("row", "data") if name in row}
                 yield Task(prompt=row["prompt"], answer=row["answer"], info=info, id=f"{self._module}-{key}")
 
     def _read(self, source: str) -> Iterator[dict[str, Any]]:
