@@ -34,6 +34,8 @@ class Gateway:
         self._loop = asyncio.get_running_loop()
         self._listening = threading.Lock()
         self._admitted: dict[str, tuple[Recorder, str]] = {}
+        self._calls: dict[str, set[asyncio.Task[Response]]] = {}
+        """By key, the calls that are being answered."""
         self._app: Starlette | None = None
         self._port = 0
         self._serving: asyncio.Task[None] | None = None
@@ -47,8 +49,14 @@ class Gateway:
         return key
 
     def dismiss(self, key: str) -> None:
-        """The key is good no longer."""
+        """The key is good no longer, and what is being sampled for it nobody will read."""
         self._admitted.pop(key, None)
+        self.interrupt(key)
+
+    def interrupt(self, key: str) -> None:
+        """End the calls under way: whoever asked has gone."""
+        for call in self._calls.pop(key, ()):
+            call.cancel()
 
     def address(self, key: str) -> str:
         """Base URL of a key. Starts the server if there is none yet; from any thread, as agents may be synchronous."""
@@ -122,7 +130,19 @@ class Gateway:
         found = self._find(request)
         if found is None:
             return error_response(401, "this address and key belong to no running rollout", "authentication_error")
-        return await chat_endpoint(request, *found)
+        key = request.path_params["key"]
+        call = asyncio.create_task(chat_endpoint(request, *found))
+        self._calls.setdefault(key, set()).add(call)
+        try:
+            return await call
+        except asyncio.CancelledError:
+            asking = asyncio.current_task()
+            if asking is not None and asking.cancelling():
+                call.cancel()
+                raise
+            return error_response(401, "the rollout that this address belongs to is over", "authentication_error")
+        finally:
+            self._calls.get(key, set()).discard(call)
 
     async def _models(self, request: Request) -> Response:
         from starlette.responses import JSONResponse
