@@ -113,7 +113,7 @@ async def test_a_group_scorer_that_raises_fails_the_group():
 async def test_a_rollout_out_of_time_is_cancelled_over_there():
     class Slow(Script):
         async def complete(self, messages, tools, sampling):
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
 
     (group,) = await play(v0("misbehaves", "bad"), Slow(None), timeout_s=1.0)
     assert failures([group]) == [("timeout", "infrastructure")]

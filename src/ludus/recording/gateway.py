@@ -28,6 +28,7 @@ from ludus.types import Message
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
     from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import Message as Event
 
 APIS: dict[str, Api] = {"chat/completions": Chat(), "responses": Responses(), "messages": Messages()}
 """What stands behind /v1/ of an address."""
@@ -35,6 +36,7 @@ COUNT_TOKENS, MODELS = "messages/count_tokens", "models"
 PATHS = ", ".join(f"POST /v1/{path}" for path in (*APIS, COUNT_TOKENS)) + f", GET /v1/{MODELS}"
 
 _STRANGER = "this address and key belong to no running rollout"
+_OVER = "the rollout that this address belongs to is over"
 
 
 class Gateway:
@@ -44,6 +46,8 @@ class Gateway:
         self._loop = asyncio.get_running_loop()
         self._listening = threading.Lock()
         self._admitted: dict[str, tuple[Recorder, str, dict[str, list[Message]]]] = {}
+        self._calls: dict[str, set[asyncio.Task[None]]] = {}
+        """By key, the calls that are being answered."""
         self._port = 0
         self._serving: asyncio.Task[None] | None = None
         self._server: Any = None
@@ -56,8 +60,14 @@ class Gateway:
         return key
 
     def dismiss(self, key: str) -> None:
-        """The key is good no longer."""
+        """The key is good no longer, and what is being sampled for it nobody will read."""
         self._admitted.pop(key, None)
+        self.interrupt(key)
+
+    def interrupt(self, key: str) -> None:
+        """End the calls under way: whoever asked has gone."""
+        for call in self._calls.pop(key, ()):
+            call.cancel()
 
     def address(self, key: str, agent: str = "") -> str:
         """Base URL of a key. Starts the server if there is none yet; from any thread, as agents may be synchronous."""
@@ -126,7 +136,26 @@ class Gateway:
             await send_json(send, api.error(401, _STRANGER), 401)
             return
         recorder, role, threads = admitted
-        await route(path, Caller(recorder, role, agent, threads), scope["method"], receive, send)
+        begun = False
+
+        async def tell(message: Event) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        call = asyncio.create_task(route(path, Caller(recorder, role, agent, threads), scope["method"], receive, tell))
+        self._calls.setdefault(key, set()).add(call)
+        try:
+            await call
+        except asyncio.CancelledError:
+            asking = asyncio.current_task()
+            if asking is not None and asking.cancelling():
+                call.cancel()
+                raise
+            if not begun:
+                await send_json(send, api.error(401, _OVER), 401)
+        finally:
+            self._calls.get(key, set()).discard(call)
 
 
 async def route(path: str, caller: Caller, method: str, receive: Receive, send: Send) -> None:

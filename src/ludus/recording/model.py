@@ -69,6 +69,8 @@ class RecordedModel:
 
     def forget(self) -> None:
         """Begin the rollout's record again: whoever called has died, and is started anew."""
+        if self._key:
+            self.gateway.interrupt(self._key)
         self.recorder.forget()
 
     def close(self) -> None:

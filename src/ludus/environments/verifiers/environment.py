@@ -31,11 +31,11 @@ PAGE = 500
 
 
 class Played(NamedTuple):
-    """A rollout that waits in its process to be scored."""
+    """A rollout, and what its rubric said; None where that compares the rollouts of a group, which wait in a process."""
 
     process: Process
     state: str
-    together: bool
+    scores: list[tuple[str, float, float]] | None
 
 
 @runtime_checkable
@@ -110,7 +110,7 @@ class VerifiersEnvironment(Environment):
             key = content_hash(row)
             held = int(key, 16) % 10_000 < self._hold_out * 10_000
             if self._has_test or not self._hold_out or held == (split == "test"):
-                info = {name: row[name] for name in ("row", "data") if name in row}
+                info: dict[str, Any] = {name: row[name] for name in ("row", "data") if name in row}
                 yield Task(prompt=row["prompt"], answer=row["answer"], info=info, id=f"{self._module}-{key}")
 
     def _read(self, source: str) -> Iterator[dict[str, Any]]:
@@ -182,7 +182,7 @@ class VerifiersEnvironment(Environment):
         process, state, played = await self._pool.play(
             ctx.task.id, forget, row=row, base_url=model.base_url, api_key=model.api_key, model=MAIN_ROLE
         )
-        ctx.state = Played(process, state, played["together"])
+        ctx.state = Played(process, state, played["scores"])
         ctx.stop, ctx.messages = played["stop"], played["messages"]
 
     async def teardown(self, ctx: Context) -> None:
@@ -194,10 +194,10 @@ class VerifiersEnvironment(Environment):
     @reward(name="verifiers")
     async def scores(self, state: Played, rollout: Rollout) -> list[Reward]:
         """What its rubric says; nothing yet where it compares the rollouts of a group."""
-        if state.together:
+        if state.scores is None:
             self._kept.setdefault(rollout.group, {})[rollout.id] = state
             return []
-        return _rewards((await score([state[:2]]))[0])
+        return _rewards(state.scores)
 
     @reward(name="verifiers")
     async def compared(self, group: Sequence[Rollout]) -> list[list[Reward]]:

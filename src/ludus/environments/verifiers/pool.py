@@ -120,6 +120,7 @@ async def score(kept: Sequence[tuple[Process, str]]) -> list[list[tuple[str, flo
     try:
         scores: list[list[tuple[str, float, float]]] = await process.ask("score", states=[state for _, state in kept])
     except ProcessDied as error:
-        boundary = "scorer" if error.guilty else "environment"
-        raise RolloutError(str(error), boundary, "environment" if error.guilty else "infrastructure") from None
+        if error.guilty:
+            raise RolloutError(str(error), "scorer") from None
+        raise RolloutError(str(error), blame="infrastructure") from None
     return scores

@@ -18,6 +18,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -64,7 +65,7 @@ class Process:
             self._memory = mmap.mmap(memory.fileno(), mmap.PAGESIZE)
             self._process = subprocess.Popen(
                 [python, "-c", BOOT, str(Path(__file__).parent), str(theirs.fileno()), str(memory.fileno())],
-                pass_fds=[theirs.fileno(), memory.fileno()], env=_environ(), stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno(), memory.fileno()], env=_environ(python, load["folder"]), stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                 start_new_session=True,  # an interrupt is for this process; and what it starts ends with it
             )  # fmt: skip
@@ -242,11 +243,17 @@ def _answer(answer: dict[str, Any]) -> Any:
     return answer["answer"]
 
 
-def _environ() -> dict[str, str]:
-    """Ours, but the way to 127.0.0.1, where the model is, leads through no proxy."""
+def _environ(python: str, folder: str) -> dict[str, str]:
+    """Ours with three changes, for it and for what it starts: programs beside the interpreter come first, as if its
+    virtual environment were active; modules in `folder` are found; and no proxy is between it and 127.0.0.1, where the
+    model is."""
+    path = os.pathsep.join([str(Path(python).parent), *filter(None, [os.environ.get("PATH")])])
     known = os.environ.get("NO_PROXY") or os.environ.get("no_proxy")
     exempt = ",".join([*([known] if known else []), "127.0.0.1", "localhost"])
-    return {**os.environ, "NO_PROXY": exempt, "no_proxy": exempt, "PYTHONUNBUFFERED": "1"}
+    ours = os.environ.get("PYTHONPATH", "") if python == sys.executable else ""  # another Python has other libraries
+    modules = os.pathsep.join(filter(None, [folder, ours]))
+    changed = {"PATH": path, "PYTHONPATH": modules, "PYTHONUNBUFFERED": "1", "NO_PROXY": exempt, "no_proxy": exempt}
+    return {**os.environ, **changed}
 
 
 def _redacted(text: str) -> str:

@@ -92,28 +92,32 @@ class Side:
         return self._env.dataset
 
     async def play(self, state: str, row: dict[str, Any], base_url: str, api_key: str, model: str) -> dict[str, Any]:
-        """One rollout by the environment's own loop."""
+        """One rollout by the environment's own loop, and what its rubric says, if it does not compare a group."""
         env, row = self._routed(row)
         # It belongs to this rollout: nothing of it is left afterwards, and a pool that many share would be slow.
         async with self._httpx.AsyncClient(trust_env=False, verify=False, timeout=None) as http:
             reach = self._openai.AsyncOpenAI(base_url=base_url, api_key=api_key, http_client=http, max_retries=0)
             played = await env.rollout(row, self._client(reach), model, {})
         self._check(played)
-        self.kept[state] = env, played
+        together = bool(env.requires_group_rollouts)
+        if together:
+            self.kept[state] = env, played
         final = played.get("final_env_response")
         return {
             "stop": played.get("stop_condition") or "done",
-            "together": bool(env.requires_group_rollouts),
+            "scores": None if together else (await self._judged(env, [played]))[0],
             "messages": _plain([*played["prompt"], *played["completion"]]) if final else [],
         }
 
     async def score(self, states: list[str]) -> list[Scores]:
-        """Judge rollouts with their environment's rubric, one alone or a group together."""
+        """Compare the rollouts of a group."""
         lost = [state for state in states if state not in self.kept]
         if lost:
             raise Trouble(f"{len(lost)} of {len(states)} rollouts are not here any more", blame="infrastructure")
         kept = [self.kept.pop(state) for state in states]
-        env, played = kept[0][0], [state for _, state in kept]
+        return await self._judged(kept[0][0], [state for _, state in kept])
+
+    async def _judged(self, env: Any, played: list[Any]) -> list[Scores]:
         rubric, together = env.rubric, env.requires_group_rollouts
         try:
             if not getattr(env, "score_rollouts", True):

@@ -4,6 +4,9 @@ Model calls go through verifiers' own interception server, which its hooks and r
 the rollout. An agent that is a chat runs in this process (see `chat`).
 """
 
+# mypy: disable-error-code="import-not-found,misc"
+# verifiers is installed where this runs, not where it is checked.
+
 from __future__ import annotations
 
 import itertools
@@ -38,8 +41,8 @@ class Side:
 
     def __init__(self, module: ModuleType, options: dict[str, Any]) -> None:
         self._module = module
-        self.kept: dict[str, Scores] = {}
-        """Scores of rollouts that have not been asked for."""
+        self.kept: dict[str, Any] = {}
+        """Nothing: every episode scores itself."""
         try:
             self._env = _build(module, options)
         except Trouble:
@@ -97,12 +100,8 @@ class Side:
         finally:
             for trace in traces:
                 ADDRESSES.pop(trace.id, None)
-        self.kept[state] = _scores(_only_trace(episode))
-        return {"stop": episode.traces[0].stop_condition or "done", "together": False, "messages": []}
-
-    async def score(self, states: list[str]) -> list[Scores]:
-        """What the episodes said of themselves."""
-        return [self.kept.pop(state) for state in states]
+        scores = _scores(_only_trace(episode))
+        return {"stop": episode.traces[0].stop_condition or "done", "scores": scores, "messages": []}
 
 
 def _build(module: ModuleType, options: dict[str, Any]) -> Any:
