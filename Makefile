@@ -15,7 +15,7 @@ setup: .venv/.stamp
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install $(PIP) pip
 	$(BIN)/python -m pip install $(PIP) $(TORCH) torch
-	$(BIN)/python -m pip install $(PIP) --group dev --editable '.[train,rg,datasets,tensorboard,trackio,wandb]'
+	$(BIN)/python -m pip install $(PIP) --group dev --editable '.[train,rg,mcp,openenv,textarena,gymnasium,datasets,tensorboard,trackio,wandb]'
 	touch $@
 
 quickstart: setup

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, Literal, get_args
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from ludus.authoring import declare
 from ludus.authoring.environment import Environment
-from ludus.authoring.tools import Tool
+from ludus.authoring.tools import SchemaTool
 from ludus.errors import ConfigError, RolloutError
 
 RewardRule = Literal["sum", "last"]
@@ -75,31 +75,25 @@ class Remote(Environment):
         return float(state.finished)
 
 
-class RemoteTool(Tool):
-    """A tool that a server describes and runs.
+class RemoteTool(SchemaTool):
+    """A tool that a server describes and runs in the episode's one session.
 
     Args:
         name: what the model calls it.
         description: what it does.
-        parameters: JSON schema of its arguments; the server checks them.
+        parameters: JSON schema of its arguments, which the server checks; anything else is a tool without arguments.
         run: given the arguments, the text for the model. Raises ToolError for what the model is to be told.
     """
 
     def __init__(
         self, name: str, description: str, parameters: Any, run: Callable[[dict[str, Any]], Awaitable[str]]
     ) -> None:
-        self.name = name
-        self.timeout_s = None
-        parameters = parameters if isinstance(parameters, dict) else NO_ARGUMENTS
-        self.schema = {
-            "type": "function",
-            "function": {"name": name, "description": description, "parameters": parameters},
-        }
-        self._run = run
+        super().__init__(name, description, parameters if isinstance(parameters, dict) else NO_ARGUMENTS, run)
 
-    async def __call__(self, arguments: Mapping[str, Any], available: Mapping[str, Any]) -> str:
-        """What the server answers. Raises ToolError, RolloutError."""
-        return await self._run(dict(arguments))
+    @property
+    def concurrent(self) -> bool:
+        """Never: calls of one reply may depend on what the earlier ones did to the session."""
+        return False
 
 
 def lost(text: str) -> RolloutError:

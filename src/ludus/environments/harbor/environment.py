@@ -67,7 +67,7 @@ class Harbor(Environment):
         self._allowed = frozenset(pass_env or ())
         self._tasks = _read_all(Path(folder), names, self._allowed)
         self._by_split = _split(self._tasks, train_share)
-        self.splits = tuple(self._by_split)  # type: ignore[misc]  # which there are depends on the folder
+        self.splits = tuple(self._by_split)
         self._blames: dict[str, Blame] = {}
         self._blaming = asyncio.Lock()
 
