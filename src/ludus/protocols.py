@@ -7,7 +7,7 @@ rides in the data (as the array `weights`), so micro-batches, packing and ranks 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -300,6 +300,11 @@ class Model(Protocol):
 # --- isolated computers -------------------------------------------------------------------------------------------
 
 
+MOST_READ = 64 << 20
+"""Bytes of a file that `read` returns unless told otherwise."""
+MOST_DOWNLOADED = 256 << 20
+
+
 class SandboxResult(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a command, or of a piece of code."""
 
@@ -318,18 +323,78 @@ class SandboxResult(msgspec.Struct, frozen=True, kw_only=True):
 
 @runtime_checkable
 class Sandbox(Protocol):
-    """An isolated computer that belongs to one rollout."""
+    """An isolated computer that belongs to one rollout. Calls may run at the same time.
 
-    async def exec(self, command: Sequence[str] | str, *, timeout_s: float = 60) -> SandboxResult:
-        """Run a program, or text with a shell. Raises SandboxFailed if the sandbox is gone."""
+    Paths are the sandbox's own; one that is not absolute is relative to its home, where commands begin.
+    """
+
+    @property
+    def tier(self) -> str:
+        """How it is contained, as in `SandboxResult`."""
         ...
 
-    async def read(self, path: str) -> bytes:
-        """A regular file. Raises SandboxFileError."""
+    async def exec(
+        self,
+        command: Sequence[str] | str,
+        *,
+        timeout_s: float = 60,
+        stdin: str | bytes = b"",
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+    ) -> SandboxResult:
+        """Run a program, or text with /bin/sh. What it leaves running goes on until the sandbox is killed.
+
+        Args:
+            command: a program and its arguments, or the text of a shell command.
+            timeout_s: after that all processes of the sandbox are killed; its files stay.
+            stdin: what it reads.
+            env: variables beside the sandbox's own.
+            cwd: folder to begin in.
+
+        Raises:
+            SandboxFailed: the sandbox is gone.
+        """
         ...
 
-    async def write(self, path: str, data: bytes) -> None:
+    async def python(self, code: str, *, timeout_s: float = 60) -> SandboxResult:
+        """Run Python code where earlier code left its variables; the value of an expression at its end is printed.
+
+        A time-out, `exit()` or a crash ends the session, which stderr then says; the next call begins a new one.
+
+        Raises:
+            SandboxFailed: the sandbox is gone, or its session is busy with another call.
+        """
+        ...
+
+    async def read(self, path: str, *, max_bytes: int = MOST_READ) -> bytes:
+        """A regular file, of at most so many bytes. Raises SandboxFileError."""
+        ...
+
+    async def write(self, path: str, data: bytes, *, mode: int | None = None) -> None:
         """Make or replace a file; its folders are made. Raises SandboxFileError."""
+        ...
+
+    async def upload(self, host_path: str | Path, path: str) -> None:
+        """Copy a file or folder of the host into the sandbox; links are left out. Raises FileProblem."""
+        ...
+
+    async def download(self, path: str, host_path: str | Path, *, max_bytes: int = MOST_DOWNLOADED) -> None:
+        """Copy a file, or the regular files below a folder, to a place of the host where nothing is yet.
+
+        Raises:
+            SandboxFileError: not there, more than `max_bytes`, or names that lead elsewhere.
+            FileProblem: the place on the host.
+        """
+        ...
+
+    async def reach(self, url: str) -> str:
+        """An address that works in the sandbox and leads to this address of the host's, and to nothing else there.
+
+        It works until the sandbox is killed.
+
+        Raises:
+            SandboxUnavailable: this kind of sandbox, or this one's `network`, does not allow it.
+        """
         ...
 
     async def kill(self) -> None:

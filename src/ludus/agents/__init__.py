@@ -6,5 +6,5 @@ from importlib.resources import files
 
 
 def source(name: str) -> bytes:
-    """The text of one of these programs, to be written into a sandbox: "tiny" or "forward"."""
+    """The text of one of these programs, to be written into a sandbox, such as "tiny"."""
     return (files(__name__) / f"{name}.py").read_bytes()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from ludus.protocols import Sandbox as Sandbox
 from ludus.protocols import SandboxResult as Result
+from ludus.sandbox.create import create as create
 from ludus.sandbox.host import close_all as close_all
 from ludus.sandbox.local import LocalSandbox as LocalSandbox
 from ludus.sandbox.run import capabilities as capabilities
@@ -22,5 +23,5 @@ from ludus.sandbox.tiers import Capabilities as Capabilities
 
 __all__ = [
     "Capabilities", "Limits", "LocalSandbox", "Result", "Sandbox", "SandboxSpec", "capabilities", "close_all",
-    "open_sandbox", "run",
+    "create", "open_sandbox", "run",
 ]  # fmt: skip

@@ -8,18 +8,19 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from ludus.protocols import SandboxResult
+from ludus.protocols import Sandbox, SandboxResult
+from ludus.sandbox.create import create
 from ludus.sandbox.local import LocalSandbox
-from ludus.sandbox.spec import Limits, SandboxSpec, Tier
+from ludus.sandbox.spec import Limits, SandboxSpec
 from ludus.sandbox.tiers import Capabilities, probe
 
 T = TypeVar("T")
 
 
 @asynccontextmanager
-async def open_sandbox(spec: SandboxSpec | None = None) -> AsyncIterator[LocalSandbox]:
-    """A sandbox that is killed at the end of the block. Raises SandboxUnavailable, SandboxFailed."""
-    sandbox = await LocalSandbox.create(spec)
+async def open_sandbox(spec: SandboxSpec | None = None) -> AsyncIterator[Sandbox]:
+    """A sandbox that is killed at the end of the block. Raises SandboxUnavailable, SandboxFailed, MissingExtra."""
+    sandbox = await create(spec)
     try:
         yield sandbox
     finally:
@@ -33,7 +34,7 @@ def run(
     limits: Limits | None = None,
     stdin: str | bytes = "",
     files: Mapping[str, str | bytes] | None = None,
-    tier: Tier = "auto",
+    tier: str = "auto",
 ) -> SandboxResult:
     """Run Python code in a sandbox of its own, which is gone afterwards.
 
@@ -43,7 +44,7 @@ def run(
         limits: what it may use; those of `Limits()` by default.
         stdin: what it reads.
         files: contents by path, there before it runs.
-        tier: how it is contained.
+        tier: how it is contained: one of this machine's own ways, as in `SandboxSpec`.
 
     Raises:
         SandboxUnavailable: this machine can't contain it.
@@ -52,7 +53,7 @@ def run(
     spec = SandboxSpec(limits=limits or Limits(), files=files or {}, tier=tier)
 
     async def whole() -> SandboxResult:
-        async with open_sandbox(spec) as sandbox:
+        async with await LocalSandbox.create(spec) as sandbox:
             return await sandbox.run(code, timeout_s=timeout_s, stdin=stdin)
 
     return _wait_for(whole)

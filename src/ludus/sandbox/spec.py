@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping
 from typing import Literal
 
@@ -10,8 +11,10 @@ import msgspec
 from ludus.errors import ConfigError, UnknownName
 
 MIB = 1 << 20
-Tier = Literal["auto", "namespaces", "landlock", "none"]
-TIERS = ("auto", "namespaces", "landlock", "none")
+LOCAL = ("auto", "namespaces", "landlock", "none")
+"""Tiers of this machine itself."""
+REMOTE = ("docker", "podman", "kubernetes", "e2b", "modal", "daytona")
+"""Container engines and services, each behind an extra of its own."""
 MOST_OUTPUT = 16 * MIB
 
 
@@ -50,23 +53,32 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One sandbox."""
 
     limits: Limits = Limits()
-    network: str = "none"
-    """Only "none": no address can be reached, not even the machine's own."""
+    network: Literal["none"] | tuple[str, ...] = "none"
+    """ "none": no address can be reached, not even its own. Names of hosts: these alone can be reached, through a proxy
+    that the usual environment variables name; `pypi.org` is its ports 80 and 443, `pypi.org:8080` that one,
+    `*.pypi.org` every name below. () is no host, but then `reach` may open single addresses."""
+    folders: tuple[str, ...] = ()
+    """Absolute paths of folders that are there, empty and writable, beside its home, /tmp and /dev/shm."""
+    image: str = ""
+    """What a container is made from; "" is the programs of this machine, or a service's own image."""
     env: Mapping[str, str] = {}
     """Environment variables beside PATH, HOME, LANG and TMPDIR; nothing of the host's environment is passed on."""
     files: Mapping[str, str | bytes] = {}
     """Contents by path, relative to the sandbox's home; they are there before code runs."""
-    tier: Tier = "auto"
-    """How it is contained: "namespaces", "landlock", or the better of the two that this machine can do ("auto").
-    "none" contains nothing, and is used only where it is asked for."""
+    tier: str = "auto"
+    """How it is contained: "namespaces", "landlock", or the better of the two that this machine can do ("auto"); one of
+    `REMOTE`. "none" contains nothing, and is used only where it is asked for."""
 
     def __post_init__(self) -> None:
-        if self.network != "none":
-            raise ConfigError(
-                f"network={self.network!r}: sandboxes of this machine have no network; use network='none'"
-            )
-        if self.tier not in TIERS:
-            raise UnknownName("tier", str(self.tier), TIERS)
+        if self.tier not in LOCAL + REMOTE:
+            raise UnknownName("tier", str(self.tier), LOCAL + REMOTE)
+        if self.network != "none" and (
+            isinstance(self.network, str) or not all(isinstance(host, str) and host for host in self.network)
+        ):
+            raise ConfigError(f"network: expected 'none' or names of hosts, got {self.network!r}")
+        for folder in self.folders:
+            if not isinstance(folder, str) or not folder.startswith("/") or posixpath.normpath(folder) != folder:
+                raise ConfigError(f"folders: expected absolute paths such as /app, got {folder!r}")
         checked_environment(self.env)
 
 

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import json
 import shlex
-from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ludus.authoring.context import Context
 from ludus.authoring.declare import metric, reward, tool
-from ludus.authoring.environment import Environment
-from ludus.environments.harbor.computer import Computer, end_processes, furnish, take_out
+from ludus.environments.harbor.furnishing import end_processes, furnish, take_out
 from ludus.environments.harbor.task import HarborTask, find_tasks, read_task, resolved
 from ludus.environments.harbor.verifier import REWARD, NoReward, verify
-from ludus.errors import Blame, ConfigError, RolloutError, ToolError, UnknownName, UsageError
+from ludus.environments.sandboxed import Sandboxed
+from ludus.errors import Blame, ConfigError, RolloutError, ToolError, UnknownName
+from ludus.protocols import Sandbox
+from ludus.sandbox.spec import Limits, SandboxSpec
 from ludus.types import MAIN_ROLE, Message, Reward, Task, content_hash
 
 MOST_COMMAND = 100_000
@@ -31,14 +31,13 @@ MIB = 1 << 20
 
 @dataclass
 class State:
-    """One rollout's sandbox, and what its tests said."""
+    """One rollout's task, and what its tests said."""
 
     task: HarborTask
-    open: AsyncExitStack = field(default_factory=AsyncExitStack)
     scores: dict[str, float] = field(default_factory=dict)
 
 
-class Harbor(Environment):
+class Harbor(Sandboxed):
     """Tasks in Harbor's format: work with a shell in a sandbox, judged by the tests of each task."""
 
     name = "harbor"
@@ -50,7 +49,7 @@ class Harbor(Environment):
 
     def __init__(
         self, folder: str, names: list[str] | None = None, train_share: float = 0.0, max_turns: int = 50,
-        command_timeout_s: float = 120.0, pass_env: list[str] | None = None,
+        command_timeout_s: float = 120.0, pass_env: list[str] | None = None, sandbox: str = "auto",
     ) -> None:  # fmt: skip
         """
         Args:
@@ -60,7 +59,9 @@ class Harbor(Environment):
             max_turns: replies of the model.
             command_timeout_s: seconds one command may take.
             pass_env: variables of this process that tasks may have.
+            sandbox: how it is contained, as for every `Sandboxed`.
         """
+        super().__init__(sandbox)
         if not 0 <= train_share <= 1 or max_turns < 1 or not command_timeout_s > 0:
             raise ValueError("train_share must be from 0 to 1, max_turns at least 1, command_timeout_s more than 0")
         self.max_turns, self.command_timeout_s = max_turns, command_timeout_s
@@ -79,33 +80,20 @@ class Harbor(Environment):
             about = {key: str(metadata[key]) for key in ("difficulty", "category") if key in metadata}
             yield Task(prompt=task.instruction, info={"digest": task.digest} | about, id=name)
 
-    def computer(self, task: HarborTask) -> AbstractAsyncContextManager[Computer]:
-        """A fresh sandbox for a task, gone with all its processes when it is left."""
-        sandbox, place = importlib.import_module("ludus.sandbox"), task.toml.environment
+    def spec(self, task: Task) -> SandboxSpec:
+        """As large as the task asks for, with the folders that it, its logs and its tests are in."""
+        found = self._tasks[task.id]
+        place = found.toml.environment
         wanted = {"memory_bytes": place.memory_mb, "disk_bytes": place.storage_mb}
-        limits = sandbox.Limits(**{key: mib * MIB for key, mib in wanted.items() if mib is not None})
-        opened: AbstractAsyncContextManager[Computer] = sandbox.open_sandbox(sandbox.SandboxSpec(limits=limits))
-        return opened
-
-    async def open(self) -> None:
-        """Raises UsageError where there are no sandboxes."""
-        if type(self).computer is Harbor.computer:
-            try:
-                importlib.import_module("ludus.sandbox")
-            except ImportError as error:
-                raise UsageError(f"harbor: tasks run in sandboxes, which can't be had here: {error}") from error
+        limits = Limits(**{key: mib * MIB for key, mib in wanted.items() if mib is not None})
+        return SandboxSpec(limits=limits, folders=found.writable)
 
     async def setup(self, ctx: Context) -> None:
         """A sandbox with what the task's agent is to find."""
         task = self._tasks[ctx.task.id]
         ctx.state = State(task)
-        ctx.sandbox = await ctx.state.open.enter_async_context(self.computer(task))
+        await super().setup(ctx)
         await furnish(ctx.sandbox, task.base, task.env, task.toml.environment.healthcheck)
-
-    async def teardown(self, ctx: Context) -> None:
-        """The sandbox is gone, with whatever still runs in it."""
-        if isinstance(ctx.state, State):
-            await ctx.state.open.aclose()
 
     async def run(self, ctx: Context) -> None:
         """Until the model is done or the task's time for it is over; what is there then is judged."""
@@ -118,7 +106,7 @@ class Harbor(Environment):
             ctx.stop = "timeout"
 
     @tool
-    async def bash(self, command: str, state: State, sandbox: Computer) -> str:
+    async def bash(self, command: str, state: State, sandbox: Sandbox) -> str:
         """Run a command with bash in the task's folder, and read what it prints."""
         _check_command(command)
         task = state.task
@@ -135,11 +123,11 @@ class Harbor(Environment):
         """The reward that the task's tests give. Tests that give none fail the rollout, never score it 0."""
         state: State = ctx.state
         with TemporaryDirectory(prefix="ludus-harbor-") as folder:
-            taken = await self._finish(ctx.sandbox, state, Path(folder))
+            taken = await self._finish(ctx.sandbox, state.task, Path(folder))
             try:
-                state.scores = await verify(state.task, taken, self.computer)
+                state.scores = await self._verify(ctx.task, taken)
             except NoReward as error:
-                blame = await self._blame(state.task)
+                blame = await self._blame(ctx.task)
                 raise RolloutError(str(error), "scorer", blame) from None
         return state.scores[REWARD]
 
@@ -160,29 +148,36 @@ class Harbor(Environment):
         call = {"id": "solve", "type": "function", "function": {"name": "bash", "arguments": arguments}}
         return [{"role": "assistant", "content": "", "tool_calls": [call]}, "Done."]
 
-    async def _finish(self, computer: Computer, state: State, folder: Path) -> dict[str, Path]:
+    async def _finish(self, sandbox: Sandbox, task: HarborTask, folder: Path) -> dict[str, Path]:
         """End the agent's sandbox, and keep what the verifier is to see of it."""
-        task = state.task
-        await end_processes(computer)
+        await end_processes(sandbox)
         for hook in task.toml.verifier.collect:
-            await computer.exec(hook.command, timeout_s=hook.timeout_sec, env=task.env, cwd=task.workdir)
-        taken = await take_out(computer, task.artifacts, folder)
-        await state.open.aclose()
+            await sandbox.exec(hook.command, timeout_s=hook.timeout_sec, env=task.env, cwd=task.workdir)
+        taken = await take_out(sandbox, task.artifacts, folder)
+        await sandbox.kill()
         return taken
 
-    async def _blame(self, task: HarborTask) -> Blame:
+    async def _verify(self, task: Task, taken: Mapping[str, Path]) -> dict[str, float]:
+        """What the tests say in a sandbox of their own. Raises NoReward."""
+        sandbox = await self.new_sandbox(task)
+        try:
+            return await verify(self._tasks[task.id], taken, sandbox)
+        finally:
+            await sandbox.kill()
+
+    async def _blame(self, task: Task) -> Blame:
         """Whose fault it is that tests gave no reward: the policy's, if without its files they give one.
 
         Otherwise whoever breaks the tests would be excluded instead of scored, and learn to.
         """
         async with self._blaming:  # of many that fail at once, one finds out
-            if task.name not in self._blames:
+            if task.id not in self._blames:
                 try:
-                    await verify(task, {}, self.computer)
-                    self._blames[task.name] = "policy"
+                    await self._verify(task, {})
+                    self._blames[task.id] = "policy"
                 except NoReward:
-                    self._blames[task.name] = "environment"
-            return self._blames[task.name]
+                    self._blames[task.id] = "environment"
+            return self._blames[task.id]
 
 
 def _check_command(command: str) -> None:

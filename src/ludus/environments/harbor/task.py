@@ -134,6 +134,15 @@ class HarborTask:
         return self.base.workdir
 
     @property
+    def writable(self) -> tuple[str, ...]:
+        """The folders that have to be there: those of the task, of its logs, and of its tests."""
+        files = [place if path.is_dir() else posixpath.dirname(place) for path, place in self.base.files]
+        wanted = {"/logs", "/tests", self.workdir, *self.base.folders, *files}
+        wanted |= {posixpath.dirname(entry.source) for entry in self.artifacts if entry.source != self.workdir}
+        wanted.discard("/")
+        return tuple(sorted(path for path in wanted if not any(_is_under(path, other) for other in wanted - {path})))
+
+    @property
     def artifacts(self) -> list[Artifact]:
         """What goes to the verifier. A task that grades in place declares nothing: then it is the working folder."""
         declared = [

@@ -10,29 +10,28 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Mapping
 from pathlib import Path
 
-from ludus.environments.harbor.computer import Computer, bring_in, furnish, make_room, must, said
+from ludus.environments.harbor.furnishing import bring_in, furnish, make_room, must, said
 from ludus.environments.harbor.task import HarborTask
+from ludus.protocols import Sandbox
 
 REWARD = "reward"
 JSON, TEXT = "/logs/verifier/reward.json", "/logs/verifier/reward.txt"
 LARGEST = sys.float_info.max
-Open = Callable[[HarborTask], AbstractAsyncContextManager[Computer]]
 
 
 class NoReward(Exception):
     """The tests ended without a reward that can be read; the text says how."""
 
 
-async def verify(task: HarborTask, taken: Mapping[str, Path], open_computer: Open) -> dict[str, float]:
+async def verify(task: HarborTask, taken: Mapping[str, Path], sandbox: Sandbox) -> dict[str, float]:
     """Run the tests on artifacts.
 
     Args:
         taken: artifacts on this machine, by their place in the sandbox.
-        open_computer: makes a fresh sandbox.
+        sandbox: a fresh one.
 
     Returns:
         The numbers that the tests wrote, by name; "reward" is always among them.
@@ -41,19 +40,18 @@ async def verify(task: HarborTask, taken: Mapping[str, Path], open_computer: Ope
         NoReward: they wrote none, or ran out of time.
         RolloutError: the sandbox.
     """
-    async with open_computer(task) as computer:
-        await furnish(computer, task.base, task.env, None)
-        await bring_in(computer, taken)
-        await make_room(computer, "/tests", JSON, TEXT)
-        await must(computer, ["mkdir", "-p", "/tests", "/logs/verifier"], "make the tests' folders")
-        await computer.upload(task.folder / "tests", "/tests")
-        outcome = await computer.exec(
-            ["bash", "/tests/test.sh"], timeout_s=task.toml.verifier.timeout_sec,
-            env={**task.env, **task.verifier_env}, cwd=task.workdir,
-        )  # fmt: skip
-        if outcome.timed_out:
-            raise NoReward(f"the tests took more than {task.toml.verifier.timeout_sec:g} s")
-        written = [await _read(computer, path) for path in (JSON, TEXT)]
+    await furnish(sandbox, task.base, task.env, None)
+    await bring_in(sandbox, taken)
+    await make_room(sandbox, "/tests", JSON, TEXT)
+    await must(sandbox, ["mkdir", "-p", "/tests", "/logs/verifier"], "make the tests' folders")
+    await sandbox.upload(task.folder / "tests", "/tests")
+    outcome = await sandbox.exec(
+        ["bash", "/tests/test.sh"], timeout_s=task.toml.verifier.timeout_sec,
+        env={**task.env, **task.verifier_env}, cwd=task.workdir,
+    )  # fmt: skip
+    if outcome.timed_out:
+        raise NoReward(f"the tests took more than {task.toml.verifier.timeout_sec:g} s")
+    written = [await _read(sandbox, path) for path in (JSON, TEXT)]
     try:
         return rewards_of(*written)
     except ValueError as error:
@@ -103,6 +101,6 @@ def _number(text: bytes, path: str) -> float:
     return value
 
 
-async def _read(computer: Computer, path: str) -> bytes | None:
-    there = await computer.exec(["test", "-f", path])
-    return await computer.read(path) if there.exit_code == 0 else None
+async def _read(sandbox: Sandbox, path: str) -> bytes | None:
+    there = await sandbox.exec(["test", "-f", path])
+    return await sandbox.read(path) if there.exit_code == 0 else None
