@@ -10,12 +10,13 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from ludus.errors import SandboxUnavailable
-from ludus.sandbox.spec import Limits
+from ludus.sandbox.spec import SandboxSpec
 
 START = (
     "import sys; sys.path.append(sys.argv[1]); from inside.zygote import main; sys.path.pop();"
@@ -61,12 +62,17 @@ class Zygote:
         """Whether it still takes requests."""
         return self.process.poll() is None
 
-    async def ask(self, limits: Limits, theirs: socket.socket) -> None:
-        """Request a sandbox at the other end of a stream. Raises OSError if the zygote is gone."""
-        packet = msgspec.json.encode(limits)
+    async def ask(self, spec: SandboxSpec, theirs: Sequence[socket.socket]) -> None:
+        """Request a sandbox at the other end of a stream, and of a second one where it has a network.
+
+        Raises:
+            OSError: the zygote is gone.
+        """
+        wanted = {"limits": spec.limits, "folders": spec.folders, "network": spec.network != "none"}
+        packet = msgspec.json.encode(wanted)
         while True:
             try:
-                socket.send_fds(self.control, [packet], [theirs.fileno()])
+                socket.send_fds(self.control, [packet], [end.fileno() for end in theirs])
                 return
             except OSError as error:
                 # many are asked for at once: the kernel holds a few hundred packets

@@ -10,10 +10,12 @@ from typing import Any, Self
 
 import msgspec
 
-from ludus.errors import ConfigError, SandboxFailed, SandboxFileError
+from ludus.errors import ConfigError, SandboxFailed, SandboxFileError, SandboxUnavailable
 from ludus.protocols import SandboxResult
 from ludus.sandbox import transfer
+from ludus.sandbox.doors import Doors, address_of, inside
 from ludus.sandbox.host import zygote
+from ludus.sandbox.inside.root import unusable
 from ludus.sandbox.spec import SandboxSpec, checked_environment
 from ludus.sandbox.stream import Answer, Stream
 
@@ -33,23 +35,27 @@ class LocalSandbox:
     def __init__(self, spec: SandboxSpec, stream: Stream, home: str) -> None:
         self.spec, self.home = spec, home
         self._stream = stream
+        self._doors = Doors(stream)
+        stream.first_end = self._doors.close
 
     @classmethod
     async def create(cls, spec: SandboxSpec | None = None) -> Self:
         """A new sandbox.
 
         Raises:
-            SandboxUnavailable: this machine can't do the tier; the text says what the kernel refused.
+            SandboxUnavailable: this machine can't do the tier, or the tier not what is asked for; the text says why.
+            ConfigError: a folder that would hide programs.
             SandboxFailed: it could not be started.
         """
         from ludus.sandbox.tiers import best  # which starts sandboxes itself, to see what works
 
         spec = spec or SandboxSpec()
         tier = await best() if spec.tier == "auto" else spec.tier
-        stream, first = await Stream.open(zygote(tier), spec.limits)
+        _check_possible(spec, tier)
+        stream, first = await Stream.open(zygote(tier), spec)
         sandbox = cls(spec, stream, str(first.get("home", "")))
         try:
-            await stream.call("hello", {"env": sandbox._environment()})
+            await stream.call("hello", {"env": await sandbox._environment()})
             for path, content in spec.files.items():
                 await sandbox.write(path, _bytes(content))
         except BaseException:
@@ -157,8 +163,23 @@ class LocalSandbox:
         words, _ = await self._file("list", path, {"most": 10_000})
         await transfer.download(self, path, Path(host_path), words.get("kind") == "folder", max_bytes)
 
+    async def reach(self, url: str) -> str:
+        """An address that works in the sandbox and leads to this address of the host's, and to nothing else there.
+
+        Raises:
+            SandboxUnavailable: the sandbox has no network at all, or the address wants TLS.
+            ConfigError: it is no address.
+            SandboxFailed: the sandbox is gone.
+        """
+        parts, host, port = address_of(url)
+        if self.tier == "none":
+            return url
+        if self.spec.network == "none":
+            raise SandboxUnavailable(f"reach: a sandbox with network='none' reaches nothing, not {url}; network=() does")
+        return inside(parts, await self._doors.to(host, port))
+
     async def kill(self) -> None:
-        """End it: returns once no process, file or control group of it is left. May be called again."""
+        """End it: returns once no process, file, socket or control group of it is left. May be called again."""
         await self._stream.end()
 
     async def _timed(self, do: str, words: dict[str, Any], data: bytes, timeout_s: float) -> Answer:
@@ -199,10 +220,36 @@ class LocalSandbox:
             raise SandboxFileError(f"can't {do} {path} in the sandbox: {answer[0]['error']}")
         return answer
 
-    def _environment(self) -> dict[str, str]:
+    async def _environment(self) -> dict[str, str]:
         path = f"{Path(sys.base_prefix).resolve()}/bin:/usr/local/bin:/usr/bin:/bin"
         temporary = "/tmp" if self.tier == "namespaces" else self.home
-        return {"PATH": path, "HOME": self.home, "LANG": "C.UTF-8", "TMPDIR": temporary, **self.spec.env}
+        variables = {"PATH": path, "HOME": self.home, "LANG": "C.UTF-8", "TMPDIR": temporary}
+        if self.tier == "namespaces" and self.spec.network not in ("none", ()):
+            from ludus.sandbox.proxy import Proxy  # few sandboxes have one
+
+            port = await self._doors.open(Proxy(self.spec.network).serve)
+            named = {"HTTP_PROXY": f"http://127.0.0.1:{port}", "NO_PROXY": "127.0.0.1,localhost,::1"}
+            named["HTTPS_PROXY"] = named["HTTP_PROXY"]
+            variables |= named | {name.lower(): value for name, value in named.items()}
+        return {**variables, **self.spec.env}
+
+
+def _check_possible(spec: SandboxSpec, tier: str) -> None:
+    """Whether this kind of sandbox can have the folders and the network. Raises SandboxUnavailable, ConfigError."""
+    if tier == "namespaces":
+        for folder in spec.folders:
+            if why := unusable(folder):
+                raise ConfigError(f"folders: a sandbox can't have {folder} as a writable folder: {why}")
+    elif spec.folders:
+        raise SandboxUnavailable(
+            f"sandboxes of the tier {tier!r} have no file tree of their own, so they can't have {', '.join(spec.folders)}; "
+            f"those of the tier 'namespaces' and containers can"
+        )
+    if tier == "landlock" and spec.network != "none":
+        raise SandboxUnavailable(
+            "sandboxes of the tier 'landlock' have no network of their own, so no single address can be opened to them; "
+            "those of the tier 'namespaces' and containers can"
+        )
 
 
 def _bytes(content: str | bytes) -> bytes:

@@ -10,21 +10,22 @@ import stat
 from pathlib import Path
 
 
-def read(path: str, offset: int, count: int) -> tuple[int, bytes]:
-    """Size of a regular file and a part of it. Raises OSError for everything that is none, links included."""
+def read(path: str, offset: int, count: int) -> bytes:
+    """A part of a regular file. Raises OSError for everything that is none, links included."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        return _regular(fd, path), os.pread(fd, count, offset)
+        _check_regular(fd)
+        return os.pread(fd, count, offset)
     finally:
         os.close(fd)
 
 
-def write(path: str, offset: int, data: bytes, mode: int | None) -> None:
-    """Write a part of a file, whose folders are made; offset 0 begins it anew. Raises OSError."""
+def write(path: str, offset: int, data: bytes, mode: int | None) -> bytes:
+    """Write a part of a file, whose folders are made; offset 0 begins it anew. Nothing comes back. Raises OSError."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
     try:
-        _regular(fd, path)
+        _check_regular(fd)
         if offset == 0:
             os.ftruncate(fd, 0)
         if mode is not None:
@@ -35,33 +36,40 @@ def write(path: str, offset: int, data: bytes, mode: int | None) -> None:
             left, offset = left[done:], offset + done
     finally:
         os.close(fd)
-
-
-def kind(path: str) -> str:
-    """ "file", "folder" or "other"; links are "other". Raises OSError where there is nothing."""
-    mode = os.lstat(path).st_mode
-    return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "other"
+    return b""
 
 
 def listing(path: str, most: int) -> bytes:
-    """JSON: the regular files below a folder as [name, size], in order; links are not followed. Raises OSError."""
-    if kind(path) != "folder":
-        return b"[]"
+    """What is at a path: "file", "folder" or "other", which links are too; a space; and JSON.
+
+    That is the regular files below a folder as [name, size], in order; links are not followed.
+
+    Raises:
+        OSError: nothing is there, more files than allowed, or folders too deep to be reached.
+    """
+    mode = os.lstat(path).st_mode
+    if not stat.S_ISDIR(mode):
+        return (b"file" if stat.S_ISREG(mode) else b"other") + b" []"
     found: list[tuple[str, int]] = []
-    for folder, below, names in os.walk(path):
-        below.sort()
-        for name in sorted(names):
-            full = os.path.join(folder, name)
-            status = os.lstat(full)
-            if stat.S_ISREG(status.st_mode):
-                found.append((os.path.relpath(full, path), status.st_size))
-            if len(found) > most:
-                raise OSError(7, f"more than {most} files")
-    return json.dumps(found).encode()
+    folders, looked_at = [""], 0
+    while folders:
+        below = []
+        name = folders.pop()
+        with os.scandir(os.path.join(path, name)) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                looked_at += 1
+                inner = os.path.join(name, entry.name)
+                if entry.is_dir(follow_symlinks=False):
+                    below.append(inner)
+                elif entry.is_file(follow_symlinks=False):
+                    found.append((inner, entry.stat(follow_symlinks=False).st_size))
+        if len(found) > most or looked_at > 10 * most:
+            raise OSError(7, f"more than {most} files")
+        folders += reversed(below)
+    return b"folder " + json.dumps(sorted(found)).encode()
 
 
-def _regular(fd: int, path: str) -> int:
+def _check_regular(fd: int) -> None:
     status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode):
+    if not stat.S_ISREG(status.st_mode) or status.st_dev == os.stat("/proc").st_dev:
         raise OSError(22, "not a regular file")
-    return status.st_size

@@ -1,8 +1,8 @@
 """The process that all sandboxes are forked from: an interpreter that is warm and knows nothing.
 
 It is started with an empty environment and one socket, prepares what all sandboxes share once, and then makes one per
-request. A request is a packet with JSON and one descriptor, the sandbox's end of a stream; all answers come through
-that stream. The stream is also the sandbox's life: once the other side shuts it down the zygote kills the sandbox, takes
+request. A request is a packet with JSON and the sandbox's end of a stream, and with that of a second one for descriptors
+where the sandbox has a network; all answers come through the stream. The stream is also the sandbox's life: once the other side shuts it down the zygote kills the sandbox, takes
 its control groups away, and only then closes its own copy, so that whoever reads to the end of the stream knows that
 nothing is left. When the host process dies, the zygote and all sandboxes go with it.
 """
@@ -29,7 +29,7 @@ RETRY_S = 0.005
 SPARES = 4
 AT_ONCE = 16
 
-Request = tuple[dict[str, Any], socket.socket]
+Request = tuple[dict[str, Any], list[socket.socket]]
 
 
 class Zygote:
@@ -115,38 +115,44 @@ class Zygote:
         over = False
         while len(requests) < AT_ONCE and not over:
             try:
-                packet, fds, _, _ = socket.recv_fds(self.control, 1 << 16, 1)
+                packet, fds, _, _ = socket.recv_fds(self.control, 1 << 16, 2)
             except BlockingIOError:
                 break
             over = not packet
-            if packet and fds:  # without one no descriptor was free to receive it; the asker sees its stream end
-                requests.append((json.loads(packet), socket.socket(fileno=fds[0])))
+            channels = [socket.socket(fileno=fd) for fd in fds]
+            wanted = json.loads(packet) if packet else {"network": False}
+            if channels and len(channels) == 1 + wanted["network"]:
+                requests.append((wanted, channels))
+            else:  # no descriptor was free to receive them; the asker sees its stream end
+                for channel in channels:
+                    channel.close()
         problem = self.problem
         try:
             self._add(0 if problem else len(requests) - len(self.spares))
         except OSError as error:
             problem = str(error)
-        for limits, channel in requests:
+        for wanted, channels in requests:
             try:
-                self._begin(limits, channel, problem)
+                self._begin(wanted, channels, problem)
             except OSError as error:
                 with contextlib.suppress(OSError):
-                    channel.sendall(frames.pack({"failed": str(error)}))
-                channel.close()
+                    channels[0].sendall(frames.pack({"failed": str(error)}))
+                for channel in channels:
+                    channel.close()
         return not over
 
-    def _begin(self, limits: dict[str, Any], channel: socket.socket, problem: str) -> None:
+    def _begin(self, wanted: dict[str, Any], channels: list[socket.socket], problem: str) -> None:
         """Give one of the spares to who asks. Raises OSError, also where there is none because of a problem."""
         if not self.spares:
             raise OSError(problem or "no sandbox could be made")
         child = self.spares.pop()
         try:
-            self.births.assign(child, limits, channel)
+            self.births.assign(child, wanted, channels)
         except OSError:
             self._kill(child)
             raise
-        self.channels[channel.fileno()] = child
-        self.epoll.register(channel, select.EPOLLRDHUP)
+        self.channels[channels[0].fileno()] = child
+        self.epoll.register(channels[0], select.EPOLLRDHUP)
 
     def _refill(self) -> None:
         """Nobody asks at the moment: make spares."""
