@@ -20,8 +20,10 @@ from ludus.sandbox.stream import Stream
 
 log = logging.getLogger(__name__)
 
-MOST_CONNECTIONS = 512
+MOST_CONNECTIONS = 1024
 """At once, of one sandbox: each takes two of this process's descriptors. Others wait until some have ended."""
+MOST_CONNECTING = 16
+"""At once, of one sandbox: a server's queue of those that it has not taken yet may be short, and it resets what is more."""
 CONNECT_S = 20.0
 PAUSE_S = 0.05
 CHUNK = 1 << 16
@@ -44,6 +46,7 @@ class Doors:
         self._stream = stream
         self._room = asyncio.Semaphore(MOST_CONNECTIONS)
         self._opening = asyncio.Lock()
+        self._connecting = asyncio.Semaphore(MOST_CONNECTING)
         self._ports: dict[tuple[str, int], int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -52,7 +55,7 @@ class Doors:
         """The port inside that leads to an address of the host's. Raises SandboxFailed."""
         async with self._opening:
             if (host, port) not in self._ports:
-                self._ports[host, port] = await self.open(lambda ends: _through(ends, host, port))
+                self._ports[host, port] = await self.open(partial(self._through, host, port))
             return self._ports[host, port]
 
     async def open(self, serve: Serve) -> int:
@@ -72,6 +75,12 @@ class Doors:
             task.cancel()
         while self._tasks:
             await asyncio.wait(self._tasks)
+
+    async def _through(self, host: str, port: int, ends: Ends) -> None:
+        """Carry a connection to an address; where nobody answers there, the connection ends."""
+        async with self._connecting, asyncio.timeout(CONNECT_S):
+            other = await asyncio.open_connection(host, port)
+        await join(ends, other)
 
     def _begin(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
@@ -119,13 +128,6 @@ async def _serve(connection: socket.socket, serve: Serve) -> None:
     finally:
         if not ends[1].is_closing():
             ends[1].transport.abort()
-
-
-async def _through(ends: Ends, host: str, port: int) -> None:
-    """Carry a connection to an address; where nobody answers there, the connection ends."""
-    async with asyncio.timeout(CONNECT_S):
-        other = await asyncio.open_connection(host, port)
-    await join(ends, other)
 
 
 async def join(one: Ends, other: Ends, idle_s: float | None = None) -> None:

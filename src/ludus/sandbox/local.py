@@ -171,9 +171,9 @@ class LocalSandbox:
             ConfigError: it is no address.
             SandboxFailed: the sandbox is gone.
         """
-        parts, host, port = address_of(url)
         if self.tier == "none":
             return url
+        parts, host, port = address_of(url)
         if self.spec.network == "none":
             raise SandboxUnavailable(f"reach: a sandbox with network='none' reaches nothing, not {url}; network=() does")
         return inside(parts, await self._doors.to(host, port))
