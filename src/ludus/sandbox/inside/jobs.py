@@ -149,7 +149,8 @@ def _child(
         status = _run(launch, channel)
     except OSError as error:
         status = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_RUN
-        what = error.filename or (launch.argv[0] if launch.argv else "python")
+        # of a program that is nowhere in the path only the last place that was looked at would be named, as bytes
+        what = error.filename if isinstance(error.filename, str) else launch.argv[0] if launch.argv else "python"
         os.write(2, f"{what}: {error.strerror or error}\n".encode(errors="replace"))
     except BaseException as error:  # noqa: BLE001 - a fork of this process must never return into its loop
         os.write(2, f"{type(error).__name__}: {error}\n".encode(errors="replace"))
