@@ -323,3 +323,22 @@ def test_names_of_the_list():
 def test_what_is_no_host(entry):
     with pytest.raises(ConfigError, match="network: expected"):
         SandboxSpec(network=(entry,))
+
+
+async def test_what_waits_in_sockets_is_limited():
+    code = """
+server = socket.create_server(("127.0.0.1", 0))
+total, kept = 0, []
+for _ in range(60):
+    client = socket.create_connection(server.getsockname())
+    kept += [client, server.accept()[0]]
+    for end in kept[-2:]:
+        end.setblocking(False)
+        try:
+            while True: total += end.send(bytes(65536))
+        except BlockingIOError: pass
+print(total)
+"""
+    async with open_sandbox(SandboxSpec(network=(), limits=Limits(memory_bytes=64 << 20))) as sandbox:
+        result = await sandbox.run(BEFORE + code)
+        assert result.oom_killed or int(result.stdout) < 64 << 20

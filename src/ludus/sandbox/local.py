@@ -95,10 +95,12 @@ class LocalSandbox:
         Raises:
             SandboxFailed: the sandbox is gone.
         """
-        argv = ["/bin/sh", "-c", command] if isinstance(command, str) else list(command)
-        if not argv or any(not isinstance(word, str) or "\0" in word for word in argv):
-            raise ConfigError(f"exec: expected a program and its arguments as text, got {command!r}")
-        words = {"argv": argv, "env": checked_environment(env or {}), "cwd": cwd}
+        argv = ["/bin/sh", "-c", command] if isinstance(command, str) else command
+        if not isinstance(argv, Sequence) or not argv or not all(_is_word(word) for word in argv):
+            raise ConfigError(f"exec: expected a program and its arguments as text, got {command!r:.200}")
+        if cwd is not None and not _is_word(cwd):
+            raise ConfigError(f"exec: expected a folder to begin in, got cwd={cwd!r:.200}")
+        words = {"argv": list(argv), "env": checked_environment(env or {}), "cwd": cwd}
         return self._result(*await self._timed("exec", words, _bytes(stdin), timeout_s))
 
     async def run(self, code: str, *, timeout_s: float = 60, stdin: str | bytes = b"") -> SandboxResult:
@@ -183,7 +185,7 @@ class LocalSandbox:
         await self._stream.end()
 
     async def _timed(self, do: str, words: dict[str, Any], data: bytes, timeout_s: float) -> Answer:
-        if not 0 < timeout_s < 1e9:
+        if not isinstance(timeout_s, int | float) or not 0 < timeout_s < 1e9:
             raise ConfigError(f"timeout_s must be more than 0 seconds, got {timeout_s!r}")
         try:
             async with asyncio.timeout(timeout_s + GRACE_S):
@@ -213,11 +215,11 @@ class LocalSandbox:
             raise SandboxFailed(f"the sandbox gave an answer that makes no sense: {error!r}", "policy") from None
 
     async def _file(self, do: str, path: str, words: dict[str, Any], data: bytes = b"") -> Answer:
-        if not path or "\0" in path:
-            raise ConfigError(f"expected the path of a file in the sandbox, got {path!r}")
+        if not path or not _is_word(path):
+            raise ConfigError(f"expected the path of a file in the sandbox, got {path!r:.200}")
         answer = await self._stream.call(do, {**words, "path": path}, data)
         if "error" in answer[0]:
-            raise SandboxFileError(f"can't {do} {path} in the sandbox: {answer[0]['error']}")
+            raise SandboxFileError(f"can't {do} {path:.200} in the sandbox: {answer[0]['error']}")
         return answer
 
     async def _environment(self) -> dict[str, str]:
@@ -250,6 +252,17 @@ def _check_possible(spec: SandboxSpec, tier: str) -> None:
             "sandboxes of the tier 'landlock' have no network of their own, so no single address can be opened to them; "
             "those of the tier 'namespaces' and containers can"
         )
+
+
+def _is_word(text: object) -> bool:
+    """Whether a process can be given it as an argument or a path."""
+    if not isinstance(text, str) or "\0" in text:
+        return False
+    try:
+        text.encode(errors="surrogateescape")  # as names of files that are no text are written
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _bytes(content: str | bytes) -> bytes:

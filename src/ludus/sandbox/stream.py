@@ -146,15 +146,20 @@ class Stream:
         finally:
             if self._reading is not None:
                 self._reading.cancel()
-            self._writer.close()
-            if self._doors is not None:
-                self._doors.close()
+            self._close()
+
+    def _close(self) -> None:
+        self._writer.close()
+        if self._doors is not None:
+            self._doors.close()
 
     async def _end_elsewhere(self) -> None:
         """As `end`, in another event loop than its own, which may be closed."""
         if not self._loop.is_closed():
             await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self.end(), self._loop))
             return
+        if self._doors is not None:
+            self._doors.close()
         end = self._writer.get_extra_info("socket")
         if end.fileno() >= 0:
             with contextlib.suppress(OSError), end.dup() as own:
@@ -175,7 +180,7 @@ class Stream:
         except (EOFError, ConnectionError, frames.BadFrame) as error:
             log.debug("a sandbox's stream ended: %s", error)
         except asyncio.CancelledError:  # its event loop comes to an end, and the sandbox with it
-            self._writer.close()
+            self._close()
             raise
         for waiting in self._waiting.values():
             if not waiting.done():

@@ -80,7 +80,7 @@ class Births:
     def assign(self, child: Child, wanted: dict[str, Any], channels: list[socket.socket]) -> None:
         """Let a sandbox begin. Raises OSError."""
         limits = wanted["limits"]
-        child.group.limit(limits["memory_bytes"], limits["processes"] + 1)
+        child.group.limit(limits["memory_bytes"], limits["processes"] + 1, wanted["network"])
         socket.send_fds(child.line, [json.dumps(wanted).encode()], [channel.fileno() for channel in channels])
         child.line.close()
         child.channel, *others = channels  # ours to close from now on

@@ -51,21 +51,22 @@ def listing(path: str, most: int) -> bytes:
     if not stat.S_ISDIR(mode):
         return (b"file" if stat.S_ISREG(mode) else b"other") + b" []"
     found: list[tuple[str, int]] = []
-    folders, looked_at = [""], 0
+    folders = [""]
     while folders:
-        below = []
         name = folders.pop()
-        with os.scandir(os.path.join(path, name)) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                looked_at += 1
-                inner = os.path.join(name, entry.name)
-                if entry.is_dir(follow_symlinks=False):
-                    below.append(inner)
-                elif entry.is_file(follow_symlinks=False):
-                    found.append((inner, entry.stat(follow_symlinks=False).st_size))
-        if len(found) > most or looked_at > 10 * most:
-            raise OSError(7, f"more than {most} files")
-        folders += reversed(below)
+        try:
+            with os.scandir(os.path.join(path, name)) as entries:
+                for entry in entries:
+                    inner = os.path.join(name, entry.name)
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(inner)
+                    elif entry.is_file(follow_symlinks=False):
+                        found.append((inner, entry.stat(follow_symlinks=False).st_size))
+                    if max(len(found), len(folders)) > most:
+                        raise OSError(7, f"more than {most} files or folders")
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            if not name:
+                raise  # others have gone since, or are closed to everybody
     return b"folder " + json.dumps(sorted(found)).encode()
 
 

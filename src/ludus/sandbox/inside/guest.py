@@ -79,8 +79,12 @@ class Guest:
             answer = {"error": error.strerror or str(error)}, b""
         except (ValueError, MemoryError) as error:  # such as a path that is no text
             answer = {"error": str(error) or type(error).__name__}, b""
-        if answer is not None:
+        if answer is None:
+            return
+        try:
             self._say({"id": words["id"], **answer[0]}, answer[1])
+        except frames.BadFrame as error:
+            self._say({"id": words["id"], "error": str(error)})
 
     # --- requests: an answer, or None where it comes later ------------------------------------------------------
 
