@@ -4,10 +4,16 @@
 # ruff: noqa: PTH118
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
 from pathlib import Path
+
+from . import linux
+
+GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES}
+"""Of a folder that code in the sandbox has taken away meanwhile, made a link, or closed to everybody."""
 
 
 def read(path: str, offset: int, count: int) -> bytes:
@@ -50,27 +56,47 @@ def listing(path: str, most: int) -> bytes:
     mode = os.lstat(path).st_mode
     if not stat.S_ISDIR(mode):
         return (b"file" if stat.S_ISREG(mode) else b"other") + b" []"
+    top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        return b"folder " + json.dumps(sorted(_files_below(top, most))).encode()
+    finally:
+        os.close(top)
+
+
+def _files_below(top: int, most: int) -> list[tuple[str, int]]:
     found: list[tuple[str, int]] = []
-    folders = [""]
+    folders = ["."]
     while folders:
-        name = folders.pop()
+        folder = folders.pop()
         try:
-            with os.scandir(os.path.join(path, name)) as entries:
+            fd = linux.open_below(top, folder)
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
+            continue
+        try:
+            with os.scandir(fd) as entries:
                 for entry in entries:
-                    inner = os.path.join(name, entry.name)
+                    name = os.path.normpath(os.path.join(folder, entry.name))
                     if entry.is_dir(follow_symlinks=False):
-                        folders.append(inner)
+                        folders.append(name)
                     elif entry.is_file(follow_symlinks=False):
-                        found.append((inner, entry.stat(follow_symlinks=False).st_size))
+                        found.append((name, _size(entry)))
                     if max(len(found), len(folders)) > most:
-                        raise OSError(7, f"more than {most} files or folders")
-        except (FileNotFoundError, NotADirectoryError, PermissionError):
-            if not name:
-                raise  # others have gone since, or are closed to everybody
-    return b"folder " + json.dumps(sorted(found)).encode()
+                        raise OSError(errno.E2BIG, f"more than {most} files or folders")
+        finally:
+            os.close(fd)
+    return found
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat(follow_symlinks=False).st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _check_regular(fd: int) -> None:
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode) or status.st_dev == os.stat("/proc").st_dev:
-        raise OSError(22, "not a regular file")
+        raise OSError(errno.EINVAL, "not a regular file")
