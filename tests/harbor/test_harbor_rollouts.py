@@ -157,7 +157,9 @@ async def test_a_base_that_can_not_be_made_is_no_ones_score(folder):
 
 async def test_without_a_file_tree_of_their_own_sandboxes_are_refused():
     rollout = await attempt(Harbor(str(SAMPLE), sandbox="none"), Types())
-    assert "'none' have no file tree of their own, so they can't have /app" in rollout.failure.error and rollout.excluded
+    assert (
+        "'none' have no file tree of their own, so they can't have /app" in rollout.failure.error and rollout.excluded
+    )
 
 
 async def test_a_healthcheck_comes_first(folder):

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from leftovers import below, groups_of
 
+from leftovers import below, groups_of
 from ludus.errors import SandboxFailed
 from ludus.sandbox import close_all, host, open_sandbox, run
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from pathlib import Path
 
 import pytest
 from test_sandbox_abuse import NEEDS_NUMBERS, REFUSED, SYSCALL, X86
@@ -21,7 +21,8 @@ async def test_they_are_there_empty_and_writable():
         for folder in FOLDERS:
             await sandbox.write(f"{folder}/file", folder.encode())
             assert (await sandbox.exec(["cat", "file"], cwd=folder)).stdout == folder
-        assert (await sandbox.exec("pwd; df /app /work /home/me/project | sed 1d | cut -d% -f1 | sort -u | wc -l")).stdout == "/work\n1\n"
+        disks = await sandbox.exec("df /app /work /home/me/project | sed 1d | cut -d% -f1 | sort -u | wc -l")
+        assert disks.stdout == "1\n"
 
 
 async def test_all_else_is_as_it_was():
@@ -62,10 +63,10 @@ except OSError as error: print(n, error.strerror)
 @pytest.mark.parametrize(
     ("folder", "why"),
     [
-        ("/", "it would hide"), ("/usr", "it would hide /usr"), ("/etc", "it would hide"), ("/usr/src/app", "it is in /usr"),
-        ("/proc/x", "it is in /proc"), ("/dev", "it would hide"), ("/dev/pts", "it is in /dev"), ("/bin", "it would hide /bin"),
-        ("/etc/passwd", "it would hide /etc/passwd"), (sys.base_prefix, "it would hide"),
-        (os.path.dirname(sys.base_prefix), "it would hide|it is in"), (f"{sys.base_prefix}/x", "it is in"),
+        ("/", "it would hide"), ("/usr", "it would hide /usr"), ("/etc", "it would hide"), ("/dev", "it would hide"),
+        ("/bin", "it would hide /bin"), ("/etc/passwd", "it would hide /etc/passwd"), (sys.base_prefix, "it would hide"),
+        (str(Path(sys.base_prefix).parent), "it would hide|it is in"), (f"{sys.base_prefix}/x", "it is in"),
+        ("/usr/src/app", "it is in /usr"), ("/proc/x", "it is in /proc"), ("/dev/pts", "it is in /dev"),
     ],
 )  # fmt: skip
 async def test_programs_are_not_hidden(folder, why):
@@ -77,7 +78,7 @@ async def test_programs_are_not_hidden(folder, why):
 @pytest.mark.parametrize(
     "folders",
     ["/app", ("app",), ("/a/../b",), ("/a/",), ("//a",), ("/a\0b",), ("/\ud800",), (5,), ("/" + "x" * 300,), ("/a",) * 65],
-)
+)  # fmt: skip
 def test_what_is_no_folder(folders):
     with pytest.raises(ConfigError, match="folders: expected"):
         SandboxSpec(folders=folders)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import socket
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 
@@ -46,10 +46,14 @@ async def echo(reader, writer):
 
 async def answers_http(reader, writer):
     head = await reader.readuntil(b"\r\n\r\n")
-    body = head.split(b"\r\n")[0] + b"|" + (b"proxy" in head.lower() and b"told of proxies" or b"plain")
+    body = head.split(b"\r\n")[0] + b"|" + (b"told of proxies" if b"proxy" in head.lower() else b"plain")
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
     await writer.drain()
     writer.close()
+
+
+def num_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def no_sockets_of_sandboxes_left() -> bool:
@@ -82,7 +86,9 @@ async def test_each_address_has_its_own_way_and_the_same_one_stays():
         one, two = f"http://127.0.0.1:{port}/a", f"http://user:word@127.0.0.1:{other}/b"
         urls = await asyncio.gather(*(sandbox.reach(url) for url in (one, two, one)))
         assert urls[0] == urls[2] and urls[0] != urls[1] and urls[1].startswith("http://user:word@127.0.0.1:")
-        said = await sandbox.run(BEFORE + f"print(urllib.request.urlopen('{urls[1].replace('user:word@', '')}').read())")
+        said = await sandbox.run(
+            BEFORE + f"print(urllib.request.urlopen('{urls[1].replace('user:word@', '')}').read())"
+        )
         assert said.stdout == "b'GET /b HTTP/1.1|plain'\n"
 
 
@@ -187,7 +193,7 @@ async def test_the_kill_of_a_sandbox_ends_its_connections():
         writer.close()
         ended.set()
 
-    before = len(os.listdir("/proc/self/fd"))
+    before = num_descriptors()
     async with serving(waits) as port:
         sandbox = await LocalSandbox.create(OPEN)
         url = await sandbox.reach(f"http://127.0.0.1:{port}/")
@@ -202,7 +208,7 @@ async def test_the_kill_of_a_sandbox_ends_its_connections():
         with pytest.raises(SandboxFailed):
             await sandbox.reach(f"http://127.0.0.1:{port + 1}/")
     gc.collect()
-    assert no_sockets_of_sandboxes_left() and len(os.listdir("/proc/self/fd")) <= before + 1
+    assert no_sockets_of_sandboxes_left() and num_descriptors() <= before + 1
 
 
 async def test_what_can_t_be_reached():
@@ -221,7 +227,9 @@ async def test_what_can_t_be_reached():
 
 async def test_without_a_network_there_is_no_loopback_and_no_proxy():
     async with open_sandbox() as sandbox:
-        result = await sandbox.run(BEFORE + "print(attempt(socket.socket), [n for n in os.environ if 'roxy' in n.lower()])")
+        result = await sandbox.run(
+            BEFORE + "print(attempt(socket.socket), [n for n in os.environ if 'roxy' in n.lower()])"
+        )
         assert result.stdout.startswith("refused") and result.stdout.endswith("[]\n")
 
 
@@ -229,26 +237,28 @@ async def test_without_a_network_there_is_no_loopback_and_no_proxy():
 
 
 async def test_a_host_of_the_list_can_be_reached_through_the_proxy():
-    async with serving(answers_http) as port, serving(answers_http) as other:
-        async with open_sandbox(SandboxSpec(network=(f"127.0.0.1:{port}", "*.example.invalid"))) as sandbox:
-            names = "print(sorted(name for name in os.environ if name.lower().endswith('_proxy')))"
-            assert (await sandbox.run(BEFORE + names)).stdout == (
-                "['HTTPS_PROXY', 'HTTP_PROXY', 'NO_PROXY', 'http_proxy', 'https_proxy', 'no_proxy']\n"
-            )
-            # for what is on the list by its address, the variables' own exception has to be left out
-            await sandbox.write("fetch.py", (BEFORE + FETCH).encode())
-            proxied = {"no_proxy": "", "NO_PROXY": ""}
-            urls = [
-                f"http://127.0.0.1:{port}/a?b=c", f"http://127.0.0.1:{other}/", "http://169.254.169.254/latest/",
-                "http://10.0.0.1/", "http://pypi.org/", "http://localhost/", f"http://localhost:{port}/",
-                "http://a.example.invalid/", "http://example.invalid/", "http://[::1]/", "http://2130706433/",
-            ]  # fmt: skip
-            result = await sandbox.exec(["python3", "fetch.py", *urls], env=proxied, timeout_s=60)
-            lines = result.stdout.splitlines()
-            assert lines[0] == "b'GET /a?b=c HTTP/1.1|plain'", result
-            assert lines[7].startswith("502 a.example.invalid can't be resolved") or "no address" in lines[7]
-            for line in lines[1:7] + lines[8:]:
-                assert line.startswith("403") and "is not among the hosts that this sandbox may reach" in line
+    async with AsyncExitStack() as stack:
+        port, other = [await stack.enter_async_context(serving(answers_http)) for _ in range(2)]
+        spec = SandboxSpec(network=(f"127.0.0.1:{port}", "*.example.invalid"))
+        sandbox = await stack.enter_async_context(open_sandbox(spec))
+        names = "print(sorted(name for name in os.environ if name.lower().endswith('_proxy')))"
+        assert (await sandbox.run(BEFORE + names)).stdout == (
+            "['HTTPS_PROXY', 'HTTP_PROXY', 'NO_PROXY', 'http_proxy', 'https_proxy', 'no_proxy']\n"
+        )
+        # for what is on the list by its address, the variables' own exception has to be left out
+        await sandbox.write("fetch.py", (BEFORE + FETCH).encode())
+        proxied = {"no_proxy": "", "NO_PROXY": ""}
+        urls = [
+            f"http://127.0.0.1:{port}/a?b=c", f"http://127.0.0.1:{other}/", "http://169.254.169.254/latest/",
+            "http://10.0.0.1/", "http://pypi.org/", "http://localhost/", f"http://localhost:{port}/",
+            "http://a.example.invalid/", "http://example.invalid/", "http://[::1]/", "http://2130706433/",
+        ]  # fmt: skip
+        result = await sandbox.exec(["python3", "fetch.py", *urls], env=proxied, timeout_s=60)
+        lines = result.stdout.splitlines()
+        assert lines[0] == "b'GET /a?b=c HTTP/1.1|plain'", result
+        assert lines[7].startswith("502 a.example.invalid can't be resolved") or "no address" in lines[7]
+        for line in lines[1:7] + lines[8:]:
+            assert line.startswith("403") and "is not among the hosts that this sandbox may reach" in line
     assert no_sockets_of_sandboxes_left()
 
 
@@ -272,14 +282,17 @@ async def test_a_tunnel_and_what_is_no_request():
         code = f"""
 print(say(b"CONNECT 127.0.0.1:{port} HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n", b"through"))
 for text in (b"CONNECT 127.0.0.1:22 HTTP/1.0\\r\\n\\r\\n", b"CONNECT [::ffff:127.0.0.1]:{port} HTTP/1.0\\r\\n\\r\\n",
-             b"CONNECT evil HTTP/1.0\\r\\n\\r\\n", b"GET / HTTP/1.0\\r\\n\\r\\n", b"\\x16\\x03\\x01" + b"x" * 100 + b"\\r\\n\\r\\n",
+             b"CONNECT evil HTTP/1.0\\r\\n\\r\\n", b"GET / HTTP/1.0\\r\\n\\r\\n",
+             b"\\x16\\x03\\x01" + b"x" * 100 + b"\\r\\n\\r\\n",
              b"GET https://127.0.0.1:{port}/ HTTP/1.0\\r\\n\\r\\n", b"GET http://u@ HTTP/1.0\\r\\n\\r\\n",
              b"GET http://127.0.0.1:{port}/ HTTP/1.1\\r\\nX: " + b"x" * 40000):
     print(say(text).split(b"\\r\\n")[0])
 """
         lines = (await sandbox.run(BEFORE + RAW + code, timeout_s=60)).stdout.splitlines()
         assert lines[0] == "b'THROUGH'"
-        assert [line.split()[1] for line in lines[1:]] == ["403", "403", "400", "400", "400", "400", "400", "400"], lines
+        assert [line.split()[1] for line in lines[1:]] == ["403", "403", "400", "400", "400", "400", "400", "400"], (
+            lines
+        )
 
 
 async def test_a_tunnel_to_a_server_that_is_dead():
@@ -306,7 +319,9 @@ def test_public_addresses(address, public):
 
 
 def test_names_of_the_list():
-    hosts = [parse_host(entry) for entry in ("PyPI.org.", "*.example.org", "one:8080", "[::1]:9", "::2", "bücher.example")]
+    hosts = [
+        parse_host(entry) for entry in ("PyPI.org.", "*.example.org", "one:8080", "[::1]:9", "::2", "bücher.example")
+    ]
     for name, port in (
         ("pypi.org", 443), ("pypi.org", 80), ("a.example.org", 80), ("a.b.example.org", 443), ("one", 8080), ("::1", 9),
         ("::2", 80), ("xn--bcher-kva.example", 443),
@@ -319,7 +334,9 @@ def test_names_of_the_list():
         assert not is_allowed(hosts, normal_name(name), port), name
 
 
-@pytest.mark.parametrize("entry", ["", "*", "*.", "http://pypi.org", "pypi.org/simple", "a b", "x:0", "x:70000", "a.*", "a@b"])
+@pytest.mark.parametrize(
+    "entry", ["", "*", "*.", "http://pypi.org", "pypi.org/simple", "a b", "x:0", "x:70000", "a.*", "a@b"]
+)
 def test_what_is_no_host(entry):
     with pytest.raises(ConfigError, match="network: expected"):
         SandboxSpec(network=(entry,))

@@ -177,7 +177,9 @@ class LocalSandbox:
             return url
         parts, host, port = address_of(url)
         if self.spec.network == "none":
-            raise SandboxUnavailable(f"reach: a sandbox with network='none' reaches nothing, not {url}; network=() does")
+            raise SandboxUnavailable(
+                f"reach: a sandbox with network='none' reaches nothing, not {url}; network=() does"
+            )
         return inside(parts, await self._doors.to(host, port))
 
     async def kill(self) -> None:

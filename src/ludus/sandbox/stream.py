@@ -80,7 +80,7 @@ class Stream:
         return words
 
     async def call(self, do: str, words: dict[str, Any], data: bytes = b"") -> Answer:
-        """One request and its answer; if nobody waits any longer, what it started is killed.
+        """One request and its answer. If nobody waits any longer, what it started is killed.
 
         Raises:
             SandboxFailed: the sandbox is gone.

@@ -1,7 +1,7 @@
 """Files of a sandbox, read and written from within it: a link that leads out of it leads nowhere here."""
 
 # System calls by their own names: these processes are forked often, and are small.
-# ruff: noqa: PTH118
+# ruff: noqa: PTH116, PTH118
 from __future__ import annotations
 
 import errno

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from typing import Any
 
 from . import files, frames
-from .cgroups import killed_for_memory
 from .apart import apart
+from .cgroups import killed_for_memory
 from .jobs import Job, Launch, start
 from .processes import kill_all, resident_bytes
 

@@ -1,10 +1,11 @@
 """The process that all sandboxes are forked from: an interpreter that is warm and knows nothing.
 
 It is started with an empty environment and one socket, prepares what all sandboxes share once, and then makes one per
-request. A request is a packet with JSON and the sandbox's end of a stream, and with that of a second one for descriptors
-where the sandbox has a network; all answers come through the stream. The stream is also the sandbox's life: once the other side shuts it down the zygote kills the sandbox, takes
-its control groups away, and only then closes its own copy, so that whoever reads to the end of the stream knows that
-nothing is left. When the host process dies, the zygote and all sandboxes go with it.
+request. A request is a packet with JSON and the sandbox's end of a stream, and with that of a second socket, through
+which descriptors go to the host, where the sandbox has a network. All answers come through the stream. It is also the
+sandbox's life: once the other side shuts it down the zygote kills the sandbox, takes its control groups away, and only
+then closes its own copy, so that whoever reads to the end of the stream knows that nothing is left. When the host process
+dies, the zygote and all sandboxes go with it.
 """
 
 from __future__ import annotations
