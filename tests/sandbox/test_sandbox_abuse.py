@@ -110,6 +110,12 @@ def test_nothing_of_the_host_is_in_its_environment(monkeypatch):
     assert "sk-123" not in found.stdout + found.stderr
 
 
+def test_nothing_of_the_host_is_in_its_arguments():
+    code = "import sys\nprint(open('/proc/1/cmdline').read().split('\\0')[1:], open('/proc/self/cmdline').read(), sys.orig_argv)"
+    said = run(code).stdout
+    assert said.startswith("['-I', '-S', '-X', 'utf8', '-', '']") and "inside" not in said and str(os.getpid()) not in said
+
+
 def test_who_it_is():
     code = """
 import os, socket

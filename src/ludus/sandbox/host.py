@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import errno
 import os
 import socket
@@ -18,10 +19,13 @@ import msgspec
 from ludus.errors import SandboxUnavailable
 from ludus.sandbox.spec import SandboxSpec
 
-START = (
-    "import sys; sys.path.append(sys.argv[1]); from inside.zygote import main; sys.path.pop();"
-    "main(int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))"
-)
+START = """
+import sys
+sys.path.append({folder!r})
+from inside.zygote import main
+sys.path.pop()
+main({control}, {tier!r}, {host})
+"""
 FULL_WAIT_S = 0.002
 
 
@@ -45,17 +49,22 @@ class Zygote:
     def _start(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
         # the interpreter beneath a virtual environment; nothing of this process but one socket goes along
         python = getattr(sys, "_base_executable", None) or sys.executable
-        words = [str(Path(__file__).parent), str(theirs.fileno()), self.tier, str(os.getpid())]
-        return subprocess.Popen(
-            [python, "-I", "-S", "-X", "utf8", "-c", START, *words],
+        folder, control = str(Path(__file__).parent), theirs.fileno()
+        process = subprocess.Popen(
+            [python, "-I", "-S", "-X", "utf8", "-"],
             env={},
             cwd="/",
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
+            pass_fds=[control],
             start_new_session=True,
         )
+        assert process.stdin is not None
+        # not as an argument: sandboxes can read those of their first process
+        with contextlib.suppress(BrokenPipeError), process.stdin as source:
+            source.write(START.format(folder=folder, control=control, tier=self.tier, host=os.getpid()).encode())
+        return process
 
     @property
     def alive(self) -> bool:

@@ -204,6 +204,7 @@ def main(control: int, tier: str, host: int) -> None:
         signal.signal(number, signal.SIG_IGN)  # a Ctrl-C is the host's to handle; it then closes the socket
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0o022)
+    os.dup2(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), 0)
     requests = socket.socket(fileno=control)
     requests.setblocking(False)
     zygote = Zygote(requests, tier, host)
