@@ -31,9 +31,14 @@ class Stream:
     """One living sandbox of a zygote; made by `open`."""
 
     def __init__(
-        self, zygote: Zygote, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, doors: socket.socket | None
+        self,
+        zygote: Zygote,
+        number: int,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        doors: socket.socket | None,
     ) -> None:
-        self.zygote = zygote
+        self.zygote, self._number = zygote, number
         self._reader, self._writer, self._doors = reader, writer, doors
         self._loop = asyncio.get_running_loop()
         self._ids = itertools.count()
@@ -54,7 +59,7 @@ class Stream:
                     our_end, their_end = socket.socketpair(socket.AF_UNIX, kind)
                     ours.append(our_end)
                     ends.append(theirs.enter_context(their_end))
-                await zygote.ask(spec, ends)
+                number = await zygote.ask(spec, ends)
             reader, writer = await asyncio.open_connection(sock=ours[0])
         except BaseException as error:
             for end in ours:
@@ -62,7 +67,7 @@ class Stream:
             if isinstance(error, OSError):
                 raise SandboxFailed(f"no sandbox could be asked for: {error}") from error
             raise
-        stream = cls(zygote, reader, writer, ours[1] if len(ours) > 1 else None)
+        stream = cls(zygote, number, reader, writer, ours[1] if len(ours) > 1 else None)
         try:
             return stream, await stream._begin()
         except BaseException:
@@ -131,8 +136,7 @@ class Stream:
     async def _end(self) -> None:
         if self.first_end is not None:
             await self.first_end()
-        with contextlib.suppress(OSError):
-            self._writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
+        self.zygote.dismiss(self._number)
         try:
             async with asyncio.timeout(END_S):
                 if self._reading is not None:

@@ -35,6 +35,8 @@ class Child:
     slot: int
     folder: str
     """The files on the host of the tiers that have no file tree of their own."""
+    number: int = -1
+    """What the host calls it."""
     channel: socket.socket | None = None
     """Our copy of the stream to the host; None for a spare."""
 
@@ -83,6 +85,7 @@ class Births:
         child.group.limit(limits["memory_bytes"], limits["processes"] + 1, wanted["network"])
         socket.send_fds(child.line, [json.dumps(wanted).encode()], [channel.fileno() for channel in channels])
         child.line.close()
+        child.number = wanted["number"]
         child.channel, *others = channels  # ours to close from now on
         for other in others:
             other.close()

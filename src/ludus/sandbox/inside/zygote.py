@@ -3,9 +3,9 @@
 It is started with an empty environment and one socket, prepares what all sandboxes share once, and then makes one per
 request. A request is a packet with JSON and the sandbox's end of a stream, and with that of a second socket, through
 which descriptors go to the host, where the sandbox has a network. All answers come through the stream. It is also the
-sandbox's life: once the other side shuts it down the zygote kills the sandbox, takes its control groups away, and only
-then closes its own copy, so that whoever reads to the end of the stream knows that nothing is left. When the host process
-dies, the zygote and all sandboxes go with it.
+sandbox's life: once the other side shuts it down, or a packet says so, the zygote kills the sandbox, takes its control
+groups away, and only then closes its own copy, so that whoever reads to the end of the stream knows that nothing is left.
+When the host process dies, the zygote and all sandboxes go with it.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class Zygote:
         self.spares: list[Child] = []
         self.children: dict[int, Child] = {}  # by pidfd, spares included
         self.channels: dict[int, Child] = {}  # by the descriptor of the stream
+        self.numbers: dict[int, Child] = {}  # by what the host calls them
         self.leaving: list[Child] = []
         self.problem = ""
         self.groups = Groups()
@@ -111,8 +112,9 @@ class Zygote:
     # --- requests -----------------------------------------------------------------------------------------------
 
     def _answer(self) -> bool:
-        """Make the sandboxes that the waiting packets ask for; False at the end."""
+        """Do what the waiting packets ask for; False at the end."""
         requests: list[Request] = []
+        dismissed: list[int] = []
         over = False
         while len(requests) < AT_ONCE and not over:
             try:
@@ -121,12 +123,21 @@ class Zygote:
                 break
             over = not packet
             channels = [socket.socket(fileno=fd) for fd in fds]
-            wanted = json.loads(packet) if packet else {"network": False}
-            if channels and len(channels) == 1 + wanted["network"]:
+            wanted = json.loads(packet) if packet else {"kill": []}
+            if "kill" in wanted:
+                dismissed += wanted["kill"]
+            elif channels and len(channels) == 1 + wanted["network"]:
                 requests.append((wanted, channels))
             else:  # no descriptor was free to receive them; the asker sees its stream end
                 for channel in channels:
                     channel.close()
+        self._make(requests)
+        for number in dismissed:
+            if number in self.numbers:
+                self._kill(self.numbers[number])
+        return not over
+
+    def _make(self, requests: list[Request]) -> None:
         problem = self.problem
         try:
             self._add(0 if problem else len(requests) - len(self.spares))
@@ -140,7 +151,6 @@ class Zygote:
                     channels[0].sendall(frames.pack({"failed": str(error)}))
                 for channel in channels:
                     channel.close()
-        return not over
 
     def _begin(self, wanted: dict[str, Any], channels: list[socket.socket], problem: str) -> None:
         """Give one of the spares to who asks. Raises OSError, also where there is none because of a problem."""
@@ -152,6 +162,7 @@ class Zygote:
         except OSError:
             self._kill(child)
             raise
+        self.numbers[child.number] = child
         self.channels[channels[0].fileno()] = child
         self.epoll.register(channels[0], select.EPOLLRDHUP)
 
@@ -183,6 +194,7 @@ class Zygote:
         self._kill(child)
         self.epoll.unregister(child.pidfd)
         del self.children[child.pidfd]
+        self.numbers.pop(child.number, None)
         with contextlib.suppress(ValueError):
             self.spares.remove(child)
         with contextlib.suppress(ChildProcessError):
