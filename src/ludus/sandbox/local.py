@@ -35,6 +35,7 @@ class LocalSandbox:
     def __init__(self, spec: SandboxSpec, stream: Stream, home: str) -> None:
         self.spec, self.home = spec, home
         self._stream = stream
+        self._env: dict[str, str] = {}
         self._doors = Doors(stream)
         stream.first_end = self._doors.close
 
@@ -55,7 +56,7 @@ class LocalSandbox:
         stream, first = await Stream.open(zygote(tier), spec)
         sandbox = cls(spec, stream, str(first.get("home", "")))
         try:
-            await stream.call("hello", {"env": await sandbox._environment()})
+            sandbox._env = await sandbox._environment()
             for path, content in spec.files.items():
                 await sandbox.write(path, _bytes(content))
         except BaseException:
@@ -100,13 +101,13 @@ class LocalSandbox:
             raise ConfigError(f"exec: expected a program and its arguments as text, got {command!r:.200}")
         if cwd is not None and not _is_word(cwd):
             raise ConfigError(f"exec: expected a folder to begin in, got cwd={cwd!r:.200}")
-        words = {"argv": list(argv), "env": checked_environment(env or {}), "cwd": cwd}
+        words = {"argv": list(argv), "env": self._env | checked_environment(env or {}), "cwd": cwd}
         return self._result(*await self._timed("exec", words, _bytes(stdin), timeout_s))
 
     async def run(self, code: str, *, timeout_s: float = 60, stdin: str | bytes = b"") -> SandboxResult:
         """Run Python code as a program of its own, in a fork of a warm interpreter. Raises SandboxFailed."""
         source = _bytes(code)
-        words = {"source": len(source), "env": {}, "cwd": None}
+        words = {"source": len(source), "env": self._env, "cwd": None}
         return self._result(*await self._timed("exec", words, source + _bytes(stdin), timeout_s))
 
     async def python(self, code: str, *, timeout_s: float = 60) -> SandboxResult:
@@ -117,7 +118,7 @@ class LocalSandbox:
         Raises:
             SandboxFailed: the sandbox is gone, or its session is busy with another call.
         """
-        words, data = await self._timed("python", {}, _bytes(code), timeout_s)
+        words, data = await self._timed("python", {"env": self._env}, _bytes(code), timeout_s)
         result = self._result(words, data)
         if not words.get("over"):
             return result

@@ -44,7 +44,6 @@ class Guest:
         self.limits, self.events, self.confine = limits, events, confine
         self.own_pids = tier == "namespaces"
         self.unlocked = tier == "landlock"  # itself: its processes are locked one by one
-        self.environment: dict[str, str] = {}
         self.jobs: dict[int, Job] = {}  # by pid
         self.session: Job | None = None
         self.killed = 0  # for memory, by the watch below
@@ -88,21 +87,14 @@ class Guest:
 
     # --- requests: an answer, or None where it comes later ------------------------------------------------------
 
-    def _do_hello(self, words: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
-        self.environment = words["env"]
-        return {}, b""
-
     def _do_exec(self, words: dict[str, Any], data: bytes) -> None:
         length = words.get("source")
         source = None if length is None else data[:length].decode(errors="replace")
-        launch = Launch(
-            words.get("argv"), source, {**self.environment, **words["env"]}, words["cwd"], data[length or 0 :]
-        )
-        self._begin(launch, words)
+        self._begin(Launch(words.get("argv"), source, words["env"], words["cwd"], data[length or 0 :]), words)
 
     def _do_python(self, words: dict[str, Any], data: bytes) -> None:
         if self.session is None or self.session.channel is None:
-            self.session = self._begin(Launch(None, None, self.environment, None, b""), None)
+            self.session = self._begin(Launch(None, None, words["env"], None, b""), None)
             session = self.session
             assert session.channel is not None
             self.selector.register(session.channel, selectors.EVENT_READ, lambda: self._session_says(session))
