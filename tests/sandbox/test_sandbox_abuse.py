@@ -111,8 +111,8 @@ def test_nothing_of_the_host_is_in_its_environment(monkeypatch):
 
 
 def test_nothing_of_the_host_is_in_its_arguments():
-    code = "import sys\nprint(open('/proc/1/cmdline').read().split('\\0')[1:], open('/proc/self/cmdline').read(), sys.orig_argv)"
-    said = run(code).stdout
+    read = "open('/proc/1/cmdline').read().split('\\0')[1:], open('/proc/self/cmdline').read()"
+    said = run(f"import sys\nprint({read}, sys.orig_argv)").stdout
     assert said.startswith("['-I', '-S', '-X', 'utf8', '-', '']") and "inside" not in said and str(os.getpid()) not in said
 
 
