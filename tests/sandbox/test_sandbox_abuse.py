@@ -113,7 +113,9 @@ def test_nothing_of_the_host_is_in_its_environment(monkeypatch):
 def test_nothing_of_the_host_is_in_its_arguments():
     read = "open('/proc/1/cmdline').read().split('\\0')[1:], open('/proc/self/cmdline').read()"
     said = run(f"import sys\nprint({read}, sys.orig_argv)").stdout
-    assert said.startswith("['-I', '-S', '-X', 'utf8', '-', '']") and "inside" not in said and str(os.getpid()) not in said
+    assert (
+        said.startswith("['-I', '-S', '-X', 'utf8', '-', '']") and "inside" not in said and str(os.getpid()) not in said
+    )
 
 
 def test_who_it_is():
