@@ -229,7 +229,7 @@ class LocalSandbox:
         path = f"{Path(sys.base_prefix).resolve()}/bin:/usr/local/bin:/usr/bin:/bin"
         temporary = "/tmp" if self.tier == "namespaces" else self.home
         variables = {"PATH": path, "HOME": self.home, "LANG": "C.UTF-8", "TMPDIR": temporary}
-        if self.tier == "namespaces" and self.spec.network not in ("none", ()):
+        if self.tier == "namespaces" and self.spec.network != "none" and self.spec.network:
             from ludus.sandbox.proxy import Proxy  # few sandboxes have one
 
             port = await self._doors.open(Proxy(self.spec.network).serve)

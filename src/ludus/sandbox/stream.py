@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, Self
@@ -40,7 +41,7 @@ class Stream:
     ) -> None:
         self.zygote, self._number = zygote, number
         self._reader, self._writer, self._doors = reader, writer, doors
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._pid = asyncio.get_running_loop(), os.getpid()
         self._ids = itertools.count()
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._reading: asyncio.Task[None] | None = None
@@ -126,6 +127,8 @@ class Stream:
 
     async def end(self) -> None:
         """Kill the sandbox; returns once the zygote has closed its end, when nothing is left. May be called again."""
+        if os.getpid() != self._pid:  # a fork of the process that it belongs to
+            return
         if asyncio.get_running_loop() is not self._loop:
             await self._end_elsewhere()
             return
