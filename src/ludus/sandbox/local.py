@@ -15,7 +15,6 @@ from ludus.protocols import SandboxResult
 from ludus.sandbox import transfer
 from ludus.sandbox.doors import Doors, address_of, inside
 from ludus.sandbox.host import zygote
-from ludus.sandbox.inside.root import unusable
 from ludus.sandbox.spec import SandboxSpec, checked_environment
 from ludus.sandbox.stream import Answer, Stream
 
@@ -241,7 +240,9 @@ class LocalSandbox:
 
 def _check_possible(spec: SandboxSpec, tier: str) -> None:
     """Whether this kind of sandbox can have the folders and the network. Raises SandboxUnavailable, ConfigError."""
-    if tier == "namespaces":
+    if tier == "namespaces" and spec.folders:
+        from ludus.sandbox.inside.root import unusable  # which no other system than Linux could import
+
         for folder in spec.folders:
             if why := unusable(folder):
                 raise ConfigError(f"folders: a sandbox can't have {folder} as a writable folder: {why}")
