@@ -21,7 +21,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from . import confine, frames, linux, root
+from . import code, confine, frames, linux, root
 from .birth import Births, Child
 from .cgroups import Groups
 from .processes import kill_below, kill_strays
@@ -65,6 +65,7 @@ class Zygote:
     def serve(self) -> None:
         """Until the host closes the socket or dies."""
         confine.warm_up()
+        code.own_modules()
         gc.freeze()  # collections in the children would copy the pages of all that is shared
         while True:
             events = self.epoll.poll(0 if len(self.spares) < self.most_spares else RETRY_S if self.leaving else -1)
