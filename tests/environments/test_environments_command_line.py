@@ -225,6 +225,15 @@ async def test_only_the_model_is_reachable():
     assert rollout.num_turns == 1
 
 
+async def test_hosts_that_may_be_reached_do_not_stand_between_it_and_its_model():
+    class Open(Files):
+        def spec(self, task):
+            return SandboxSpec(network=("a.example.invalid",), files=self.files(task), folders=("/data",))
+
+    rollout = await attempt(Open())
+    assert (rollout.failure, rollout.reward, rollout.num_turns) == (None, 1.0, 2)
+
+
 async def test_without_a_way_to_the_model_it_says_so():
     class Shut(Files):
         def spec(self, task):

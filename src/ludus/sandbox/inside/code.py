@@ -16,7 +16,6 @@ from functools import cache
 
 from . import frames
 
-
 _out_of_sight: list[types.ModuleType] = []
 """To take them apart would copy the pages that they are on, which this process shares with many others."""
 
