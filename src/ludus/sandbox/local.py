@@ -22,6 +22,8 @@ CHUNK = 1 << 20
 MOST_READ = 64 << 20
 GRACE_S = 10.0
 """How much later than the time-out an answer may come before the whole sandbox is given up."""
+HELD_UP_S = 1.0
+"""Where the event loop is late by more than that, it is not the sandbox's code that is to blame."""
 
 
 class LocalSandbox:
@@ -189,13 +191,17 @@ class LocalSandbox:
     async def _timed(self, do: str, words: dict[str, Any], data: bytes, timeout_s: float) -> Answer:
         if not isinstance(timeout_s, int | float) or not 0 < timeout_s < 1e9:
             raise ConfigError(f"timeout_s must be more than 0 seconds, got {timeout_s!r}")
+        loop = asyncio.get_running_loop()
+        latest = loop.time() + timeout_s + GRACE_S
         try:
-            async with asyncio.timeout(timeout_s + GRACE_S):
+            async with asyncio.timeout_at(latest):
                 answer = await self._stream.call(do, {**words, "timeout_s": timeout_s}, data)
         except TimeoutError:
+            held_up = loop.time() - latest  # the answer may have been waiting for this process
             await self.kill()
             raise SandboxFailed(
-                f"the sandbox did not answer {GRACE_S:g} s after a time-out; it was killed", "policy"
+                f"the sandbox did not answer {GRACE_S:g} s after a time-out; it was killed",
+                "policy" if held_up < HELD_UP_S else "infrastructure",
             ) from None
         if "error" in answer[0]:
             raise SandboxFailed(f"{do} in the sandbox: {answer[0]['error']}", "policy")
