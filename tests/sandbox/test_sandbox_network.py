@@ -239,7 +239,7 @@ async def test_without_a_network_there_is_no_loopback_and_no_proxy():
 async def test_a_host_of_the_list_can_be_reached_through_the_proxy():
     async with AsyncExitStack() as stack:
         port, other = [await stack.enter_async_context(serving(answers_http)) for _ in range(2)]
-        spec = SandboxSpec(network=(f"127.0.0.1:{port}", "*.example.invalid"))
+        spec = SandboxSpec(network=(f"127.0.0.1:{port}", "*.example.invalid", f"localhost:{other}"))
         sandbox = await stack.enter_async_context(open_sandbox(spec))
         names = "print(sorted(name for name in os.environ if name.lower().endswith('_proxy')))"
         assert (await sandbox.run(BEFORE + names)).stdout == (
@@ -252,11 +252,13 @@ async def test_a_host_of_the_list_can_be_reached_through_the_proxy():
             f"http://127.0.0.1:{port}/a?b=c", f"http://127.0.0.1:{other}/", "http://169.254.169.254/latest/",
             "http://10.0.0.1/", "http://pypi.org/", "http://localhost/", f"http://localhost:{port}/",
             "http://a.example.invalid/", "http://example.invalid/", "http://[::1]/", "http://2130706433/",
+            f"http://localhost:{other}/",
         ]  # fmt: skip
         result = await sandbox.exec(["python3", "fetch.py", *urls], env=proxied, timeout_s=60)
         lines = result.stdout.splitlines()
         assert lines[0] == "b'GET /a?b=c HTTP/1.1|plain'", result
         assert lines[7].startswith("502 a.example.invalid can't be resolved") or "no address" in lines[7]
+        assert lines.pop().startswith("403 localhost leads to")
         for line in lines[1:7] + lines[8:]:
             assert line.startswith("403") and "is not among the hosts that this sandbox may reach" in line
     assert no_sockets_of_sandboxes_left()
