@@ -31,6 +31,16 @@ def user(content: str) -> Message:
     return {"role": "user", "content": content}
 
 
+def calls_tool(name: str, **arguments: Any) -> Message:
+    """An assistant message that calls a tool, as an expert's play may have it.
+
+    >>> calls_tool("add", a=1)["tool_calls"][0]["function"]
+    {'name': 'add', 'arguments': '{"a":1}'}
+    """
+    function = {"name": name, "arguments": msgspec.json.encode(arguments).decode()}
+    return {"role": "assistant", "content": "", "tool_calls": [{"id": name, "type": "function", "function": function}]}
+
+
 def content_hash(value: Any) -> str:
     """16 hex digits that depend on the content alone (keys sorted). Raises TypeError for what JSON can't hold."""
     return hashlib.blake2b(msgspec.json.encode(value, order="sorted"), digest_size=8).hexdigest()
@@ -284,6 +294,8 @@ class Rollout(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Wall-clock time, seconds since the epoch."""
     versions: dict[str, str] = msgspec.field(default_factory=dict)
     """Versions of the libraries that made it."""
+    sandboxes: list[str] = msgspec.field(default_factory=list)
+    """How what ran in its sandboxes was contained: their tiers, such as ["namespaces"]; [] where it had none."""
     schema: int = RECORD_VERSION
 
     @property

@@ -14,6 +14,7 @@ from ludus.errors import ConfigError, SandboxFailed, SandboxFileError
 from ludus.protocols import SandboxResult
 from ludus.sandbox import transfer
 from ludus.sandbox.host import zygote
+from ludus.sandbox.noted import note_tier
 from ludus.sandbox.spec import SandboxSpec, checked_environment
 from ludus.sandbox.stream import Answer, Stream
 
@@ -55,6 +56,7 @@ class LocalSandbox:
         except BaseException:
             await sandbox.kill()
             raise
+        note_tier(tier)
         return sandbox
 
     @property
