@@ -7,6 +7,7 @@ of one attempt at one task; everything else the stack shows or trains on is comp
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Any, Literal
 
 import msgspec
@@ -35,9 +36,9 @@ def calls_tool(name: str, **arguments: Any) -> Message:
     """An assistant message that calls a tool, as an expert's play may have it.
 
     >>> calls_tool("add", a=1)["tool_calls"][0]["function"]
-    {'name': 'add', 'arguments': '{"a":1}'}
+    {'name': 'add', 'arguments': '{"a": 1}'}
     """
-    function = {"name": name, "arguments": msgspec.json.encode(arguments).decode()}
+    function = {"name": name, "arguments": json.dumps(arguments, ensure_ascii=False)}
     return {"role": "assistant", "content": "", "tool_calls": [{"id": name, "type": "function", "function": function}]}
 
 

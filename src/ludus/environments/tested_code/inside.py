@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import functools
 import importlib.util
 import json
 import operator
@@ -19,7 +20,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 MARK = "ludus tests: "
 MOST = 500_000
@@ -35,7 +36,12 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "exit": lambda it, *_: it.__exit__(None, None, None),
 }  # fmt: skip
 """What tests may do with an object of the solution, beside calling it and taking its attributes."""
-NOWHERE = open(os.devnull, "w")  # noqa: PTH123, SIM115 - as long as the process lives
+
+
+@functools.cache
+def nowhere() -> TextIO:
+    """Where prints go; a file, as code may take it for one."""
+    return open(os.devnull, "w")  # noqa: PTH123, SIM115 - as long as the process lives
 
 
 def encode(value: Any, keep: Callable[[Any], int]) -> Any:
@@ -84,7 +90,7 @@ def decode(data: Any, find: Callable[[Any], Any], error: Callable[[str], Any] = 
 def say(work: Callable[[], str]) -> None:
     """Print what some work gives, and nothing that is printed meanwhile."""
     out = sys.stdout
-    with contextlib.redirect_stdout(NOWHERE), contextlib.redirect_stderr(NOWHERE):
+    with contextlib.redirect_stdout(nowhere()), contextlib.redirect_stderr(nowhere()):
         text = work()
     out.write(f"\n{MARK}{text}\n")
     out.flush()

@@ -21,7 +21,7 @@ from ludus.protocols import Sandbox, SandboxResult
 
 INSIDE = files(__package__).joinpath("inside.py").read_text(encoding="utf-8")
 OUT_OF_TIME = "out of time"
-NO_ANSWER = "the code crashed, or was killed for what it used up"
+NO_ANSWER = "the code ended its process, or was killed for the time or memory that it took"
 
 
 class NoAnswer(Exception):
@@ -74,7 +74,7 @@ class Side:
             anew: on a new object.
 
         Returns:
-            What it said each time; less often than it was called, where the session ended on the way.
+            What it said each time; less often than it was called, where the session ended or time was over on the way.
 
         Raises:
             NoAnswer: no time is left, or the sandbox has ended because of what runs in it.
@@ -118,6 +118,8 @@ class Solution:
         """What is wrong with what the program prints; "" where nothing is. Raises NoAnswer."""
         running = self._side.sandbox.exec(self._command, stdin=test.stdin, timeout_s=self._clock.left())
         result = await _result(running)
+        if result.timed_out:
+            raise NoAnswer(OUT_OF_TIME)
         if result.exit_code:
             return f"exit code {result.exit_code}: {result.stderr[-200:]}"
         return "" if same_output(test.stdout, result.stdout) else f"printed {result.stdout[:200]!r}"
@@ -126,14 +128,11 @@ class Solution:
 async def _result(running: Awaitable[SandboxResult]) -> SandboxResult:
     """What became of the code. Raises NoAnswer, and SandboxFailed where that is no fault of its own."""
     try:
-        result = await running
+        return await running
     except SandboxFailed as error:
         if error.blame != "policy":
             raise
         raise NoAnswer(str(error)) from None
-    if result.timed_out:
-        raise NoAnswer(OUT_OF_TIME)
-    return result
 
 
 async def judge(
