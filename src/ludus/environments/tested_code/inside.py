@@ -41,7 +41,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
 @functools.cache
 def nowhere() -> TextIO:
     """Where prints go; a file, as code may take it for one."""
-    return open(os.devnull, "w")  # noqa: PTH123, SIM115 - as long as the process lives
+    return open(os.devnull, "w")  # noqa: PTH123 - as long as the process lives
 
 
 def encode(value: Any, keep: Callable[[Any], int]) -> Any:
