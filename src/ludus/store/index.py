@@ -192,7 +192,8 @@ class RolloutIndex:
             FROM (SELECT *, blame IS NOT NULL AND blame != 'policy' AS excluded, {_RETRIED} AS retried FROM rollouts)
             GROUP BY purpose ORDER BY min(segment || printf('%012d', offset))
         """
-        return [PurposeSummary(*row, _tiers(joined)) for *row, joined in self._db.execute(statement)]
+        rows = self._db.execute(statement)
+        return [PurposeSummary(*row[:-1], _tiers(row[-1])) for row in rows]  # type: ignore[call-arg] # one a field
 
     def close(self) -> None:
         self._db.close()

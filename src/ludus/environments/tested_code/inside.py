@@ -116,7 +116,7 @@ class Solution:
     def _do(self, do: str, *, target: int | None = None, name: str = "", args: Any = (), kwargs: Any = ()) -> Any:
         if do == "load":
             return self._load(name)
-        owner = sys.modules["solution"] if target is None else self.objects[target]
+        owner: Any = sys.modules["solution"] if target is None else self.objects[target]
         given = [decode(value, self.objects.__getitem__) for value in args]
         named = {key: decode(value, self.objects.__getitem__) for key, value in dict(kwargs).items()}
         if do == "get":

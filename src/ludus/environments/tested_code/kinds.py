@@ -58,7 +58,9 @@ def _read(entry: Any, number: int) -> Test:
     try:
         if isinstance(entry, str):
             return _text(entry)
-        return msgspec.convert(entry, Call if isinstance(entry, dict) and "call" in entry else Run)
+        if isinstance(entry, dict) and "call" in entry:
+            return msgspec.convert(entry, Call)
+        return msgspec.convert(entry, Run)
     except (msgspec.ValidationError, SyntaxError, ValueError) as error:
         raise ConfigError(
             f"test {number}: expected Python, or an object with call and returns or raises, or with stdin and stdout: "
