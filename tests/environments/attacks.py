@@ -58,6 +58,20 @@ builtins.isinstance = lambda *_: True
 json.dumps = lambda *_, **__: '{"passed": true}'
 def f(x): return 0
 """,
+    "brings builtins of its own": """
+import json, sys, types
+pairs = [["f", {"object": 0}], ["__builtins__", {"dict": [[name, {"object": 1}] for name in ("all", "len", "abs")]}]]
+told = json.dumps({"value": {"dict": pairs}})
+side = sys.modules["__main__"]
+side.json = types.SimpleNamespace(dumps=lambda *_: told, loads=json.loads)
+side.Solution.answer = lambda self, request: '{"value": true}'
+def f(x): return 0
+""",
+    "contains everything": """
+class E:
+    def __contains__(self, other): return True
+def f(x): return E()
+""",
     "closes its output": "import os\nos.close(1); os.close(2)\ndef f(x): return 0",
     "answers too much": "def f(x): return 'x' * 10 ** 7",
     "answers a huge number": "def f(x): return 10 ** 100000",

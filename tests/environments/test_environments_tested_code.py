@@ -14,7 +14,7 @@ from ludus.environments.python_tasks import PythonTasks, function, value
 from ludus.environments.shell import Shell
 from ludus.environments.tested_code import TestedCode, TestedFiles
 from ludus.environments.tested_code.environment import code_of
-from ludus.environments.tested_code.inside import decode, encode
+from ludus.environments.tested_code.inside import Tests, decode, encode
 from ludus.environments.tested_code.judging import judge
 from ludus.environments.tested_code.kinds import read_tests, same
 from ludus.errors import ConfigError
@@ -155,12 +155,25 @@ async def test_no_test_is_passed_by(code):
     tests = [
         *CALLS,
         *TEXTS,
-        "assert all([f(1) == 2]) and len([f(1)]) == 5",
+        "assert all([f(1) == 2])",
+        "assert len([f(1)]) == 5",
         "assert not f(5) != 10",
+        "assert 4 in f(2)",
         "assert abs(f(1) - 2) < 1",
     ]
     async with asyncio.timeout(30):
         assert "" not in await problems(code, tests, time_limit_s=1.0)
+
+
+@pytest.mark.parametrize("text", ["assert all([f(1) == 2])", "from solution import *\nassert all([f(1) == 2])"])
+def test_no_name_of_the_solution_stands_in_for_one_of_pythons(text):
+    mine = [["all", {"object": 1}], ["bool", {"object": 1}]]
+    names = {"dict": [["f", {"object": 0}], *mine, ["__builtins__", {"dict": mine}], ["__getattr__", {"object": 1}]]}
+    tests = Tests()
+    said = json.loads(tests.begin(text, "", names))
+    while "do" in said:
+        said = json.loads(tests.step({"value": True}))
+    assert said == {"passed": False, "why": "AssertionError: "}
 
 
 async def test_what_hangs_costs_no_more_than_the_time_limit():
@@ -180,6 +193,33 @@ async def test_a_test_that_forgives_every_exception_does_not_forgive_a_crash():
     text = "try: f(1)\nexcept BaseException: pass"
     assert await problems("import os\ndef f(x): os._exit(0)", [text]) != [""]
     assert await problems("def f(x): raise ValueError", [text]) == [""]
+
+
+async def test_who_stops_waiting_leaves_no_sandbox():
+    made = []
+    waiting = asyncio.create_task(problems("def f(x):\n    while True: pass", [*TEXTS, *CALLS], 60.0, made))
+    while len(made) < 2:
+        await asyncio.sleep(0.01)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    for sandbox in made:
+        with pytest.raises(ludus.RolloutError, match="killed"):
+            await sandbox.exec("true")
+
+
+async def test_a_sandbox_that_breaks_is_no_verdict():
+    async def broken():
+        sandbox = await LocalSandbox.create(SandboxSpec())
+        await sandbox.kill()
+        return sandbox
+
+    async def nothing(sandbox):
+        pass
+
+    with pytest.raises(ludus.RolloutError, match="killed") as caught:
+        await judge(read_tests(CALLS), broken, nothing, path="x.py", command=["true"], time_limit_s=5)
+    assert caught.value.blame == "infrastructure"
 
 
 async def test_what_is_tested_finds_nothing_of_its_tests():

@@ -32,7 +32,7 @@ PLAIN: tuple[tuple[type, Callable[[Any], Any]], ...] = (
 COLLECTIONS = {"tuple": tuple, "set": set, "frozenset": frozenset}
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "bool": bool, "len": len, "iter": iter, "next": next, "str": str, "repr": repr, "getitem": operator.getitem,
-    "setitem": operator.setitem, "contains": operator.contains, "enter": lambda it: it.__enter__(),
+    "setitem": operator.setitem, "enter": lambda it: it.__enter__(),
     "exit": lambda it, *_: it.__exit__(None, None, None),
 }  # fmt: skip
 """What tests may do with an object of the solution, beside calling it and taking its attributes."""
@@ -198,7 +198,7 @@ class Tests:
 
     def _run(self, source: str, test: str, names: Any) -> None:
         try:
-            known = decode(names, self._remote, self._error)
+            known = self._public(names)
             # else a function that is called `all` would judge itself
             bare = {name: value for name, value in known.items() if not hasattr(builtins, name)}
             module = sys.modules["solution"] = types.ModuleType("solution")
@@ -211,6 +211,11 @@ class Tests:
         except BaseException as error:  # noqa: BLE001 - it is what the test says
             end = {"passed": False, "why": f"{type(error).__name__}: {_text(error)}"}
         self.said.put(json.dumps(end))
+
+    def _public(self, names: Any) -> dict[str, Any]:
+        """The solution's names, whatever it says that they are: with one as `__builtins__` it would judge itself."""
+        known = decode(names, self._remote, self._error).items()
+        return {name: value for name, value in known if isinstance(name, str) and not name.startswith("_")}
 
     def _ask(self, do: str, args: Any = (), kwargs: Any = (), **about: Any) -> Any:
         given = [encode(value, _number) for value in args]
