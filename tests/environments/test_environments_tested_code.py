@@ -12,9 +12,9 @@ from ludus.authoring.tasks import take
 from ludus.environments.python_session import PythonSession
 from ludus.environments.python_tasks import PythonTasks, function, value
 from ludus.environments.shell import Shell
-from ludus.environments.tested_code import TestedCode, TestedFiles
+from ludus.environments.tested_code import TestedCode, TestedFiles, inside
 from ludus.environments.tested_code.environment import code_of
-from ludus.environments.tested_code.inside import Tests, decode, encode
+from ludus.environments.tested_code.inside import decode, encode
 from ludus.environments.tested_code.judging import judge
 from ludus.environments.tested_code.kinds import read_tests, same
 from ludus.errors import ConfigError
@@ -169,7 +169,7 @@ async def test_no_test_is_passed_by(code):
 def test_no_name_of_the_solution_stands_in_for_one_of_pythons(text):
     mine = [["all", {"object": 1}], ["bool", {"object": 1}]]
     names = {"dict": [["f", {"object": 0}], *mine, ["__builtins__", {"dict": mine}], ["__getattr__", {"object": 1}]]}
-    tests = Tests()
+    tests = inside.Tests()
     said = json.loads(tests.begin(text, "", names))
     while "do" in said:
         said = json.loads(tests.step({"value": True}))
