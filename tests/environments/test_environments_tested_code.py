@@ -312,6 +312,20 @@ async def test_a_reply_may_be_tried_in_a_session_first():
     assert heard(rollout) == ["42"] and rollout.reward == 1.0
 
 
+async def test_a_program_is_run_as_the_class_says():
+    class Lines(TestedCode):
+        solution = "count.sh"
+        command = ("sh", "count.sh")
+
+        def tasks(self, split):
+            return [
+                ludus.Task(prompt="Count lines.", answer="wc -l", info={"tests": [{"stdin": "a\nb\n", "stdout": "2"}]})
+            ]
+
+    (rollout,) = await play(Lines(), Expert())
+    assert rollout.reward == 1.0
+
+
 async def test_tests_that_are_none_are_the_environments_fault():
     class Broken(Double):
         def tests(self, task):

@@ -7,6 +7,7 @@ from playground import Fails, Small, attempt, run
 import ludus
 from ludus.display.sandboxes import tiers_text
 from ludus.environments.sandboxed import Sandboxed
+from ludus.programs.report.page import cards
 from ludus.programs.tables import evaluation_table
 from ludus.programs.together import together
 from ludus.rollouts.recordable import make_recordable
@@ -107,7 +108,8 @@ async def test_an_evaluation_shows_them(tmp_path):
     with RolloutIndex(tmp_path / "run") as index:
         assert [summary.sandboxes for summary in index.purposes()] == [[BEST]]
         assert {row.sandboxes for row in index.query()} == {BEST}
-    assert RunFolder.open(tmp_path / "run").read_result()["sandboxes"] == [BEST]
+    result = RunFolder.open(tmp_path / "run").read_result()
+    assert result["sandboxes"] == [BEST] and ("sandboxes", tiers_text([BEST])) in cards([], result)
 
 
 def _says():

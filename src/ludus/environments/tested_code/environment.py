@@ -31,8 +31,8 @@ class TestedCode(Sandboxed):
     __test__ = False  # it is no test of pytest's, though it is called so
     solution: str = "solution.py"
     """The file that the code is put into, in the sandbox that it is tested in."""
-    command: Sequence[str] = ("python3", "solution.py")
-    """How it runs as a program."""
+    command: Sequence[str] = ()
+    """How it runs as a program; by default python3 runs `solution`."""
     time_limit_s: float = 10.0
     """Seconds for all tests of a solution together; what has not passed by then has not passed."""
     partial: bool = False
@@ -65,7 +65,7 @@ class TestedCode(Sandboxed):
         """Raises ConfigError: the task's tests are none."""
         verdict = await judge(
             read_tests(self.tests(task)), lambda: self.new_sandbox(task), furnish,
-            path=self.solution, command=self.command, time_limit_s=self.time_limit_s,
+            path=self.solution, command=self.command or ("python3", self.solution), time_limit_s=self.time_limit_s,
         )  # fmt: skip
         value = verdict.share if self.partial else float(verdict.share == 1)
         return [Reward("passed", value), Reward("tests_passed", verdict.share, 0.0)]
