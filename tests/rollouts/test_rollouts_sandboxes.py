@@ -81,6 +81,12 @@ async def test_asking_for_no_containment_is_recorded():
     assert [rollout.sandboxes for rollout in group.rollouts] == [["none"]] * 3
 
 
+async def test_rollouts_of_worker_processes_have_them_too():
+    env = ludus.load_environment("ludus.environments.python_tasks:PythonTasks")
+    (group,) = await run(env, size=2, workers=1)
+    assert [rollout.sandboxes for rollout in group.rollouts] == [[BEST]] * 2
+
+
 async def test_records_from_before_are_read():
     rollout = await attempt(Works())
     assert record.decode(record.encode(rollout), verify=True).sandboxes == [BEST]
