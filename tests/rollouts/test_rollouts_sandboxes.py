@@ -7,6 +7,7 @@ from playground import Fails, Small, attempt, run
 import ludus
 from ludus.display.sandboxes import tiers_text
 from ludus.environments.sandboxed import Sandboxed
+from ludus.errors import SandboxUnavailable
 from ludus.programs.report.page import cards
 from ludus.programs.tables import evaluation_table
 from ludus.programs.together import together
@@ -85,6 +86,17 @@ async def test_rollouts_of_worker_processes_have_them_too():
     env = ludus.load_environment("ludus.environments.python_tasks:PythonTasks")
     (group,) = await run(env, size=2, workers=1)
     assert [rollout.sandboxes for rollout in group.rollouts] == [[BEST]] * 2
+
+
+async def test_a_tier_that_this_machine_can_not_do_is_said_before_anything_runs():
+    try:
+        await (await LocalSandbox.create(SandboxSpec(tier="landlock"))).kill()
+    except SandboxUnavailable as why:
+        with pytest.raises(SandboxUnavailable) as caught:
+            await run(Works(sandbox="landlock"), tasks=3)
+        assert str(caught.value) == str(why) and "\n" not in str(why)
+    else:
+        assert (await attempt(Works(sandbox="landlock"))).sandboxes == ["landlock"]
 
 
 async def test_records_from_before_are_read():

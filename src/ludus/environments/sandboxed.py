@@ -45,6 +45,8 @@ class Sandboxed(Environment):
 
     async def open(self) -> None:
         """Find out whether there are sandboxes before anybody asks. Raises SandboxUnavailable."""
+        if self.sandbox in CONTAINING:
+            await (await create(SandboxSpec(tier=self.sandbox))).kill()
         if self.sandbox != "auto":
             return
         found = await probe()
