@@ -15,6 +15,7 @@ from ludus.protocols import SandboxResult
 from ludus.sandbox import transfer
 from ludus.sandbox.doors import Doors, address_of, inside
 from ludus.sandbox.host import zygote
+from ludus.sandbox.noted import note_tier
 from ludus.sandbox.spec import SandboxSpec, checked_environment
 from ludus.sandbox.stream import Answer, Stream
 
@@ -63,6 +64,7 @@ class LocalSandbox:
         except BaseException:
             await sandbox.kill()
             raise
+        note_tier(tier)
         return sandbox
 
     @property
