@@ -112,7 +112,7 @@ class ORS(Remote):
             state.pinging.cancel()
         for path in ("/delete", "/delete_session"):
             try:
-                await self._client.ask("POST", path, state.sid)
+                await self._client.ask("POST", path, state.sid, tries=1)
             except RolloutError:
                 pass
 
