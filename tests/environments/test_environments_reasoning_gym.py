@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-reasoning_gym = pytest.importorskip("reasoning_gym")
+pytest.importorskip("reasoning_gym")
+
+import reasoning_gym
 
 from ludus.authoring.loading import load_environment
 from ludus.authoring.tasks import take

@@ -1,8 +1,8 @@
 """An OpenEnv episode over its WebSocket, which is the only thing that is a session there.
 
 A socket that is lost is opened again, as soon as the server is back, and the episode replayed up to where it was: the
-same messages must bring the same answers, else the rollout fails as infrastructure. Servers hold few sessions at once (one, by default), so rollouts queue
-for them; the server says how many there are when it is asked for one too many.
+same messages must bring the same answers, else the rollout fails as infrastructure. Servers hold few sessions at once
+(one, by default), so rollouts queue for them; the server says how many there are when it is asked for one too many.
 """
 
 from __future__ import annotations

@@ -32,7 +32,8 @@ BUSY = (429, 502, 503, 504)
 
 
 class Client:
-    """One server's HTTP interface, for the event loop it is made in.
+    """One session of a server, with connections of its own: looking for a free one among hundreds takes longer than to
+    open one.
 
     Args:
         url: of the server.
@@ -41,6 +42,8 @@ class Client:
     """
 
     def __init__(self, url: str, headers: dict[str, str], timeout_s: float) -> None:
+        self.sid = ""
+        """The session's name, once it has one."""
         self._timeout_s = timeout_s
         limits = httpx2.Limits(keepalive_expiry=IDLE_S)
         self._http = httpx2.AsyncClient(**connection(url, headers, timeout_s), limits=limits)
@@ -49,7 +52,7 @@ class Client:
         """Close all connections."""
         await self._http.aclose()
 
-    async def ask(self, method: str, path: str, sid: str, body: Any = None, tries: int = TRIES) -> Any:
+    async def ask(self, method: str, path: str, body: Any = None, tries: int = TRIES) -> Any:
         """The JSON that a request is answered with; None for 404.
 
         Raises:
@@ -59,7 +62,7 @@ class Client:
         while True:
             tried += 1
             try:
-                response = await self._http.request(method, path, headers={"X-Session-ID": sid}, json=body)
+                response = await self._http.request(method, path, headers=self._session(), json=body)
             except httpx2.HTTPError as error:
                 again = (method == "GET" or isinstance(error, UNSENT)) and tried < tries
                 if not again:
@@ -70,7 +73,7 @@ class Client:
                     return _json_of(response)
             await asyncio.sleep(_delay_s(tried))
 
-    async def stream(self, path: str, sid: str = "", body: dict[str, Any] | None = None) -> tuple[str, Any]:
+    async def stream(self, path: str, body: dict[str, Any] | None = None) -> tuple[str, Any]:
         """The name of the task and the JSON that its events add up to. Raises RolloutError."""
         task, tried = "", 0
         try:
@@ -78,7 +81,7 @@ class Client:
                 while True:
                     tried += 1
                     try:
-                        return await self._events(path, sid, {**(body or {}), **({"task_id": task} if task else {})})
+                        return await self._events(path, {**(body or {}), **({"task_id": task} if task else {})})
                     except _Broken as error:
                         task = task or error.task
                         if tried == TRIES or not (task or error.unsent):
@@ -87,12 +90,16 @@ class Client:
         except TimeoutError:
             raise RolloutTimeout(f"{path} took more than {self._timeout_s:g} s", "infrastructure") from None
 
-    async def _events(self, path: str, sid: str, body: dict[str, Any]) -> tuple[str, Any]:
-        headers = {"X-Session-ID": sid} if sid else {}
+    def _session(self) -> dict[str, str]:
+        return {"X-Session-ID": self.sid} if self.sid else {}
+
+    async def _events(self, path: str, body: dict[str, Any]) -> tuple[str, Any]:
         task, pieces = str(body.get("task_id", "")), list[str]()
         silence = httpx2.Timeout(self._timeout_s, read=SILENCE_S)
         try:
-            async with self._http.sse(path, method="POST", json=body, headers=headers, timeout=silence) as source:
+            async with self._http.sse(
+                path, method="POST", json=body, headers=self._session(), timeout=silence
+            ) as source:
                 if source.response.status_code in BUSY:
                     raise _Broken(f"HTTP {source.response.status_code}", task, unsent=True)
                 if source.response.is_error:
