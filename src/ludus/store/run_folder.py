@@ -74,6 +74,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, lock: int | None, *, keep: int = KEEP_STATES) -> None:
+        path = path.absolute()  # an environment may change the current folder
         self.path = path
         self.rollouts = RolloutLog(path / "rollouts", writable=lock is not None)
         self._states = States(path / "state", keep=keep)
