@@ -155,7 +155,8 @@ def _own_names(env: Any) -> list[str]:
     named, space = getattr(env.unwrapped, "actions", None), env.action_space
     if not isinstance(named, enum.EnumMeta) or not hasattr(space, "n") or len(named) != space.n:
         return []
-    numbered = {int(member): member.name for member in named if isinstance(member, int)}
+    members: dict[str, Any] = dict(named.__members__)
+    numbered = {member.value: name for name, member in members.items()}
     return [numbered[number] for number in range(space.n)] if set(numbered) == set(range(space.n)) else []
 
 

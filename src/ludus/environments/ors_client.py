@@ -133,7 +133,7 @@ class _Broken(Exception):
 
 def _delay_s(tried: int) -> float:
     """Before a further try."""
-    return min(FIRST_DELAY_S * 2 ** (tried - 1), LONGEST_DELAY_S)
+    return min(FIRST_DELAY_S * 2.0 ** (tried - 1), LONGEST_DELAY_S)
 
 
 def _json_of(response: httpx2.Response) -> Any:
