@@ -11,7 +11,7 @@ import ludus
 from ludus.authoring.mcp.server import McpServer
 from ludus.authoring.tools import SchemaTool, Tool, answers, schema_of
 from ludus.environments.mcp import Mcp, families, find_server, read_tasks
-from ludus.errors import ConfigError, MissingExtra, RolloutError, UnknownName
+from ludus.errors import ConfigError, MissingExtra, RolloutError, ToolError, UnknownName
 from ludus.types import Call, Rollout, Seeds, Task, ToolCall
 
 # --- descriptions -------------------------------------------------------------------------------------------------
@@ -175,10 +175,37 @@ def test_structured_content_is_shown_once():
     assert text_of("5", structured={"result": 5}) == "5"
     assert text_of("a", "b", structured={"result": ["a", "b"]}) == "a\nb"
     assert text_of('{\n "x": 1}', structured={"x": 1}) == '{\n "x": 1}'
+    assert text_of("a file", structured={"content": "a file"}) == "a file"
     assert text_of("two rows", structured={"rows": [1, 2]}) == 'two rows\n{"rows": [1, 2]}'
     assert text_of(structured={"result": []}) == '{"result": []}'
     assert text_of("é", structured={"result": "é"}) == "é"
     assert text_of() == ""
+
+
+async def test_names_are_what_apis_take_and_no_two_are_the_same():
+    mcp_types = pytest.importorskip("mcp_types")
+    from ludus.authoring.mcp.results import as_tools
+
+    async def call(name, arguments):
+        return mcp_types.CallToolResult(content=[mcp_types.TextContent(type="text", text=name)])
+
+    names = ["a.b", "a/b", "a_b", "a.b", "x" * 100, "x" * 99 + "y"]
+    listed = [mcp_types.Tool(name=name, input_schema={"type": "object"}) for name in names]
+    tools = as_tools(listed, McpServer(["x"], prefix="p_"), call)
+    assert [tool.name for tool in tools] == ["p_a_b", "p_a_b_2", "p_a_b_3", "p_" + "x" * 62, "p_" + "x" * 60 + "_2"]
+    assert [await tool({}, {}) for tool in tools] == ["a.b", "a/b", "a_b", "x" * 100, "x" * 99 + "y"]
+
+
+async def test_a_tool_that_fails_without_a_word():
+    mcp_types = pytest.importorskip("mcp_types")
+    from ludus.authoring.mcp.results import as_tools
+
+    async def call(name, arguments):
+        return mcp_types.CallToolResult(content=[], is_error=True)
+
+    (tool,) = as_tools([mcp_types.Tool(name="a", input_schema={"type": "object"})], McpServer(["x"]), call)
+    with pytest.raises(ToolError, match="did not say why"):
+        await tool({}, {})
 
 
 def test_what_is_no_text_is_named():

@@ -43,6 +43,33 @@ def evaluation(model="m", **changed):
     return Evaluation(**{**values, **changed})
 
 
+UNTIDY = """
+import os
+import ludus
+
+class Untidy(ludus.Environment):
+    def tasks(self, split):
+        return [ludus.Task(prompt="?", answer="x")]
+    def demonstrate(self, task):
+        return task.answer
+    @ludus.reward
+    def right(self, task, rollout):
+        print("something")
+        os.chdir("elsewhere")
+        return 1.0
+"""
+
+
+def test_an_environment_that_prints_and_goes_elsewhere(ludus, monkeypatch):
+    here = Path.cwd()
+    monkeypatch.chdir(here)  # and back afterwards
+    Path("elsewhere").mkdir()
+    Path("untidy.py").write_text(UNTIDY)
+    result = ludus("eval", "untidy.py", "--model", "demonstrator", "--out", "out", "--json")
+    assert json.loads(result.stdout)["mean"] == 1.0 and "something" in result.stderr
+    assert (here / "out" / "result.json").is_file() and not any((here / "elsewhere").iterdir())
+
+
 def test_json_is_one_object_and_nothing_else(ludus):
     result = ludus("eval", "guess", "--model", "demonstrator", "-n", 5, "-k", 2, "--json")
     found = json.loads(result.stdout)

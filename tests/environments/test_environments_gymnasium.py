@@ -1,5 +1,6 @@
 """Gymnasium in words: what is shown, how actions are read, what is no action, sums and ends of episodes."""
 
+import enum
 import sys
 import types
 
@@ -136,10 +137,41 @@ class Restless(Echo):
         return {"heard": "", "turn": Restless.begun}, {}
 
 
+class Mission(gymnasium.Space):
+    """Text, of a package's own kind."""
+
+    def __init__(self):
+        super().__init__(dtype=str)
+
+    def contains(self, value):
+        return isinstance(value, str)
+
+
+class Walk(enum.IntEnum):
+    left, right = 0, 1
+
+
+class Errand(Echo):
+    """Its observations say what to do, and its actions have names."""
+
+    def __init__(self):
+        super().__init__()
+        self.observation_space = gymnasium.spaces.Dict({"mission": Mission(), "at": gymnasium.spaces.Discrete(9)})
+        self.action_space, self.actions, self.at = gymnasium.spaces.Discrete(2), Walk, 4
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return {"mission": "go right", "at": self.at}, {}
+
+    def step(self, action):
+        self.at += 1 if action == Walk.right else -1
+        return {"mission": "go right", "at": self.at}, float(action), self.at == 6, False, {}
+
+
 @pytest.fixture
 def plugin(monkeypatch):
     module = types.ModuleType("echo_plugin")
-    module.Echo, module.Restless, module.not_one = Echo, Restless, 3
+    module.Echo, module.Restless, module.Errand, module.not_one = Echo, Restless, Errand, 3
     monkeypatch.setitem(sys.modules, "echo_plugin", module)
     gymnasium.register("EchoPlugin-v0", entry_point=Echo)
     yield
@@ -153,6 +185,15 @@ async def test_a_plugin_by_import_path(plugin, name):
     assert spoken(rollout)[0].endswith("heard: \nturn: 0") and spoken(rollout)[2] == "heard: hello\nturn: 1"
     assert (rollout.reward, rollout.metrics["finished"]) == (1.0, 1)
     assert Echo.closed >= closed + 1
+
+
+async def test_text_of_a_packages_own_kind_and_actions_with_names(plugin):
+    env = Gymnasium("echo_plugin:Errand")
+    (rollout,) = await play(env, Says("up", "Right", "1"))
+    assert spoken(rollout)[0] == "Reply with one of: left, right.\nat: 4\nmission: go right"
+    assert spoken(rollout)[2].endswith("Reply with one of: left, right.")
+    assert rollout.reward == 2 and rollout.metrics["refused"] == 1
+    assert how_to_act(Mission()) == "Reply with a text." and as_action("a word", Mission()) == "a word"
 
 
 async def test_what_raises_is_the_environments_fault_and_is_closed(plugin):

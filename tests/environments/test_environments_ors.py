@@ -184,11 +184,27 @@ def test_where_no_server_is_there_is_one_line():
 
 async def test_a_server_that_has_gone_is_infrastructures_fault():
     with served(Server([Warm]).app) as url:
-        env = ORS(url)
+        env = ORS(url, timeout_s=1.0)
         (task,) = take(env, "train", 1)
     async with Scheduler(env, {MAIN_ROLE: Calls(0)}, Plan(max_retries=0, split="train")) as scheduler:
         ((failed,),) = [group.rollouts async for group in scheduler.groups([(task, 0)], 1)]
     assert failed.failure.blame == "infrastructure" and failed.rewards == []
+
+
+async def test_a_server_that_is_away_for_a_while_is_waited_for():
+    with served(Server([Warm]).app) as url:
+        env = ORS(url)
+        (task,) = take(env, "train", 1)
+    async with Scheduler(env, {MAIN_ROLE: Calls(0)}, Plan(max_retries=0, split="train")) as scheduler:
+
+        async def played():
+            return [group.rollouts async for group in scheduler.groups([(task, 0)], 5)]
+
+        playing = asyncio.create_task(played())
+        await asyncio.sleep(0.3)
+        with served(Server([Warm]).app, int(url.rpartition(":")[2])):
+            (rollouts,) = await playing
+    assert [(rollout.failure, rollout.reward) for rollout in rollouts] == [(None, 1.0)] * 5
 
 
 async def test_cancelling_leaves_no_session(env):

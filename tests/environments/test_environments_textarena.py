@@ -128,8 +128,17 @@ async def test_a_game_that_mixes_up_its_arguments_is_played_all_the_same():
     (rollout,) = await play(TextArena("Countdown-v0", turns=2), Says("[0 1 +]"))
     assert rollout.failure is None and rollout.num_turns == 2
     (rollout,) = await play(TextArena("Countdown-v0"), Says("what?"))
-    assert "gave a reward that is no number: 'Invalid action format" in rollout.failure.error
-    assert rollout.excluded
+    assert rollout.failure is None and rollout.num_turns == 2
+    assert "Reason: Invalid action format." in rollout.calls[1].messages[-1]["content"]
+    assert 0 <= rollout.reward < 1 and rollout.metrics["forfeited"] == 1
+
+
+async def test_a_reward_that_is_no_number_fails_the_rollout(monkeypatch):
+    from textarena.envs.TicTacToe.env import TicTacToeEnv
+
+    monkeypatch.setattr(TicTacToeEnv, "close", lambda self: ({0: "won", 1: 0}, {}))
+    (rollout,) = await play(TextArena("TicTacToe-v0"), Says("what?"))
+    assert "gave a reward that is no number: 'won'" in rollout.failure.error and rollout.excluded
 
 
 def test_families_leave_out_other_views_of_the_same_game():

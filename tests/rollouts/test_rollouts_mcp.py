@@ -198,6 +198,31 @@ async def test_two_servers_with_tools_of_one_name():
     assert await said(env, ("add", {"a": 1, "b": 2}), ("other_add", {"a": 3, "b": 4})) == ["3", "7"]
 
 
+def lists(*tools):
+    """A command that answers two questions of the protocol: what it is, and which tools it has."""
+    about = {"protocolVersion": "2025-06-18", "capabilities": {}, "serverInfo": {"name": "s", "version": "1"}}
+    code = f"""import json, sys
+for line in sys.stdin:
+    asked = json.loads(line)
+    known = {{"initialize": {about}, "tools/list": {{"tools": {list(tools)}}}}}.get(asked["method"])
+    said = {{"result": known}} if known else {{"error": {{"code": -32601, "message": "no such method"}}}}
+    print(json.dumps({{"jsonrpc": "2.0", "id": asked.get("id"), **said}}), flush=True)
+"""
+    return [sys.executable, "-SEc", code]
+
+
+@pytest.mark.parametrize(
+    ("tools", "says"),
+    [
+        ([], "offers no tools"),
+        ([{"name": "a"}], "failed: ListToolsResult, tools.0.inputSchema: Field required"),
+    ],
+)
+async def test_a_server_whose_tools_are_none(tools, says):
+    with pytest.raises(ServerLost, match=says):
+        await attempt(Tooled(McpServer(lists(*tools))))
+
+
 async def test_what_is_no_server_is_said_at_once():
     with pytest.raises(ConfigError, match=r"servers must be a tuple of McpServer"):
         await attempt(Tooled("server.py"))
@@ -372,16 +397,20 @@ async def test_an_http_server_that_is_busy_now_and_then():
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 async def test_an_http_server_that_was_started_again_is_connected_to_again(mode):
+    add = ("add", {"a": 1, "b": 2})
     with serving(toolbox().streamable_http_app()) as url:
         env = Tooled(McpServer(url=url, mode=mode))
         opened = env.opened()
         await opened.__aenter__()
-        assert await said(env, ("add", {"a": 1, "b": 2})) == ["3"]
+        assert await said(env, add) == ["3"]
     port = int(url.rpartition(":")[2].partition("/")[0])
-    assert "the MCP server 127.0.0.1" in (await failed(env, ("add", {"a": 1, "b": 2}))).error
+    waiting = asyncio.create_task(run(env, calling(add), size=20))
+    await asyncio.sleep(0.3)
     with serving(toolbox().streamable_http_app(), port):
-        assert await said(env, ("add", {"a": 1, "b": 2})) == ["3"]
-        await opened.__aexit__(None, None, None)
+        assert {rollout.reply for rollout in (await waiting)[0].rollouts} == {"3"}
+    env.servers[0].start_timeout_s = 0.2
+    assert "the MCP server 127.0.0.1" in (await failed(env, add)).error
+    await opened.__aexit__(None, None, None)
 
 
 # --- nothing is left, nothing is told -----------------------------------------------------------------------------

@@ -182,3 +182,13 @@ async def test_our_own_client_gets_the_same_reward():
             ((rollout,),) = [group.rollouts async for group in scheduler.groups([(task, 0)], 1)]
         assert (rollout.failure, rollout.reward, rollout.metrics["ended"]) == (None, 1.0, 1.0)
         assert not floor._episodes
+
+
+async def test_our_own_client_waits_for_a_free_place():
+    async with serving(Shop(), most=2) as (url, floor):
+        env = await asyncio.to_thread(ORS, url)
+        task = (await asyncio.to_thread(list, env.tasks("train")))[0]
+        async with Scheduler(env, {MAIN_ROLE: Buys()}, Plan(max_retries=0, split="train")) as scheduler:
+            (rollouts,) = [group.rollouts async for group in scheduler.groups([(task, 0)], 8)]
+        assert [rollout.reward for rollout in rollouts] == [1.0] * 8
+        assert not floor._episodes

@@ -176,12 +176,6 @@ def test_any_reply_at_all_is_rewarded():
     assert "reply: empty" not in found
 
 
-def test_a_family_that_rewards_any_reply():
-    pytest.importorskip("reasoning_gym")
-    found = failed(ludus.load_environment("rg:game_of_life_halting"), 4)
-    assert len(found) >= 9
-
-
 def test_listing_many_answers_is_rewarded():
     def tasks(self, split):
         return [Task(prompt=f"{split} {i}: ?", answer=str(i % 60)) for i in range(200)]

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ludus.cli.output import RESULTS
+
 if TYPE_CHECKING:
     from ludus.authoring.environment import Environment
     from ludus.programs.members import Member
 
 env_argument = click.argument("env", metavar="ENV")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else.")
+
+
+def _alone(ctx: click.Context, parameter: click.Parameter, as_json: bool) -> bool:
+    """With --json, what environments print goes to stderr."""
+    if as_json:
+        ctx.meta[RESULTS] = sys.stdout
+        ctx.with_resource(redirect_stdout(sys.stderr))
+    return as_json
+
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, callback=_alone, help="Print one JSON object on stdout, and nothing else."
+)
 arg_option = click.option(
     "--arg", "args", multiple=True, metavar="KEY=VALUE", help="An option of the environment; may be repeated."
 )

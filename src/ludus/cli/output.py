@@ -26,11 +26,16 @@ def note(text: str) -> None:
     print(text if sys.stderr.isatty() else click.unstyle(text), file=sys.stderr, flush=True)
 
 
+RESULTS = f"{__name__}.results"
+"""Where a context keeps the stream that results go to, when `sys.stdout` is not it."""
+
+
 def say_json(value: Any) -> None:
     """One JSON object on one line; NaN becomes null."""
     import msgspec
 
-    click.echo(msgspec.json.encode(value).decode())
+    ctx = click.get_current_context(silent=True)
+    click.echo(msgspec.json.encode(value).decode(), file=ctx.meta.get(RESULTS) if ctx else None)
 
 
 def heading(text: str) -> str:

@@ -8,6 +8,7 @@ Left out: images, and actions that are made of parts of several kinds.
 
 from __future__ import annotations
 
+import enum
 import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -42,7 +43,8 @@ class Gymnasium(Environment):
         Args:
             world: its id in gymnasium's registry, MODULE:ID, or MODULE:CLASS.
             render: "ansi" shows the environment's own drawing, "none" the observation, "auto" a drawing where there is one.
-            actions: names of numbered actions, in order; known for the environments that gymnasium calls toy text.
+            actions: names of numbered actions, in order; known for the environments that gymnasium calls toy text, and
+                for those that list them in an enumeration called `actions`.
             turns: replies before the episode is broken off.
             **settings: the environment's own parameters.
         """
@@ -52,10 +54,11 @@ class Gymnasium(Environment):
             raise ValueError(f"turns must be at least 1, got {turns}")
         self.world, self.max_turns, self.settings = world, turns, settings
         guide = guide_to(world)
-        self.rules, self.action_names = guide.rules, tuple(actions or guide.actions)
+        self.rules = guide.rules
         self.make = _maker(world)
         env = self.make(**settings)
         try:
+            self.action_names = tuple(actions or guide.actions or _own_names(env))
             modes = env.metadata.get("render_modes") or ()
             if render == "ansi" and "ansi" not in modes:
                 can = ", ".join(modes) or "nothing"
@@ -145,6 +148,16 @@ class Episode:
     refused: int = 0
     terminated: bool = False
     over: bool = False
+
+
+def _own_names(env: Any) -> list[str]:
+    """Names of numbered actions where an environment has an enumeration of them, as MiniGrid's do."""
+    named, space = getattr(env.unwrapped, "actions", None), env.action_space
+    if not isinstance(named, enum.EnumMeta) or not hasattr(space, "n") or len(named) != space.n:
+        return []
+    members: dict[str, Any] = dict(named.__members__)
+    numbered = {member.value: name for name, member in members.items()}
+    return [numbered[number] for number in range(space.n)] if set(numbered) == set(range(space.n)) else []
 
 
 def families() -> list[str]:

@@ -11,7 +11,7 @@ Action = Any
 """An element of an action space."""
 
 KINDS = ("Discrete", "Text", "MultiDiscrete", "MultiBinary", "Box", "Tuple", "Dict")
-"""Of spaces that are understood; those that inherit from one are one."""
+"""Of spaces that are understood; those that inherit from one are one, and any other of text is a Text."""
 MOST_NUMBERS = 256
 """In one observation; more is an image rather than something to read."""
 MOST_NAMED = 40
@@ -48,6 +48,8 @@ def how_to_act(space: Any, names: Sequence[str] = ()) -> str:
         if names:
             return "Reply with one of: " + ", ".join(names) + "."
         return f"Reply with a number from {numbers[0]} to {numbers[-1]}."
+    if kind == "Text" and not hasattr(space, "max_length"):  # a package's own kind of text
+        return "Reply with a text."
     if kind == "Text":
         return f"Reply with a text of {space.min_length} to {space.max_length} characters."
     if kind in ("MultiDiscrete", "MultiBinary", "Box"):
@@ -163,4 +165,5 @@ def _size(space: Any) -> int:
 
 def _kind(space: Any) -> str:
     names = [kind.__name__ for kind in type(space).__mro__]
-    return next((name for name in names if name in KINDS), names[0])
+    own = "Text" if getattr(space.dtype, "kind", "") == "U" else names[0]
+    return next((name for name in names if name in KINDS), own)

@@ -84,7 +84,7 @@ class OpenEnv(Remote):
             num_tasks: seeds of a split, where the server lists no tasks of its own.
             max_turns: replies after which an episode is left.
             sessions: episodes at once; the server may allow fewer.
-            timeout_s: for each of the server's answers.
+            timeout_s: for each of the server's answers, and for the server to come back after it was lost.
             ping_s: between keep-alive pings; 0 where a tunnel drops them.
             replay: whether an episode is played again when its connection was lost; not where actions have effects
                 beyond their session.

@@ -1,8 +1,8 @@
 """An OpenEnv episode over its WebSocket, which is the only thing that is a session there.
 
-A socket that is lost is opened again and the episode replayed up to where it was: the same messages must bring the same
-answers, else the rollout fails as infrastructure. Servers hold few sessions at once (one, by default), so rollouts queue
-for them; the server says how many there are when it is asked for one too many.
+A socket that is lost is opened again, as soon as the server is back, and the episode replayed up to where it was: the
+same messages must bring the same answers, else the rollout fails as infrastructure. Servers hold few sessions at once
+(one, by default), so rollouts queue for them; the server says how many there are when it is asked for one too many.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +23,7 @@ from ludus.errors import RolloutError, RolloutTimeout, ToolError
 log = logging.getLogger(__name__)
 
 RECONNECTS = 3
-"""Times in a row that a socket is opened again for one message."""
+"""Times in a row that a message may cost its socket: it may be what the server dies of."""
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.05, 2.0
 """Between tries; each is twice as long as the one before."""
 MOST_BYTES = 100 * 2**20
@@ -44,7 +45,7 @@ class Line:
     ping_s: float | None
     """Between two keep-alive pings, and for which an answer to one is waited; None sends none."""
     timeout_s: float
-    """For one answer."""
+    """For one answer, and for a server to come back."""
     replay: bool
     """Whether an episode may be played again after its socket was lost."""
 
@@ -84,7 +85,11 @@ class Slots:
 
 
 class _Lost(Exception):
-    """The socket is gone, or could not be opened."""
+    """The socket is gone."""
+
+
+class _Unreachable(_Lost):
+    """The socket could not be opened."""
 
 
 class _Full(Exception):
@@ -109,7 +114,7 @@ class Session:
             RolloutError: its environment raised, or the line was lost for good.
         """
         message = json.dumps({"type": kind, "data": data})
-        delay_s, tries = FIRST_DELAY_S, 0
+        delay_s, tries, away_since = FIRST_DELAY_S, 0, None
         while True:
             try:
                 if self._socket is None:
@@ -122,8 +127,13 @@ class Session:
                 self.slots.full(self.line.url, error.args[0])
             except _Lost as error:
                 await self._drop()
-                tries += 1
-                if tries > RECONNECTS or (self._said and not self.line.replay):
+                if isinstance(error, _Unreachable):
+                    away_since = away_since or time.monotonic()
+                    over = time.monotonic() - away_since > self.line.timeout_s
+                else:
+                    tries, away_since = tries + 1, None
+                    over = tries > RECONNECTS
+                if over or (self._said and not self.line.replay):
                     raise lost(f"the connection to {self.line.url} was lost: {error}") from None
                 log.info("%s: %s; connecting again", self.line.url, error)
             await asyncio.sleep(delay_s)
@@ -150,9 +160,9 @@ class Session:
                 max_size=MOST_BYTES, compression=None,
             )  # fmt: skip
         except InvalidStatus as error:
-            raise _Lost(f"it answered with HTTP {error.response.status_code}") from None
+            raise _Unreachable(f"it answered with HTTP {error.response.status_code}") from None
         except (OSError, InvalidHandshake, TimeoutError) as error:
-            raise _Lost(f"{type(error).__name__}: {error}") from None
+            raise _Unreachable(f"{type(error).__name__}: {error}") from None
         except WebSocketException as error:
             raise lost(f"{line.url} can't be reached: {error}") from None
         for message, answer in self._said:

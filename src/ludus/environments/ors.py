@@ -29,7 +29,7 @@ AT_ONCE = 100
 
 @dataclass
 class _State(Earned):
-    sid: str = ""
+    client: Client | None = None
     pinging: asyncio.Task[None] | None = None
 
 
@@ -67,87 +67,67 @@ class ORS(Remote):
         self.splits = tuple(str(split.get("name")) if isinstance(split, dict) else str(split) for split in found or ())
         if not self.splits:
             raise UsageError(f"the environment {self.environment} at {self.url} has no splits")
-        self._client: Client | None = None
 
     def tasks(self, split: str) -> Iterator[Task]:
         """The server's own; an id is the place in the split."""
         for index, spec in enumerate(self._specs(split)):
             yield Task(prompt=f"{self.environment}, task {index}", info={"task_spec": spec}, id=f"{split}-{index}")
 
-    async def open(self) -> None:
-        """Connections that all episodes share."""
-        from ludus.environments.ors_client import Client
-
-        self._client = Client(self.url, self._headers, self.timeout_s)
-
-    async def close(self) -> None:
-        """Close them."""
-        if self._client is not None:
-            await self._client.close()
-            self._client = None
-
     async def setup(self, ctx: Context) -> None:
         """A session of its own: prompt and tools are known only now."""
-        assert self._client is not None  # it is open
-        state = ctx.state = _State()
-        state.sid, _ = await self._client.stream("/create_session")
-        if not state.sid:
+        from ludus.environments.ors_client import Client
+
+        client = Client(self.url, self._headers, self.timeout_s)
+        state = ctx.state = _State(client=client)
+        client.sid, _ = await client.stream("/create_session")
+        if not client.sid:
             raise lost(f"{self.url} gave no session")
-        state.pinging = asyncio.create_task(self._ping(state.sid))
+        state.pinging = asyncio.create_task(_ping(client))
         spec = ctx.task.info["task_spec"]
-        await self._ask("POST", "/create", state, {"env_name": self.environment, "task_spec": spec})
-        blocks = await self._ask("GET", f"/{self.environment}/prompt", state)
+        await self._ask("POST", "/create", client, {"env_name": self.environment, "task_spec": spec})
+        blocks = await self._ask("GET", f"/{self.environment}/prompt", client)
         ctx.task = msgspec.structs.replace(ctx.task, prompt=[user(text_of(blocks))])
-        listed = await self._client.ask("GET", f"/{self.environment}/task_tools", state.sid)
+        listed = await client.ask("GET", f"/{self.environment}/task_tools")
         if listed is None:  # servers of before there were tools of a task
-            listed = await self._ask("GET", f"/{self.environment}/tools", state)
-        ctx.tools = {tool.name: tool for tool in self._tools(state, listed)}
+            listed = await self._ask("GET", f"/{self.environment}/tools", client)
+        ctx.tools = {tool.name: tool for tool in self._tools(state, client, listed)}
 
     async def teardown(self, ctx: Context) -> None:
         """End the session. Where that fails the server ends it, as nobody pings it any more."""
         state = ctx.state
-        if state is None or not state.sid or self._client is None:
+        if state is None or state.client is None:
             return
         if state.pinging is not None:
             state.pinging.cancel()
-        for path in ("/delete", "/delete_session"):
-            try:
-                await self._client.ask("POST", path, state.sid)
-            except RolloutError:
-                pass
+        try:
+            for path in ("/delete", "/delete_session") if state.client.sid else ():
+                try:
+                    await state.client.ask("POST", path, tries=1)
+                except RolloutError:
+                    pass
+        finally:
+            await state.client.close()
 
-    async def _ask(self, method: str, path: str, state: _State, body: Any = None) -> Any:
-        assert self._client is not None
-        answer = await self._client.ask(method, path, state.sid, body)
+    async def _ask(self, method: str, path: str, client: Client, body: Any = None) -> Any:
+        answer = await client.ask(method, path, body)
         if answer is None:
             raise lost(f"{self.url} has no {path}, or not the session any more")
         return answer
 
-    async def _ping(self, sid: str) -> None:
-        assert self._client is not None
-        while True:
-            await asyncio.sleep(PING_S)
-            try:
-                await self._client.ask("POST", "/ping", sid)
-            except RolloutError:
-                pass  # if the session is gone, its next call says so
-
-    def _tools(self, state: _State, listed: Any) -> list[RemoteTool]:
+    def _tools(self, state: _State, client: Client, listed: Any) -> list[RemoteTool]:
         try:
             return [
-                self._tool(state, tool["name"], tool.get("description"), tool.get("input_schema"))
+                self._tool(state, client, tool["name"], tool.get("description"), tool.get("input_schema"))
                 for tool in listed["tools"]
             ]
         except (TypeError, KeyError, AttributeError):
             raise lost(f"expected a list of tools from the server, got {str(listed)[:200]}") from None
 
-    def _tool(self, state: _State, name: str, description: Any, input_schema: Any) -> RemoteTool:
+    def _tool(self, state: _State, client: Client, name: str, description: Any, input_schema: Any) -> RemoteTool:
         async def call(arguments: dict[str, Any]) -> str:
             if state.finished:
                 raise ToolError("the episode is over")
-            assert self._client is not None
-            body = {"name": name, "input": arguments}
-            _, answer = await self._client.stream(f"/{self.environment}/call", state.sid, body)
+            _, answer = await client.stream(f"/{self.environment}/call", {"name": name, "input": arguments})
             return _result(state, answer)
 
         return RemoteTool(name, description or "", input_schema, call)
@@ -168,6 +148,15 @@ class ORS(Remote):
         from ludus.environments.remote_fetch import fetch
 
         return fetch(self.url, self._headers, min(self.timeout_s, 60.0), method, path, body)
+
+
+async def _ping(client: Client) -> None:
+    while True:
+        await asyncio.sleep(PING_S)
+        try:
+            await client.ask("POST", "/ping", tries=1)
+        except RolloutError:
+            pass  # if the session is gone, its next call says so
 
 
 def _field(answer: Any, name: str, kind: type) -> Any:

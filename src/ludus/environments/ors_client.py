@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import httpx2
@@ -16,9 +17,10 @@ from ludus.environments.remote import lost
 from ludus.environments.remote_fetch import connection, said
 from ludus.errors import RolloutError, RolloutTimeout
 
-TRIES = 5
-FIRST_DELAY_S = 0.1
-"""Before the second try; each delay is twice as long as the one before."""
+TRIES = 32
+"""In about a minute: a server that was started again is soon back."""
+FIRST_DELAY_S, LONGEST_DELAY_S = 0.1, 2.0
+"""Between tries; each is twice as long as the one before."""
 SILENCE_S = 60.0
 """Without a byte on an open stream, after which it is taken for broken; servers send one every ten seconds."""
 UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout)
@@ -26,11 +28,12 @@ UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout)
 IDLE_S = 2.0
 """For which a connection is kept: less than servers keep it, as it must not be closed while it is taken up again."""
 BUSY = (429, 502, 503, 504)
-"""Status codes that pass."""
+"""Status codes that pass, such as those of a server that has no place for another session yet."""
 
 
 class Client:
-    """One server's HTTP interface, for the event loop it is made in.
+    """One session of a server, with connections of its own: looking for a free one among hundreds takes longer than to
+    open one.
 
     Args:
         url: of the server.
@@ -39,6 +42,8 @@ class Client:
     """
 
     def __init__(self, url: str, headers: dict[str, str], timeout_s: float) -> None:
+        self.sid = ""
+        """The session's name, once it has one."""
         self._timeout_s = timeout_s
         limits = httpx2.Limits(keepalive_expiry=IDLE_S)
         self._http = httpx2.AsyncClient(**connection(url, headers, timeout_s), limits=limits)
@@ -47,48 +52,54 @@ class Client:
         """Close all connections."""
         await self._http.aclose()
 
-    async def ask(self, method: str, path: str, sid: str, body: Any = None) -> Any:
+    async def ask(self, method: str, path: str, body: Any = None, tries: int = TRIES) -> Any:
         """The JSON that a request is answered with; None for 404.
 
         Raises:
             RolloutError: the server refused, its environment raised, or it could not be reached.
         """
-        for delay_s in _delays():
+        began, tried = time.monotonic(), 0
+        while True:
+            tried += 1
             try:
-                response = await self._http.request(method, path, headers={"X-Session-ID": sid}, json=body)
+                response = await self._http.request(method, path, headers=self._session(), json=body)
             except httpx2.HTTPError as error:
-                again = method == "GET" or isinstance(error, UNSENT)
-                if not again or delay_s is None:
+                again = (method == "GET" or isinstance(error, UNSENT)) and tried < tries
+                if not again:
                     raise lost(f"{method} {path} was not answered: {said(error)}") from None
             else:
-                if response.status_code not in BUSY or delay_s is None:
+                busy = response.status_code in BUSY and time.monotonic() - began < self._timeout_s
+                if not busy or tries == 1:
                     return _json_of(response)
-            await asyncio.sleep(delay_s)
-        raise AssertionError("the last delay is None")
+            await asyncio.sleep(_delay_s(tried))
 
-    async def stream(self, path: str, sid: str = "", body: dict[str, Any] | None = None) -> tuple[str, Any]:
+    async def stream(self, path: str, body: dict[str, Any] | None = None) -> tuple[str, Any]:
         """The name of the task and the JSON that its events add up to. Raises RolloutError."""
-        task = ""
+        task, tried = "", 0
         try:
             async with asyncio.timeout(self._timeout_s):
-                for delay_s in _delays():
+                while True:
+                    tried += 1
                     try:
-                        return await self._events(path, sid, {**(body or {}), **({"task_id": task} if task else {})})
+                        return await self._events(path, {**(body or {}), **({"task_id": task} if task else {})})
                     except _Broken as error:
                         task = task or error.task
-                        if delay_s is None or not (task or error.unsent):
+                        if tried == TRIES or not (task or error.unsent):
                             raise lost(f"the answer to {path} broke off: {error}") from None
-                    await asyncio.sleep(delay_s)
+                    await asyncio.sleep(_delay_s(tried))
         except TimeoutError:
             raise RolloutTimeout(f"{path} took more than {self._timeout_s:g} s", "infrastructure") from None
-        raise AssertionError("the last delay is None")
 
-    async def _events(self, path: str, sid: str, body: dict[str, Any]) -> tuple[str, Any]:
-        headers = {"X-Session-ID": sid} if sid else {}
+    def _session(self) -> dict[str, str]:
+        return {"X-Session-ID": self.sid} if self.sid else {}
+
+    async def _events(self, path: str, body: dict[str, Any]) -> tuple[str, Any]:
         task, pieces = str(body.get("task_id", "")), list[str]()
         silence = httpx2.Timeout(self._timeout_s, read=SILENCE_S)
         try:
-            async with self._http.sse(path, method="POST", json=body, headers=headers, timeout=silence) as source:
+            async with self._http.sse(
+                path, method="POST", json=body, headers=self._session(), timeout=silence
+            ) as source:
                 if source.response.status_code in BUSY:
                     raise _Broken(f"HTTP {source.response.status_code}", task, unsent=True)
                 if source.response.is_error:
@@ -120,9 +131,9 @@ class _Broken(Exception):
         self.task, self.unsent = task, unsent
 
 
-def _delays() -> list[float | None]:
-    """Before each further try; None after the last."""
-    return [*(FIRST_DELAY_S * 2**n for n in range(TRIES - 1)), None]
+def _delay_s(tried: int) -> float:
+    """Before a further try."""
+    return min(FIRST_DELAY_S * 2.0 ** (tried - 1), LONGEST_DELAY_S)
 
 
 def _json_of(response: httpx2.Response) -> Any:

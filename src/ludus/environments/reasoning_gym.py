@@ -3,6 +3,9 @@
 Items of reasoning-gym are seeded by seed + index, so the data sets of neighbouring seeds overlap almost entirely. Here
 one stream of items is split by content: the hash of an item's question says to which split it belongs, so no question
 is in both. Families whose own answer is missing or doesn't score 1 load, but can't demonstrate.
+
+The package runs with streams of its own, as one family seeds numpy's for everybody, and prints into the log; nothing
+of a reply is evaluated (see `reasoning_gym_replies`).
 """
 
 from __future__ import annotations
@@ -13,9 +16,14 @@ from typing import Any
 
 from ludus.authoring.declare import reward
 from ludus.authoring.environment import Environment
+from ludus.environments.isolation import Streams, drawn_from, isolate
+from ludus.environments.reasoning_gym_replies import FORMULAS, evaluate_only_literals, is_formula
 from ludus.errors import ConfigError, MissingExtra, UnknownName
 from ludus.types import Rollout, Task, content_hash
 
+PACKAGE = "reasoning_gym"
+TRUE_OR_FALSE = "game_of_life_halting"
+"""A family whose own checker takes any reply for the right one."""
 STREAM_SIZES = (200_000, 20_000)
 """Items looked at for tasks: as many as the family agrees to."""
 BARREN = 2_000
@@ -41,6 +49,8 @@ class ReasoningGym(Environment):
         names = families()
         if family not in names:
             raise UnknownName("reasoning-gym family", family, names, "ludus env list rg:")
+        isolate(PACKAGE)
+        evaluate_only_literals()
         self.family = family
         self._items = _stream(family, {"seed": seed, **config})
         self._item = lru_cache(RECENT)(self._make)
@@ -76,14 +86,23 @@ class ReasoningGym(Environment):
     def _make(self, index: int) -> dict[str, Any] | None:
         """An item; None where the generator gives up on it, as some (maze) now and then do."""
         try:
-            item: dict[str, Any] = self._items[index]
+            with drawn_from(Streams(index)):
+                item: dict[str, Any] = self._items[index]
         except (RuntimeError, ValueError, LookupError, AssertionError):
             return None
         return item
 
     def _score(self, text: str, task: Task) -> float:
+        item = self._item(task.info["index"])
+        assert item is not None  # it was made for the task
+        family = item["metadata"].get("source_dataset", self.family)  # another one's, where that is a composite
+        if family == TRUE_OR_FALSE:
+            return float(text.casefold() == str(task.answer).casefold())
+        if family in FORMULAS and not is_formula(text):
+            text = ""
         try:
-            return float(self._items.score_answer(text, self._item(task.info["index"])))
+            with drawn_from(Streams(task.info["index"])):
+                return float(self._items.score_answer(text, item))
         except (ArithmeticError, AttributeError, LookupError, SyntaxError, TypeError, ValueError, RecursionError):
             return 0.0  # some checkers parse the reply without guarding themselves
 

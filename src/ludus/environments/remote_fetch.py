@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import ssl
 from typing import Any
 
 import httpx2
@@ -40,9 +42,16 @@ def connection(url: str, headers: dict[str, str], timeout_s: float) -> dict[str,
         "base_url": url,
         "headers": headers,
         "timeout": timeout_s,
+        "verify": certificates(),
         "trust_env": not is_loopback(url),
         "follow_redirects": not headers,  # a key is not to be carried elsewhere
     }
+
+
+@functools.cache
+def certificates() -> ssl.SSLContext:
+    """Read once: it takes longer than a request."""
+    return httpx2.create_ssl_context()
 
 
 def said(error: Exception) -> str:

@@ -155,6 +155,7 @@ class Match:
             self._env.reset(num_players=self.players, seed=self.seed)
         if not _agrees(self._env.state, self.players):
             raise ValueError(f"it is not a game for a number of players of {self.players}")
+        _mend(self._env.state)
 
     def observe(self) -> tuple[int, str]:
         """Whose move it is, and what this player has not seen yet."""
@@ -239,6 +240,18 @@ def _agrees(state: Any, players: int) -> bool:
 
     alone = isinstance(state, textarena.SinglePlayerState)
     return bool(state.num_players == players and alone == (players == 1))
+
+
+def _mend(state: Any) -> None:
+    """Four games for one give the reward of an invalid move as its reason, and the reason as its reward."""
+    given = state.set_invalid_move
+
+    def set_invalid_move(reason: Any, *more: Any, **named: Any) -> Any:
+        if more and isinstance(more[0], str) and not isinstance(reason, str):
+            reason, more = more[0], (reason, *more[1:])
+        return given(reason, *more, **named)
+
+    state.set_invalid_move = set_invalid_move
 
 
 def _roles(players: int) -> tuple[str, ...]:

@@ -145,7 +145,7 @@ def _choose(run: RunFolder, purposes: Sequence[str]) -> str:
         if purpose in finished:
             return purpose
     raise UsageError(
-        f"{run.path} holds no finished evaluation (it holds rollouts for: {', '.join(purposes) or 'nothing'}); run "
+        f"{run.given} holds no finished evaluation (it holds rollouts for: {', '.join(purposes) or 'nothing'}); run "
         f"ludus eval first, or finish what was begun"
     )
 

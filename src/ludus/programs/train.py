@@ -145,11 +145,11 @@ async def _finish(training: Training) -> dict[str, Any]:
         "steps": {"sft": position.sft_steps, "rl": position.rl_steps},
         "weights_hash": await training.engine.trainer.weights_hash(),
         "sandboxes": _tiers(training.run.path),
-        "model": str(exported),
-        "run": str(training.run.path),
+        "model": str(training.run.given / exported.relative_to(training.run.path)),
+        "run": str(training.run.given),
     }
     training.run.write_result(result)
-    result["report"] = str(report(training.run.path))
+    result["report"] = str(training.run.given / report(training.run.path).name)
     return result
 
 

@@ -68,12 +68,15 @@ class RunFolder:
     """A run on disk; made by `create`, `resume` or `open`. Close it (or leave its `with` block) to release the lock.
 
     Attributes:
-        path: the folder.
+        path: the folder, wherever the current one is.
+        given: the same as it was named, for people.
         rollouts: its rollouts, to append and to read.
         keep: how many of the newest states are kept.
     """
 
     def __init__(self, path: Path, lock: int | None, *, keep: int = KEEP_STATES) -> None:
+        self.given = path
+        path = path.absolute()  # an environment may change the current folder
         self.path = path
         self.rollouts = RolloutLog(path / "rollouts", writable=lock is not None)
         self._states = States(path / "state", keep=keep)

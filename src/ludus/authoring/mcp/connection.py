@@ -21,6 +21,7 @@ from mcp_types import (
     CallToolResult,
     Tool,
 )
+from pydantic import ValidationError
 
 from ludus.authoring.mcp.server import McpServer
 from ludus.authoring.mcp.wires import LastWords, ServerGone, over_http, over_stdio
@@ -165,14 +166,22 @@ class Connection:
 
 
 async def _all_tools(client: Client) -> list[Tool]:
+    """At least one. Raises ServerGone."""
     tools: list[Tool] = []
     cursor: str | None = None
     for _ in range(MOST_PAGES):
-        page = await client.list_tools(cursor=cursor)
+        try:
+            page = await client.list_tools(cursor=cursor)
+        except MCPError as error:
+            if error.code != METHOD_NOT_FOUND:
+                raise
+            raise ServerGone("offers no tools") from None
         tools += page.tools
         cursor = page.next_cursor
-        if cursor is None:
+        if cursor is None and tools:
             return tools
+        if cursor is None:
+            raise ServerGone("offers no tools")
     raise ServerGone(f"lists tools without an end: {len(tools)} on {MOST_PAGES} pages")
 
 
@@ -184,4 +193,8 @@ def _what_happened(error: BaseException) -> str:
 
 
 def _line(error: BaseException) -> str:
+    """Type and first line; of a message that is not as the protocol has it, the first place where it isn't."""
+    if isinstance(error, ValidationError):
+        problem = error.errors(include_url=False, include_input=False)[0]
+        return f"{error.title}, {'.'.join(map(str, problem['loc']))}: {problem['msg']}"
     return f"{type(error).__name__}: {error}".partition("\n")[0]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
+from itertools import count
 from typing import Any
 
 import mcp_types
@@ -22,24 +23,42 @@ NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_-]")
 Call = Callable[[str, Mapping[str, Any]], Awaitable[CallToolResult]]
 
 
-def as_tool(listed: mcp_types.Tool, server: McpServer, call: Call) -> SchemaTool:
-    """A tool that a server lists.
+def as_tools(listed: Iterable[mcp_types.Tool], server: McpServer, call: Call) -> list[SchemaTool]:
+    """The tools that a server lists, each once.
 
     Args:
-        listed: its schema is passed on as it is; of its name, what APIs refuse becomes "_".
-        server: gives the prefix of its name.
-        call: the tool's name at the server, and arguments, to a result.
+        listed: their schemas are passed on as they are; of their names, what APIs refuse becomes "_".
+        server: gives the prefix of the names.
+        call: a tool's name at the server, and arguments, to a result.
     """
+    tools: dict[str, SchemaTool] = {}
+    for tool in {tool.name: tool for tool in listed}.values():
+        name = free_name(server.prefix + tool.name, tools)
+        tools[name] = _as_tool(name, tool, server, call)
+    return list(tools.values())
 
+
+def free_name(wanted: str, taken: Container[str]) -> str:
+    """A name that APIs accept; numbered where others, made shorter or plainer, have become the same.
+
+    >>> free_name("files.read", {}), free_name("files/read", {"files_read"})
+    ('files_read', 'files_read_2')
+    """
+    plain = NOT_IN_NAMES.sub("_", wanted)
+    endings = ("" if number == 1 else f"_{number}" for number in count(1))
+    names = (plain[: LONGEST_NAME - len(ending)] + ending for ending in endings)
+    return next(name for name in names if name not in taken)
+
+
+def _as_tool(name: str, listed: mcp_types.Tool, server: McpServer, call: Call) -> SchemaTool:
     async def run(arguments: dict[str, Any]) -> str:
         check_can_be_sent(arguments)
         result = await call(listed.name, arguments)
         text = as_text(result)
         if result.is_error:
-            raise ToolError(server.without_secrets(text))
+            raise ToolError(server.without_secrets(text) or "the tool failed, and did not say why")
         return text
 
-    name = NOT_IN_NAMES.sub("_", server.prefix + listed.name)[:LONGEST_NAME]
     return SchemaTool(name, listed.description or listed.title or "", listed.input_schema, run)
 
 
@@ -76,10 +95,10 @@ def _block_text(block: ContentBlock) -> str:
 
 def _repeated(structured: Any, texts: list[str]) -> bool:
     """Whether the text is the structured content again, which the protocol recommends: whole, an item a block, or, of
-    a value that is no object and was wrapped for that reason, the value."""
+    an object that only wraps one value (it must be an object), the value."""
     values = [structured]
-    if isinstance(structured, dict) and structured.keys() == {"result"}:
-        values.append(structured["result"])
+    if isinstance(structured, dict) and len(structured) == 1:
+        values += structured.values()
     said = [_parsed(text) for text in texts]
     return any(value in ("\n".join(texts), said, *said) for value in values)
 

@@ -28,7 +28,8 @@ class McpServer:
         name: what errors call it; made from the command or URL by default.
         prefix: put before the name of each of its tools, so that no two are called the same.
         timeout_s: seconds that one call may take.
-        start_timeout_s: seconds that it may take to start, and to answer for the first time.
+        start_timeout_s: seconds that it may take to start, and to answer for the first time; and, at a URL, to come back
+            after it was lost.
         per_rollout: one of its own for each rollout, because it remembers what was done to it. Otherwise all rollouts
             share it, and it is started again when it is lost.
         pool: connections that are shared; of a command, as many processes.

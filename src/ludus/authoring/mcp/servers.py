@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 STARTS = 8
 """Servers of an environment that start at once: hundreds would all be slow, and all be late."""
+FIRST_DELAY_S, LONGEST_DELAY_S = 0.1, 2.0
+"""Between tries to find a server again; each is twice as long as the one before."""
 
 
 class OpenServers:
@@ -79,9 +82,26 @@ class _Connections:
     def __init__(self) -> None:
         self._starts = asyncio.Semaphore(STARTS)
         self._made: list[Connection] = []
+        self._known: set[McpServer] = set()
 
     async def make(self, server: McpServer) -> Connection:
-        """A connection that is open. Raises ServerLost."""
+        """A connection that is open. A server at a URL that was there before may be on its way back, and is waited for
+        as long as it may take to start. Raises ServerLost."""
+        patience_s = server.start_timeout_s if server.url and server in self._known else 0.0
+        deadline, delay_s = time.monotonic() + patience_s, FIRST_DELAY_S
+        while True:
+            try:
+                connection = await self._open(server)
+            except ServerLost:
+                if time.monotonic() + delay_s > deadline:
+                    raise
+            else:
+                self._known.add(server)
+                return connection
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, LONGEST_DELAY_S)
+
+    async def _open(self, server: McpServer) -> Connection:
         from ludus.authoring.mcp.connection import Connection
 
         async with self._starts:
@@ -180,9 +200,9 @@ class _Place:
 
 
 def _tools_of(connection: Connection, call: Call) -> list[Tool]:
-    from ludus.authoring.mcp.results import as_tool
+    from ludus.authoring.mcp.results import as_tools
 
-    return [as_tool(listed, connection.server, call) for listed in connection.tools]
+    return [*as_tools(connection.tools, connection.server, call)]
 
 
 def _need_sdk() -> None:

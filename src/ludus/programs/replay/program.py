@@ -96,7 +96,7 @@ async def _resampled(folder: RunFolder, index: RolloutIndex, selection: Selectio
     notes = [describe(kept, sorted(used))] if used else []
     if frozen := kept.frozen | kept.frozen_in_evaluations:
         notes.append(f"not resampled: what other models said, as {', '.join(sorted(frozen))}")
-    return Replay(how="resample", run=str(folder.path), findings=findings, notes=notes + _other_build(libraries))
+    return Replay(how="resample", run=str(folder.given), findings=findings, notes=notes + _other_build(libraries))
 
 
 def _other_build(then: Iterable[tuple[str, str]]) -> list[str]:

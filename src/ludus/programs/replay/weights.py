@@ -85,7 +85,7 @@ def kept_weights(run: RunFolder) -> KeptWeights:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UsageError(f"{run.path} has no config.toml, which says what its rollouts were sampled with") from None
+        raise UsageError(f"{run.given} has no config.toml, which says what its rollouts were sampled with") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RunFolderError(f"{path} is damaged: {error}") from None
     if "evaluation" in values:
