@@ -71,6 +71,7 @@ class Process:
             )  # fmt: skip
         assert self._process.stdout is not None  # a pipe
         threading.Thread(target=_read_on, args=(self._process.stdout, self._printed), daemon=True).start()
+        threading.Thread(target=_hang_up_after, args=(self._process, self._line), daemon=True).start()
 
     # --- in turn --------------------------------------------------------------------------------------------------
 
@@ -262,6 +263,13 @@ def _redacted(text: str) -> str:
         if len(value) >= 8 and SECRET.search(name):
             text = text.replace(value, f"${name}")
     return text
+
+
+def _hang_up_after(process: subprocess.Popen[bytes], line: socket.socket) -> None:
+    """End the line with the process: what it has forked holds the other end open."""
+    process.wait()
+    with contextlib.suppress(OSError):
+        line.shutdown(socket.SHUT_RDWR)
 
 
 def _read_on(pipe: IO[bytes], lines: collections.deque[str]) -> None:
