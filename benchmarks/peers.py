@@ -8,6 +8,7 @@ Benchmarks run beside them; tests run what is written for them, and themselves w
 from __future__ import annotations
 
 import fcntl
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -15,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from benchmarks.side import ROOT, WORK
 
@@ -29,6 +31,8 @@ class Peer:
     """Packages that it leaves to the user."""
     unwanted: Sequence[str] = field(default_factory=tuple)
     """Packages that come along and break it."""
+    unpacked: Sequence[str] = ()
+    """Packages whose source archives are unpacked into its folder `sources`, for what only those hold."""
     beside: bool = False
     """Whether it also sees what is installed here, Ludus included, where it has no version of its own."""
 
@@ -42,6 +46,12 @@ PEERS = {
     "inspect": Peer({"inspect-ai": "0.3.285"}, beside=True),
     # both want the MCP SDK's first version, which we have left behind
     "servers": Peer({"openenv": "0.10.0", "ors-sdk": "0.1.0", "mcp": "1.30.0"}, beside=True),
+    # tasks of its own, and environments of other frameworks that serve them
+    "reasoning-core": Peer(
+        {"reasoning-core": "0.5.0", "verifiers": "0.3.1", "openenv": "0.10.0"},
+        needs=("easydict==1.13", "reasoning-gym==0.1.25"),
+        unpacked=("reasoning-core==0.5.0",),
+    ),
     "mcp-servers": Peer({"mcp-server-time": "2026.10.19", "mcp-server-git": "2026.10.19"}),
 }
 
@@ -77,8 +87,17 @@ def _make(name: str, peer: Peer, folder: Path, python: Path) -> None:
         ours = [path for path in sys.path if path.endswith("site-packages")]
         (own / "beside.pth").write_text("\n".join([*ours, str(ROOT / "src")]), encoding="utf-8")
     _run([*pip, "install", *pins, *peer.needs])
+    for archive in peer.unpacked:
+        _unpack(pip, archive, folder / "sources")
     if peer.unwanted:
         _run([*pip, "uninstall", "--yes", *peer.unwanted])
+
+
+def _unpack(pip: Sequence[str], package: str, folder: Path) -> None:
+    with TemporaryDirectory() as downloads:
+        _run([*pip, "download", "--no-deps", "--no-binary", ":all:", "--dest", downloads, package])
+        (archive,) = Path(downloads).iterdir()
+        shutil.unpack_archive(archive, folder)
 
 
 def _installed(package: str) -> str:

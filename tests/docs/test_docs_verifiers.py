@@ -15,7 +15,9 @@ from ludus.types import MAIN_ROLE
 @pytest.mark.slow
 def test_the_environment_of_the_page_runs(tmp_path):
     (tmp_path / "sums.py").write_text(files_of(ROOT / "docs" / "verifiers.md")["sums.py"])
-    env = VerifiersEnvironment("sums", python=python_of("verifiers-0.3.1"), folder=str(tmp_path), hold_out=0.2, largest=20)
+    env = VerifiersEnvironment(
+        "sums", python=python_of("verifiers-0.3.1"), folder=str(tmp_path), hold_out=0.2, largest=20
+    )
     model = Scripted("solver", lambda messages: "<think>\nhm\n</think>\n<answer>\n0\n</answer>")
 
     async def play():

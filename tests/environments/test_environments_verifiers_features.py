@@ -32,7 +32,8 @@ async def test_a_judge_beside_plain_rewards():
         assert [task.answer for task in take(env, "train")] == ["2", "3"]
         async with env.opened():
             good, bad, unjudged = [
-                (await play(env, saying(said)))[0].rollouts[0] for said in ("<think>hm</think> 3: five", "wrong", "down")
+                (await play(env, saying(said)))[0].rollouts[0]
+                for said in ("<think>hm</think> 3: five", "wrong", "down")
             ]
     assert {(r.scorer, r.value, r.weight) for r in good.rewards if r.weight} == {
         ("approved", 1.0, 0.5), ("in_place", 1.0, 2.0),
@@ -108,7 +109,9 @@ async def test_groups_within_groups(tmp_path):
     assert len(tasks) == 3
     model = Script(lambda _, messages: "stop" if messages[0]["content"] == "Go on." else "please, now")
     groups = await play(env, model, split="train", tasks=3, size=2)
-    rewards = {group.rollouts[0].calls[0].messages[0]["content"]: [r.reward for r in group.rollouts] for group in groups}
+    rewards = {
+        group.rollouts[0].calls[0].messages[0]["content"]: [r.reward for r in group.rollouts] for group in groups
+    }
     assert rewards == {
         "Say something, Ann.": [1.5, 1.5], "Say something, Bob.": [1.5, 1.5], "Go on.": [1.0, 1.0],
     }  # fmt: skip

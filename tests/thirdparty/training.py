@@ -11,13 +11,15 @@ from ludus.protocols import AdamW, Loss
 from ludus.rollouts.scheduler import Plan, Scheduler
 from ludus.types import MAIN_ROLE
 
-NUM_TASKS, GROUP_SIZE, MAX_TOKENS = 2, 2, 24
+NUM_TASKS, GROUP_SIZE = 2, 2
+SAMPLING = {"temperature": 1.0, "max_tokens": 24, "stop": tuple("0123456789abcdefghijklmnopqrstuvwxyz")}
+"""Random replies end by themselves only after hundreds of tokens; those cut off at a limit are not acted on."""
 
 
 async def train_once(env, model, *, split="train", **plan):
     """Play two groups, and train on them.
 
-    The random model's rewards are mostly equal, so advantages alternate instead: the step is about the tokens.
+    The random model's rewards are mostly equal, so all advantages are 1 instead: the step is about the tokens.
 
     Returns:
         The rollouts, none of which failed through the environment's fault.
@@ -25,8 +27,7 @@ async def train_once(env, model, *, split="train", **plan):
     opened = open_folder(model, "tiny", device="cpu", threads=1)
     try:
         rollouts = await _rollouts(env, opened.backend, split, plan)
-        sequences = [(rollout, sequence) for rollout in rollouts for sequence in rollout.sequences]
-        samples = [Sample(rollout, sequence, (-1.0) ** i) for i, (rollout, sequence) in enumerate(sequences)]
+        samples = [Sample(rollout, sequence, 1.0) for rollout in rollouts for sequence in rollout.sequences]
         await _step(opened.engine.trainer, samples)
     finally:
         opened.close()
@@ -36,7 +37,7 @@ async def train_once(env, model, *, split="train", **plan):
 async def _rollouts(env, backend, split, plan):
     tasks = [(task, 0) for task in take(env, split, NUM_TASKS)]
     assert tasks, f"no tasks of the split {split}"
-    sampling = preferred_sampling(env, {"temperature": 1.0, "max_tokens": MAX_TOKENS})
+    sampling = preferred_sampling(env, SAMPLING)
     settings = Plan(**{"split": split, "sampling": sampling, "max_retries": 0, "timeout_s": 120.0, **plan})
     async with Scheduler(env, {MAIN_ROLE: backend}, settings) as scheduler:
         groups = [group async for group in scheduler.groups(tasks, GROUP_SIZE)]

@@ -10,7 +10,9 @@ from openai import AsyncOpenAI
 def load_environment(judge_url: str, judge_key: str = "none"):
     def rows(numbers):
         def build():
-            made = [{"question": f"Name prime {i}.", "answer": str(n), "info": json.dumps({"place": i})} for i, n in numbers]
+            made = [
+                {"question": f"Name prime {i}.", "answer": str(n), "info": json.dumps({"place": i})} for i, n in numbers
+            ]
             return Dataset.from_list(made)
 
         return build

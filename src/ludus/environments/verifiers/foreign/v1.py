@@ -61,7 +61,14 @@ class Side:
         """What the other side has to know."""
         versions = finding.describe(self._module)
         others = self._seats[1:]
-        return {"kind": "v1", "versions": versions, "together": False, "sampling": {}, "held_out": False, "others": others}
+        return {
+            "kind": "v1",
+            "versions": versions,
+            "together": False,
+            "sampling": {},
+            "held_out": False,
+            "others": others,
+        }
 
     async def open(self) -> None:
         """Start the servers that rollouts share."""
@@ -206,7 +213,8 @@ def _scores(traces: list[Any], roles: dict[str, str]) -> Scores:
         for name, value in trace.metrics.items():
             found.setdefault((name, role), []).append((value, 0.0))
     return [
-        (name, sum(score for score, _ in given) / len(given), given[0][1], role) for (name, role), given in found.items()
+        (name, sum(score for score, _ in given) / len(given), given[0][1], role)
+        for (name, role), given in found.items()
     ]
 
 

@@ -32,7 +32,10 @@ class DeskTask(vf.Task[DeskData, DeskState, DeskConfig]):
 
     @vf.reward(weight=0.5)
     async def parts(self, trace: vf.Trace) -> dict[str, float]:
-        return {"taken": float(self.data.wanted not in trace.info["left"]), "polite": float("please" in trace.last_reply)}
+        return {
+            "taken": float(self.data.wanted not in trace.info["left"]),
+            "polite": float("please" in trace.last_reply),
+        }
 
     @vf.metric
     async def left(self, trace: vf.Trace) -> float:
