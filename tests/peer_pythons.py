@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
 
-from benchmarks import peers
+from benchmarks import peers  # noqa: E402
 
 
 def python_of(name):

@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 from blocks import ROOT, files_of
-from peer_pythons import python_of
 
 from ludus.environments.verifiers import VerifiersEnvironment
 from ludus.rollouts.scheduler import Plan, Scheduler
 from ludus.testing.scripted import Scripted
 from ludus.types import MAIN_ROLE
+from peer_pythons import python_of
 
 
 @pytest.mark.slow

@@ -7,11 +7,10 @@ import json
 import subprocess
 from pathlib import Path
 
-from peer_pythons import ROOT, python_of
-
 from ludus.environments.verifiers import VerifiersEnvironment
 from ludus.rollouts.scheduler import Plan, Scheduler
 from ludus.types import MAIN_ROLE, Reply, ToolCall
+from peer_pythons import ROOT, python_of
 
 DATA = ROOT / "tests" / "data" / "verifiers"
 REFERENCE = Path(__file__).parent / "verifiers_reference.py"

@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
-from peer_pythons import python_of
 from training import train_once
 
 from ludus.authoring.loading import load_environment
+from peer_pythons import python_of
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +52,7 @@ def reasoning_core():
 def pile(reasoning_core, tmp_path_factory):
     """A data set of the tasks that its own tests are run on, in place of the one on the network."""
     sample = reasoning_core / "tests" / "integrations" / "data" / "pile_sample.jsonl.gz"
-    rows = [json.loads(line) for line in gzip.open(sample, "rt")]
+    rows = [json.loads(line) for line in gzip.decompress(sample.read_bytes()).splitlines()]
     short = [row for row in rows if len(row["prompt"]) < 500]
     folder = tmp_path_factory.mktemp("pile")
     for split, some in (("train", short[::2]), ("test", short[1::2])):
@@ -71,16 +71,19 @@ async def test_a_published_environment_for_verifiers(reasoning_core, pile, tiny)
     assert {reward.scorer for reward in rollouts[0].rewards} == {"score_answer_vf", "num_turns"}
 
 
-MODULES = {
-    "gcd_gym": "def load_environment():\n    return vf.ReasoningGymEnv('gcd', num_train_examples=6, num_eval_examples=2)\n",
-    "many_gyms": "def load_environment():\n    return vf.ReasoningGymEnv(['lcm', {'name': 'gcd', 'weight': 2.0, 'config': {}}], "
-                 "num_train_examples=6, num_eval_examples=2)\n",
-}  # fmt: skip
+GYMS = {"one_gym": "'gcd'", "many_gyms": "['lcm', {'name': 'gcd', 'weight': 2.0, 'config': {}}]"}
+GYM = """
+import verifiers as vf
 
 
-@pytest.mark.parametrize("module", MODULES)
+def load_environment():
+    return vf.ReasoningGymEnv({}, num_train_examples=6, num_eval_examples=2)
+"""
+
+
+@pytest.mark.parametrize("module", GYMS)
 async def test_environments_that_verifiers_brings(module, tiny, tmp_path):
-    (tmp_path / f"{module}.py").write_text(f"import verifiers as vf\n\n\n{MODULES[module]}")
+    (tmp_path / f"{module}.py").write_text(GYM.format(GYMS[module]))
     env = load_environment(f"verifiers:{module}", {"python": python_of("reasoning-core"), "folder": str(tmp_path)})
     rollouts = await train_once(env, tiny)
     assert {reward.scorer for reward in rollouts[0].rewards} >= {"check_answer_reward_func", "format_reward_func"}

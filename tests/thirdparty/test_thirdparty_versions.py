@@ -4,6 +4,7 @@ import os
 import subprocess
 
 import pytest
+
 from peer_pythons import ROOT, python_of
 
 pytestmark = pytest.mark.slow

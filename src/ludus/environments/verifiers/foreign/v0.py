@@ -146,7 +146,7 @@ class Side:
         return env, row
 
     def _untyped(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Without the column `task` of packages from before 0.1.14, then a name, in whose place verifiers now wants JSON."""
+        """Without the column `task` of packages from before 0.1.14: then a name, where verifiers now wants JSON."""
         typed = hasattr(importlib.import_module("verifiers.types"), "flatten_task_input")
         named = isinstance(row.get("task"), str) and not row["task"].lstrip().startswith("{")
         return {name: value for name, value in row.items() if name != "task"} if typed and named else row

@@ -3,6 +3,7 @@
 import asyncio
 
 import verifiers.v1 as vf
+
 from desk_v1.tools import DeskState, DeskTools, DeskToolsConfig
 
 
