@@ -1,7 +1,7 @@
 """`VerifiersEnvironment`: environments written for verifiers, as they are: `verifiers:MODULE`.
 
 Their code runs in processes of its own, in this Python or in another one (`install`, `python`). Their loop talks to the
-rollout's own OpenAI-compatible address, so every token is recorded; their rubric scores. Left out: environments in
+rollout's own model, so every token is recorded; their rubric scores. Left out: environments in
 which several agents play, and rows that are no JSON, such as images.
 """
 
@@ -12,13 +12,14 @@ import sys
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple
 
 from ludus.authoring.context import Context
 from ludus.authoring.declare import ScorerMark, reward
 from ludus.authoring.environment import Environment
 from ludus.environments.verifiers import venv
 from ludus.environments.verifiers.blame import ProcessDied
+from ludus.environments.verifiers.calls import Recorded
 from ludus.environments.verifiers.pool import Pool, score
 from ludus.environments.verifiers.process import Process
 from ludus.errors import ConfigError, RolloutError, UsageError
@@ -36,13 +37,6 @@ class Played(NamedTuple):
     process: Process
     state: str
     scores: list[tuple[str, float, float]] | None
-
-
-@runtime_checkable
-class Forgets(Protocol):
-    """A model whose record can begin anew."""
-
-    def forget(self) -> None: ...
 
 
 class VerifiersEnvironment(Environment):
@@ -173,14 +167,10 @@ class VerifiersEnvironment(Environment):
         if row is None:
             raise RolloutError("this task is not one of the environment's: it has no row")
         model = ctx.model
-
-        def forget() -> None:
-            if not isinstance(model, Forgets):
-                raise RolloutError("its process died, and what it said can't be forgotten", blame="infrastructure")
-            model.forget()
-
+        if not isinstance(model, Recorded):
+            raise RolloutError("this model is recorded in another process", blame="infrastructure")
         process, state, played = await self._pool.play(
-            ctx.task.id, forget, row=row, base_url=model.base_url, api_key=model.api_key, model=MAIN_ROLE
+            ctx.task.id, model, row=row, base_url=model.base_url, api_key=model.api_key, name=MAIN_ROLE
         )
         ctx.state = Played(process, state, played["scores"])
         ctx.stop, ctx.messages = played["stop"], played["messages"]

@@ -19,6 +19,7 @@ from typing import Any
 
 from . import finding
 from .driving import JOB, task_factory
+from .speaking import Line, Speaker
 from .trouble import Trouble, told
 
 HEADER_BYTES = 4
@@ -59,11 +60,15 @@ class Worker:
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
+        self._line = Line(self._send)
         self._side: Any = None
         self._running: dict[int, asyncio.Task[None]] = {}
 
     async def take(self, request: dict[str, Any]) -> None:
         """Answer at once what must come in order, let the rest run beside each other."""
+        if request["do"] == "said":
+            self._line.answered(request["call"], request["status"], request["body"])
+            return
         number, do = request.pop("id"), request.pop("do")
         if do == "cancel":
             if (task := self._running.get(request["job"])) is not None:
@@ -79,20 +84,23 @@ class Worker:
 
     async def _answer(self, number: int, do: str, request: dict[str, Any]) -> None:
         try:
-            answer = {"id": number, "answer": await getattr(self, do)(**request)}
-            body = json.dumps(answer).encode()
+            text = json.dumps({"id": number, "answer": await getattr(self, do)(**request)})
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
-                body = json.dumps({"id": number, "answer": None}).encode()
+                text = json.dumps({"id": number, "answer": None})
             else:
                 trouble = Trouble("it was cancelled by something inside it")
-                body = json.dumps({"id": number, "error": told(trouble)}).encode()
+                text = json.dumps({"id": number, "error": told(trouble)})
         except SystemExit as error:
             trouble = Trouble(f"it called sys.exit({error.code!r})", "usage" if do == "load" else "rollout")
-            body = json.dumps({"id": number, "error": told(trouble)}).encode()
+            text = json.dumps({"id": number, "error": told(trouble)})
         except BaseException as error:  # noqa: BLE001 - told to the other side, whatever it is
-            body = json.dumps({"id": number, "error": told(error)}).encode()
+            text = json.dumps({"id": number, "error": told(error)})
+        self._send(text)
+
+    def _send(self, text: str) -> None:
+        body = text.encode()
         if not self._writer.is_closing():
             self._writer.write(len(body).to_bytes(HEADER_BYTES, "big") + body)
 
@@ -118,9 +126,10 @@ class Worker:
     async def ping(self) -> None:
         """The loop turns."""
 
-    async def play(self, state: str, **request: Any) -> dict[str, Any]:
+    async def play(self, state: str, row: dict[str, Any], base_url: str, api_key: str, name: str) -> dict[str, Any]:
         """Run one rollout; what scoring needs of it is kept under the name `state`."""
-        played: dict[str, Any] = await self._side.play(state, **request)
+        speaker = Speaker(self._line, JOB.get(), base_url, api_key)
+        played: dict[str, Any] = await self._side.play(state, row, speaker, name)
         return played
 
     async def score(self, states: list[str]) -> list[list[tuple[str, float, float]]]:
