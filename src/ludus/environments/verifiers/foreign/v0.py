@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from . import finding
+from .once import signature, work_out_once
 from .reach import Reach, client_class
 from .speaking import Speaker
 from .trouble import Trouble
@@ -51,6 +52,7 @@ class Side:
         try:
             self._errors = importlib.import_module("verifiers.errors")
             self._client = client_class()
+            work_out_once()
         except ImportError as error:
             raise Trouble(
                 f"verifiers {version('verifiers')} is too old: 0.3.1 runs packages from before 0.4", "usage"
@@ -192,6 +194,7 @@ def _strict(ask: Any, check: Any) -> Any:
                 raised.append(error)
                 raise RuntimeError(f"{type(error).__name__}: {error}") from error
 
+        watched.__signature__ = signature(func)  # type: ignore[attr-defined]
         value = await ask(rubric, watched, *args, **kwargs)
         if raised:
             name = getattr(func, "__name__", repr(func))

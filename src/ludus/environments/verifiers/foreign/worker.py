@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import json
 import mmap
 import os
@@ -111,6 +112,7 @@ class Worker:
         self._side = finding.load(module, folder, options, strict)
         for kind in (signal.SIGINT, signal.SIGTERM):  # v0 environments take these for themselves
             signal.signal(kind, signal.SIG_DFL)
+        gc.freeze()  # what was imported lives as long as the process: nobody has to look at it again
         about: dict[str, Any] = self._side.about()
         return about
 
