@@ -34,6 +34,8 @@ BOOT = (
     "main(int(sys.argv[2]), int(sys.argv[3]))"
 )
 NUMBER = struct.Struct("<q")
+LOOPS = 2
+"""That run code over there: of the rollouts, and of the tools that they share."""
 PING_S = 2.0
 END_S = 15.0
 """For tearing down what the environment shares; then the process is killed."""
@@ -194,10 +196,10 @@ class Process:
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         self.died = await asyncio.to_thread(self._death)
-        guilty = NUMBER.unpack_from(self._memory, 0)[0]
+        guilty = {NUMBER.unpack_from(self._memory, i * NUMBER.size)[0] for i in range(LOOPS)}
         for number, future in self._waiting.items():
             if not future.done():
-                future.set_exception(ProcessDied(str(self.died), guilty=number == guilty))
+                future.set_exception(ProcessDied(str(self.died), guilty=number in guilty))
 
     async def _watch(self) -> None:
         """Kill it when its loop stands still: one rollout's code would hold up all the others for ever."""

@@ -17,16 +17,22 @@ from contextlib import AsyncExitStack
 from types import ModuleType
 from typing import Any
 
+from .toolbox import SESSION, Toolbox
+
 SERVERS: dict[str, Any] = {}
 """Interception servers by the secrets of the rollouts that are registered there."""
 
 
-def chat_in_process() -> None:
-    """From now on harnesses `null` start no process where their runtime is this machine."""
+def chat_in_process(toolbox: Toolbox) -> None:
+    """From now on harnesses `null` start no process where their runtime is this machine.
+
+    Args:
+        toolbox: the tools that they share.
+    """
     from verifiers.v1.harnesses.null.harness import NullHarness
     from verifiers.v1.runtimes import SubprocessConfig
 
-    program = _program()
+    program = _program(toolbox)
     _know_servers()
     set_up, launch = NullHarness.setup, NullHarness.launch
 
@@ -42,14 +48,13 @@ def chat_in_process() -> None:
             given = (ctx, trace, runtime, endpoint, secret, mcp_urls, data)
             return await launch(self, *given, tool_interception_url=tool_interception_url)
         servers = {name: {"url": url, "timeout": self.config.tool_timeout} for name, url in mcp_urls.items()}
-        config = {"mcpServers": servers}
         messages = _opening(*self.resolve_prompt(data))
-        return await _run(program, ctx.model, secret, tool_interception_url, config, messages)
+        return await _run(program, ctx.model, secret, tool_interception_url, servers, messages)
 
     NullHarness.setup, NullHarness.launch = setup, launch_here
 
 
-def _program() -> Any:
+def _program(toolbox: Toolbox) -> Any:
     """The program's functions. Its last lines run it only as a script."""
     from verifiers.v1.harnesses.utils.launch import CHAT_PROGRAM_SOURCE
 
@@ -63,6 +68,8 @@ def _program() -> Any:
             request |= {"tool_choice": tool_choice} if tool_choice is not None else {}
         return await client.complete(request)
 
+    connect = program.MCPConnection  # type: ignore[attr-defined]
+    program.MCPConnection = lambda spec: toolbox.servers.get(spec["url"]) or connect(spec)  # type: ignore[attr-defined]
     program.chat = chat  # type: ignore[attr-defined]
     return program
 
@@ -141,7 +148,7 @@ def _opening(system_prompt: str | None, prompt: Any) -> list[dict[str, Any]]:
     return [*messages, *(message_to_wire(message) for message in prompt or ())]
 
 
-async def _run(program: Any, model: str, secret: str, gate: str | None, config: Any, messages: Any) -> Any:
+async def _run(program: Any, model: str, secret: str, gate: str | None, servers: Any, messages: Any) -> Any:
     """What the program's `main` does. Like a program, it fails by its exit status."""
     import httpx
     from verifiers.v1.runtimes import ProgramResult
@@ -152,12 +159,11 @@ async def _run(program: Any, model: str, secret: str, gate: str | None, config: 
             http: Any = None
             if gate:
                 http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False, verify=False, timeout=None))
-            tools, dispatch, servers = (
-                await program.connect_mcp(config, stack, set()) if config["mcpServers"] else ([], {}, {})
-            )
+            SESSION.set(SERVERS[secret].sessions[secret])
+            tools, dispatch, connections = await program.connect_mcp({"mcpServers": servers}, stack, set())
             compactor = program.Compactor(Endpoint(secret), model, tools, False, None)
             compactor.note_good(messages)
-            await program.run_chat_loop(args, compactor, messages, dispatch, servers, http)
+            await program.run_chat_loop(args, compactor, messages, dispatch, connections, http)
     except Exception:  # noqa: BLE001 - the harness makes an error of it, as of the program's
         return ProgramResult(1, "", traceback.format_exc())
     return ProgramResult(0, "", "")

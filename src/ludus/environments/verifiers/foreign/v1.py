@@ -17,7 +17,9 @@ from typing import Any
 
 from . import finding
 from .chat import chat_in_process
+from .once import fields_once
 from .speaking import Speaker
+from .toolbox import share_here
 from .trouble import Trouble
 from .v0 import Scores
 
@@ -53,7 +55,9 @@ class Side:
         except (Exception, SystemExit) as error:
             text = f"{module.__name__} can't be built: {type(error).__name__}: {error}"
             raise Trouble(text, "config" if isinstance(error, TypeError | ValueError) else "usage") from error
-        chat_in_process()
+        if _is_chat(self._env):
+            chat_in_process(share_here(self._env))
+        fields_once()
         _route_model_calls()
         self._tasks: list[Any] = []
         self._left = iter(self._env.taskset)
@@ -135,6 +139,17 @@ def _build(module: ModuleType, options: dict[str, Any]) -> Any:
             "config",
         )
     return env
+
+
+def _is_chat(env: Any) -> bool:
+    """Whether all its agents are chats on this machine."""
+    from verifiers.v1.harnesses.null.harness import NullHarness
+    from verifiers.v1.runtimes import SubprocessConfig
+
+    return all(
+        isinstance(harness, NullHarness) and isinstance(getattr(env.config, role).runtime, SubprocessConfig)
+        for role, harness in env._harnesses.items()
+    )
 
 
 def _route_model_calls() -> None:

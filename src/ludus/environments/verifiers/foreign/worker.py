@@ -19,7 +19,7 @@ import time
 from typing import Any
 
 from . import finding
-from .driving import JOB, task_factory
+from .driving import JOB, Watch
 from .speaking import Line, Speaker
 from .trouble import Trouble, told
 
@@ -43,7 +43,7 @@ def _end_with(parent: int) -> None:
 
 
 async def _serve(line: socket.socket, memory: mmap.mmap) -> None:
-    asyncio.get_running_loop().set_task_factory(task_factory(memory))
+    asyncio.get_running_loop().set_task_factory(Watch(memory))
     reader, writer = await asyncio.open_connection(sock=line)
     worker = Worker(writer)
     try:
