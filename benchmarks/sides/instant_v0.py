@@ -14,6 +14,6 @@ def right(completion, answer, **kwargs):
 
 
 def load_environment(rows: int = 64) -> vf.Environment:
-    data = [{"question": f"Which number is hidden? Hint {i % 64}", "answer": "50"} for i in range(rows)]
+    data = [{"question": f"Which number is hidden? Hint {i // 8 % 64}", "answer": "50"} for i in range(rows)]
     rubric = vf.Rubric(funcs=[right], weights=[1.0])
     return vf.ToolEnv(dataset=Dataset.from_list(data), rubric=rubric, tools=[look], max_turns=10)
