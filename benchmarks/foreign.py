@@ -7,7 +7,6 @@ model that answers at once. CPU time of all processes of a side; the model's ser
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.peers import python_of
@@ -26,23 +25,19 @@ def measure(quick: bool) -> Section:
     """CPU milliseconds of a rollout, all sides in one run."""
     section, rollouts = Section(versions={"verifiers": "0.3.1 and 0.4.0"}), ROLLOUTS // 4 if quick else ROLLOUTS
     own, v0, v1 = Path(sys.executable), python_of("verifiers-0.3.1"), python_of("verifiers-0.4.0")
-    with ExitStack() as stack:
-
-        def start(name: str, script: str, python: Path, **settings: object) -> Side:
-            return stack.enter_context(Side(name, script, python, settings))
-
-        server = start("instant server", "instant.py", own)
+    ours_v0 = {"module": "instant_v0", "python": str(v0), "options": {}}
+    ours_v1 = {"module": "instant_v1", "python": str(v1), "options": {"tools": True}}
+    with Side("instant server", "instant.py", own, {}) as server:
         url = f"http://127.0.0.1:{server.about['port']}/v1"
-        of_v0 = {"module": "instant_v0", "python": str(v0), "options": {}}
-        of_v1 = {"module": "instant_v1", "python": str(v1), "options": {"tools": True}}
         costs = {
-            OURS_V0: cost(start(OURS_V0, "ludus_foreign.py", own, url=url, **of_v0), rollouts),
-            V0: cost(start(V0, "verifiers_v0.py", v0, url=url), rollouts, turns=TURNS),
-            OURS_V1: cost(start(OURS_V1, "ludus_foreign.py", own, url=url, **of_v1), rollouts),
-            V1: v1_cost(start(V1, "verifiers_v1.py", v1, url=url), TURNS),
-            OURS_IN_PROCESS: cost(start(OURS_IN_PROCESS, "ludus_foreign.py", own, url="", **of_v0), rollouts),
-            V0_IN_PROCESS: cost(start(V0_IN_PROCESS, "verifiers_v0.py", v0, url=""), rollouts, turns=TURNS),
+            OURS_V0: cost(Side(OURS_V0, "ludus_foreign.py", own, {**ours_v0, "url": url}), rollouts),
+            V0: cost(Side(V0, "verifiers_v0.py", v0, {"url": url}), rollouts, turns=TURNS),
+            OURS_V1: cost(Side(OURS_V1, "ludus_foreign.py", own, {**ours_v1, "url": url}), rollouts),
         }
+        with Side(V1, "verifiers_v1.py", v1, {"url": url}) as side:
+            costs[V1] = v1_cost(side, TURNS)
+    costs[OURS_IN_PROCESS] = cost(Side(OURS_IN_PROCESS, "ludus_foreign.py", own, {**ours_v0, "url": ""}), rollouts)
+    costs[V0_IN_PROCESS] = cost(Side(V0_IN_PROCESS, "verifiers_v0.py", v0, {"url": ""}), rollouts, turns=TURNS)
     rows = [[name, V1_IN_FLIGHT if name == V1 else IN_FLIGHT, value] for name, value in costs.items()]
     section.tables.append(Table("CPU of a rollout of the same package", ["", "in flight", "CPU ms"], rows, NOTE))
     for name, ours in ((V0, OURS_V0), (V1, OURS_V1), (V0_IN_PROCESS, OURS_IN_PROCESS)):
@@ -52,10 +47,9 @@ def measure(quick: bool) -> Section:
 
 def cost(side: Side, rollouts: int, **what: int) -> float:
     """CPU milliseconds of a rollout, after some that warm it up; the side ends."""
-    side.ask(rollouts=WARM_UP, in_flight=WARM_UP, **what)
-    spent = side.ask(rollouts=rollouts, in_flight=IN_FLIGHT, **what).cpu_s
-    side.close()
-    return 1000 * spent / rollouts
+    with side:
+        side.ask(rollouts=WARM_UP, in_flight=WARM_UP, **what)
+        return 1000 * side.ask(rollouts=rollouts, in_flight=IN_FLIGHT, **what).cpu_s / rollouts
 
 
 NOTE = (
