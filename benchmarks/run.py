@@ -17,7 +17,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from benchmarks import gpu, results, sampling, scheduling, training
+from benchmarks import address, foreign, gpu, mcp, results, sampling, scheduling, training
 from benchmarks.machine import BUSY_CORES, Load, busy_now, machine
 from benchmarks.results import Section
 from benchmarks.side import WORK
@@ -27,6 +27,9 @@ BENCHMARKS: dict[str, Callable[[bool], Section]] = {
     "settings": training.settings,
     "sampling": sampling.measure,
     "scheduling": scheduling.measure,
+    "foreign": foreign.measure,
+    "mcp": mcp.measure,
+    "address": address.measure,
     "gpu": gpu.measure,
 }
 CHECKED = ("training", "sampling", "scheduling")

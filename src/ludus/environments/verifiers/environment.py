@@ -1,8 +1,7 @@
 """`VerifiersEnvironment`: environments written for verifiers, as they are: `verifiers:MODULE`.
 
 Their code runs in processes of its own, in this Python or in another one (`install`, `python`). Their loop talks to the
-rollout's own OpenAI-compatible address, so every token is recorded; their rubric scores. Left out: rows
-that are no JSON, such as images.
+rollout's own model, so every token is recorded; their rubric scores. Left out: rows that are no JSON, such as images.
 """
 
 from __future__ import annotations
@@ -12,13 +11,14 @@ import sys
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple
 
 from ludus.authoring.context import Context
 from ludus.authoring.declare import ScorerMark, reward
 from ludus.authoring.environment import Environment
 from ludus.environments.verifiers import venv
 from ludus.environments.verifiers.blame import ProcessDied
+from ludus.environments.verifiers.calls import Recorded
 from ludus.environments.verifiers.pool import Pool, score
 from ludus.environments.verifiers.process import Process
 from ludus.errors import ConfigError, RolloutError, UsageError
@@ -40,13 +40,6 @@ class Played(NamedTuple):
     process: Process
     state: str
     scores: list[Score] | None
-
-
-@runtime_checkable
-class Forgets(Protocol):
-    """A model whose record can begin anew."""
-
-    def forget(self) -> None: ...
 
 
 class VerifiersEnvironment(Environment):
@@ -177,19 +170,12 @@ class VerifiersEnvironment(Environment):
         row = ctx.task.info.get("row")
         if row is None:
             raise RolloutError("this task is not one of the environment's: it has no row")
-        models = [ctx.models[role] for role in self.roles]
-
-        def forget() -> None:
-            for model in models:
-                if not isinstance(model, Forgets):
-                    raise RolloutError("its process died, and what it said can't be forgotten", blame="infrastructure")
-                model.forget()
-
-        (url, key), *others = [(model.base_url, model.api_key) for model in models]
-        beside = {"others": dict(zip(self.roles[1:], others, strict=True))} if others else {}
-        process, state, played = await self._pool.play(
-            ctx.task.id, forget, row=row, base_url=url, api_key=key, model=MAIN_ROLE, **beside
-        )
+        models = {role: ctx.models[role] for role in self.roles}
+        recorded = {role: model for role, model in models.items() if isinstance(model, Recorded)}
+        if len(recorded) < len(models):
+            raise RolloutError("this model is recorded in another process", blame="infrastructure")
+        addresses = {role: (model.base_url, model.api_key) for role, model in models.items()}
+        process, state, played = await self._pool.play(ctx.task.id, recorded, row=row, addresses=addresses)
         ctx.state = Played(process, state, played["scores"])
         ctx.stop, ctx.messages = played["stop"], played["messages"]
 

@@ -18,11 +18,11 @@ NUMBER = struct.Struct("<q")
 class Driven(Coroutine[Any, Any, Any]):
     """A coroutine that leaves its job's number behind whenever it runs, and can't end the loop by `sys.exit`."""
 
-    def __init__(self, inner: Coroutine[Any, Any, Any], job: int, memory: mmap.mmap) -> None:
-        self._inner, self._job, self._memory = inner, job, memory
+    def __init__(self, inner: Coroutine[Any, Any, Any], job: int, memory: mmap.mmap, place: int) -> None:
+        self._inner, self._job, self._memory, self._place = inner, job, memory, place
 
     def _step(self, step: Any, *args: Any) -> Any:
-        NUMBER.pack_into(self._memory, 0, self._job)
+        NUMBER.pack_into(self._memory, self._place, self._job)
         try:
             return step(*args)
         except SystemExit as error:
@@ -30,7 +30,7 @@ class Driven(Coroutine[Any, Any, Any]):
         except KeyboardInterrupt as error:
             raise RuntimeError("it raised KeyboardInterrupt") from error
         finally:
-            NUMBER.pack_into(self._memory, 0, 0)
+            NUMBER.pack_into(self._memory, self._place, 0)
 
     def send(self, value: Any) -> Any:
         return self._step(self._inner.send, value)
@@ -48,13 +48,24 @@ class Driven(Coroutine[Any, Any, Any]):
         return getattr(self._inner, name)  # cr_frame and its like, which libraries look at
 
 
-def task_factory(memory: mmap.mmap) -> Any:
-    """For `loop.set_task_factory`."""
+class Watch:
+    """A task factory, for `loop.set_task_factory`.
 
-    def make(loop: asyncio.AbstractEventLoop, coroutine: Any, **kwargs: Any) -> asyncio.Task[Any]:
+    Args:
+        memory: shared with who watches.
+        place: where in it.
+    """
+
+    def __init__(self, memory: mmap.mmap, place: int = 0) -> None:
+        self._memory, self._place = memory, place
+
+    def elsewhere(self) -> Watch:
+        """One for the loop of another thread."""
+        return Watch(self._memory, self._place + NUMBER.size)
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, coroutine: Any, **kwargs: Any) -> asyncio.Task[Any]:
+        """A task."""
         context = kwargs.get("context")
         job = JOB.get() if context is None else context.get(JOB, 0)
-        driven = Driven(coroutine, job, memory) if job else coroutine
+        driven = Driven(coroutine, job, self._memory, self._place) if job else coroutine
         return asyncio.Task(driven, loop=loop, **kwargs)
-
-    return make

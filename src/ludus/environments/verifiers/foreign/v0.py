@@ -16,6 +16,9 @@ from types import ModuleType
 from typing import Any
 
 from . import finding
+from .once import signature, work_out_once
+from .reach import Reach, client_class
+from .speaking import Speaker
 from .trouble import Trouble
 
 SAMPLING = ("temperature", "top_p", "top_k", "max_tokens", "stop")
@@ -49,13 +52,12 @@ class Side:
             raise Trouble(f"load_environment returned a {type(self._env).__name__}, expected a vf.Environment", "usage")
         try:
             self._errors = importlib.import_module("verifiers.errors")
-            clients = importlib.import_module("verifiers.clients.openai_chat_completions_client")
-            self._httpx, self._openai = importlib.import_module("httpx"), importlib.import_module("openai")
+            self._client = client_class()
+            work_out_once()
         except ImportError as error:
             raise Trouble(
                 f"verifiers {version('verifiers')} is too old: 0.3.1 runs packages from before 0.4", "usage"
             ) from error
-        self._client = _client_class(clients.OpenAIChatCompletionsClient, self._errors.OverlongPromptError)
         if strict:
             _be_strict(importlib.import_module("verifiers.rubrics.rubric").Rubric)
 
@@ -93,13 +95,15 @@ class Side:
         self._env.build_dataset()
         return self._env.dataset
 
-    async def play(self, state: str, row: dict[str, Any], base_url: str, api_key: str, model: str) -> dict[str, Any]:
+    async def play(self, state: str, row: dict[str, Any], speakers: dict[str, Speaker]) -> dict[str, Any]:
         """One rollout by the environment's own loop, and what its rubric says, if it does not compare a group."""
         env, row = self._routed(self._untyped(row))
-        # It belongs to this rollout: nothing of it is left afterwards, and a pool that many share would be slow.
-        async with self._httpx.AsyncClient(trust_env=False, verify=False, timeout=None) as http:
-            reach = self._openai.AsyncOpenAI(base_url=base_url, api_key=api_key, http_client=http, max_retries=0)
-            played = await env.rollout(row, self._client(reach), model, {})
+        ((name, speaker),) = speakers.items()
+        reach = Reach(speaker)
+        try:
+            played = await env.rollout(row, self._client(reach), name, {})
+        finally:
+            await reach.close()
         self._check(played)
         together = bool(env.requires_group_rollouts)
         if together:
@@ -179,22 +183,6 @@ def _check_options(module: ModuleType, options: dict[str, Any]) -> None:
             raise Trouble(text, "unknown", name=name, valid=parameters)
 
 
-def _client_class(base: Any, overlong: Any) -> Any:
-    """verifiers' client, which also sees when it is our model whose context is full."""
-    from openai import BadRequestError
-
-    class Client(base):  # type: ignore[misc]
-        async def get_native_response(self, *args: Any, **kwargs: Any) -> Any:
-            try:
-                return await super().get_native_response(*args, **kwargs)
-            except BadRequestError as error:
-                if "no room" in str(error):
-                    raise overlong(str(error)) from error
-                raise
-
-    return Client
-
-
 def _be_strict(rubric: Any) -> None:
     """Reward functions that raise, or return no number, raise Trouble."""
     for name, check in (("_call_individual_reward_func", _number), ("_call_group_reward_func", _numbers)):
@@ -215,6 +203,7 @@ def _strict(ask: Any, check: Any) -> Any:
                 raised.append(error)
                 raise RuntimeError(f"{type(error).__name__}: {error}") from error
 
+        watched.__signature__ = signature(func)  # type: ignore[attr-defined]
         value = await ask(rubric, watched, *args, **kwargs)
         if raised:
             name = getattr(func, "__name__", repr(func))

@@ -10,19 +10,24 @@ the rollout. An agent that is a chat runs in this process (see `chat`).
 from __future__ import annotations
 
 import itertools
+import json
 from contextlib import AsyncExitStack
 from types import ModuleType
 from typing import Any
 
 from . import finding
 from .chat import chat_in_process
+from .once import fields_once
+from .speaking import Speaker
+from .toolbox import share_here
 from .trouble import Trouble
 from .v0 import Scores
 
 NOWHERE = "http://model.invalid/v1"
 """Stands for the address of each rollout's own model."""
-ADDRESSES: dict[str, tuple[str, str]] = {}
-"""By the id of a trace: base URL and key of its rollout's model."""
+CHAT = "/chat/completions"
+SPEAKERS: dict[str, Speaker] = {}
+"""The model of its rollout, by the id of a trace."""
 BOUNDARIES = {
     "ProviderError": ("environment", "infrastructure"), "ToolsetError": ("tool", "environment"),
     "SandboxError": ("sandbox", "infrastructure"), "InterceptionError": ("environment", "infrastructure"),
@@ -51,7 +56,9 @@ class Side:
         except (Exception, SystemExit) as error:
             text = f"{module.__name__} can't be built: {type(error).__name__}: {error}"
             raise Trouble(text, "config" if isinstance(error, TypeError | ValueError) else "usage") from error
-        chat_in_process()
+        if _is_chat(self._env):
+            chat_in_process(share_here(self._env))
+        fields_once()
         _route_model_calls()
         self._tasks: list[Any] = []
         self._left = iter(self._env.taskset)
@@ -88,11 +95,8 @@ class Side:
     def _read(self, count: int) -> None:
         self._tasks += itertools.islice(self._left, max(0, count - len(self._tasks)))
 
-    async def play(
-        self, state: str, row: dict[str, Any], base_url: str, api_key: str, model: str,
-        others: dict[str, tuple[str, str]] | None = None,
-    ) -> dict[str, Any]:  # fmt: skip
-        """One episode, which scores itself. `others` are the addresses and keys of the agents beside the first."""
+    async def play(self, state: str, row: dict[str, Any], speakers: dict[str, Speaker]) -> dict[str, Any]:
+        """One episode, which scores itself. Each agent has the model of a role, in their order."""
         from verifiers.v1.clients import EvalClientConfig, ModelContext
 
         number = row["idx"]
@@ -100,21 +104,22 @@ class Side:
         task = self._tasks[number] if number < len(self._tasks) else None
         if task is None or task.key != row["key"]:
             raise Trouble(f"task {number} is another one here: a taskset has to load the same ones each time")
-        context = ModelContext(model=model, client=EvalClientConfig(base_url=NOWHERE, api_key_var="LUDUS_NO_KEY"))
-        addresses, traces = {**(others or {}), self._seats[0]: (base_url, api_key)}, list[Any]()
+        roles = dict(zip(self._seats, speakers, strict=True))
+        client = EvalClientConfig(base_url=NOWHERE, api_key_var="LUDUS_NO_KEY")
+        context, traces = ModelContext(model=next(iter(speakers)), client=client), list[Any]()
 
         def minted(trace: Any) -> None:
             traces.append(trace)
-            ADDRESSES[trace.id] = addresses[trace.agent.name]
+            SPEAKERS[trace.id] = speakers[roles[trace.agent.name]]
 
         try:
             episode = await self._env.run_episode(task, context, on_trace=minted)
         finally:
             for trace in traces:
-                ADDRESSES.pop(trace.id, None)
+                SPEAKERS.pop(trace.id, None)
         _check(episode)
         stops = [trace.stop_condition for trace in episode.traces if trace.agent.name == self._seats[0]]
-        scores = _scores(episode.traces, {self._seats[0]: model})
+        scores = _scores(episode.traces, roles)
         return {"stop": next(filter(None, stops), "done"), "scores": scores, "messages": []}
 
 
@@ -154,8 +159,19 @@ def _build(module: ModuleType, options: dict[str, Any]) -> Any:
     return env
 
 
+def _is_chat(env: Any) -> bool:
+    """Whether all its agents are chats on this machine."""
+    from verifiers.v1.harnesses.null.harness import NullHarness
+    from verifiers.v1.runtimes import SubprocessConfig
+
+    return all(
+        isinstance(harness, NullHarness) and isinstance(getattr(env.config, role).runtime, SubprocessConfig)
+        for role, harness in env._harnesses.items()
+    )
+
+
 def _route_model_calls() -> None:
-    """One client for all rollouts: it finds the address of the one that asks."""
+    """One client for all rollouts: it finds the model of the one that asks."""
     from verifiers.v1.clients.client import SESSION_ID_HEADER
     from verifiers.v1.clients.eval import EvalClient
     from verifiers.v1.errors import ProviderError
@@ -163,19 +179,38 @@ def _route_model_calls() -> None:
 
     resolve = server.resolve_client
 
+    def speaker_of(trace: str | None) -> Speaker:
+        speaker = SPEAKERS.get(trace or "")
+        if speaker is None:
+            raise ProviderError("this call belongs to no running rollout", status_code=401)
+        return speaker
+
+    def failed(status: int, text: str) -> Any:
+        full = status == 400 and "no room" in text
+        return ProviderError(f"{text} (maximum context length)" if full else text, status_code=status)  # as it knows it
+
     class Client(EvalClient):
+        async def get_response(
+            self, dialect: Any, body: Any, sampling: Any, session_id: Any = None, turn: Any = None, headers: Any = None
+        ) -> Any:
+            if dialect.upstream_path != CHAT:
+                return await super().get_response(dialect, body, sampling, session_id, turn, headers)
+            status, answer = await speaker_of(session_id).complete(body)
+            if status != 200:
+                raise failed(status, json.dumps(answer))
+            response = dialect.parse_response(dialect.validate_response(answer))
+            response.raw = answer
+            return response
+
         async def _request(self, url: str, body: Any, headers: Any, *, stream: bool = False) -> Any:
-            base_url, key = ADDRESSES.get(headers.get(SESSION_ID_HEADER, ""), ("", ""))
-            if not base_url:
-                raise ProviderError("this call belongs to no running rollout", status_code=401)
-            headers["authorization"] = f"Bearer {key}"
+            speaker = speaker_of(headers.get(SESSION_ID_HEADER))
+            headers["authorization"] = f"Bearer {speaker.api_key}"
             try:
-                return await super()._request(base_url + url.removeprefix(NOWHERE), body, headers, stream=stream)
+                return await super()._request(
+                    speaker.base_url + url.removeprefix(NOWHERE), body, headers, stream=stream
+                )
             except ProviderError as error:
-                if error.status_code == 400 and "no room" in str(error):
-                    # in words that verifiers takes for a full context
-                    raise ProviderError(f"{error} (maximum context length)", status_code=400) from error
-                raise
+                raise failed(error.status_code, str(error)) from error
 
     def resolved(config: Any) -> Any:
         return Client(config) if config.base_url == NOWHERE else resolve(config)
@@ -200,14 +235,14 @@ def _scores(traces: list[Any], roles: dict[str, str]) -> Scores:
 
     Args:
         traces: the runs of all agents.
-        roles: what seats are called over there, where that is something else.
+        roles: of seats.
     """
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for trace in traces:
         unscored = [name for name, value in {**trace.rewards, **trace.metrics}.items() if value is None]
         if unscored:
             raise Trouble(f"scoring did not come to {', '.join(unscored)}", boundary="scorer")
-        role, counts = roles.get(trace.agent.name, trace.agent.name), float(trace.agent.trainable)
+        role, counts = roles[trace.agent.name], float(trace.agent.trainable)
         for name, reward in trace.rewards.items():
             found.setdefault((name, role), []).append((reward.score, reward.weight * counts))
         for name, value in trace.metrics.items():
