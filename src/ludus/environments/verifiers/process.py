@@ -298,4 +298,5 @@ def _read_on(pipe: IO[bytes], lines: collections.deque[str]) -> None:
     """Keep the last lines of what is printed; a full pipe would hold up who prints."""
     with pipe:
         for line in pipe:
-            lines.append(line.decode(errors="replace")[:500])
+            shown = line.decode(errors="replace").rstrip().rpartition("\r")[2]  # of a progress bar its last state
+            lines.append(shown[:500])

@@ -11,6 +11,7 @@ import functools
 import importlib
 import inspect
 import json
+from collections.abc import Sequence
 from importlib.metadata import version
 from types import ModuleType
 from typing import Any
@@ -25,7 +26,7 @@ SAMPLING = ("temperature", "top_p", "top_k", "max_tokens", "stop")
 CLOSE = 1e-6
 """Relative difference up to which the weighted sum of scores is the reward."""
 
-Scores = list[tuple[str, float, float] | tuple[str, float, float, str]]
+Scores = Sequence[tuple[str, float, float] | tuple[str, float, float, str]]
 """Names, values, weights, and roles where they are not the main one's."""
 
 
