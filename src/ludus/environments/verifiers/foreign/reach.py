@@ -59,7 +59,9 @@ def client_class() -> Any:
     if (post := getattr(module, name, None)) is not None:  # else it asks the client itself, and goes over HTTP
 
         async def post_over_line(client: Any, path: str, *, body: Any, **options: Any) -> Any:
-            return await (client.complete(body) if isinstance(client, Reach) else post(client, path, body=body, **options))
+            return await (
+                client.complete(body) if isinstance(client, Reach) else post(client, path, body=body, **options)
+            )
 
         setattr(module, name, post_over_line)
 

@@ -37,7 +37,8 @@ class Line:
             asked = asyncio.run_coroutine_threadsafe(self.call(job, what), self._loop)
             return await asyncio.wrap_future(asked)
         number = next(self._numbers)
-        future = self._waiting[number] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        self._waiting[number] = future
         try:
             self._send(f'{{"job": {job}, "call": {number}, {what[1:]}')
             return await future
