@@ -96,6 +96,16 @@ async def test_a_call_from_a_loop_in_a_thread():
     )
 
 
+async def test_a_model_that_breaks_is_an_answer_too():
+    class Broken(Echo):
+        async def answer(self, request):
+            raise LookupError("lost")
+
+    speaker, _, _ = connect(Broken())
+    status, body = await speaker.complete({"messages": [user("go")]})
+    assert status == 500 and body["error"]["message"] == "LookupError: lost"
+
+
 @pytest.mark.parametrize("end", ["call", "rollout"])
 async def test_a_call_ends_with_whoever_waits_for_it(end):
     model = Echo()
