@@ -9,14 +9,14 @@ from benchmarks.results import Limit, Section, Table
 from benchmarks.side import Side
 
 TRANSPORTS = {"stdio": "standard input and output", "http": "streamable HTTP"}
-ROLLOUTS, CALLS = 2048, 4
+ROLLOUTS, CALLS = 1024, 4
 IN_FLIGHT = (64, 512)
 
 
 def measure(quick: bool) -> Section:
     """CPU milliseconds of a tool call, and rollouts that failed."""
     section, rows = Section(), []
-    rollouts = ROLLOUTS // 4 if quick else ROLLOUTS
+    rollouts = ROLLOUTS // 2 if quick else ROLLOUTS
     for transport, title in TRANSPORTS.items():
         with Side(
             f"ludus, MCP over {transport}", "ludus_mcp.py", Path(sys.executable), {"transport": transport}
