@@ -45,7 +45,7 @@ def connect(model):
 
     line = Line(arrived)
     calls = Calls(model, lambda frame: line.answered(frame["call"], frame["status"], frame["body"]))
-    return Speaker(line, 1, "http://model", "key"), frames, calls
+    return Speaker(line, 1, MAIN_ROLE, "http://model", "key"), frames, calls
 
 
 async def test_only_what_is_new_is_sent():

@@ -60,7 +60,7 @@ def test_a_harness_that_runs_what_the_model_writes_needs_a_place():
 
 
 async def test_tools_of_a_server_that_rollouts_share():
-    python = python_of("0.4.0")
+    python = python_of("verifiers-0.4.0")
     env = VerifiersEnvironment("instant_v1", python=python, folder=str(ROOT / "benchmarks" / "sides"), tools=True)
     model = Script(
         lambda said, messages: "50" if said else calling(model.tools[-1][0]["function"]["name"], place="box")

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -57,8 +58,8 @@ class Process:
         self._load, self._load_s, self._stall_s = load, load_s, stall_s
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
-        self._calls: dict[int, Calls] = {}
-        """By the number of the request that they are made for."""
+        self._calls: dict[int, dict[str, Calls]] = {}
+        """By the number of the request that they are made for, and by role."""
         self._writer: asyncio.StreamWriter | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self.about: dict[str, Any] = {}
@@ -77,6 +78,7 @@ class Process:
             )  # fmt: skip
         assert self._process.stdout is not None  # a pipe
         threading.Thread(target=_read_on, args=(self._process.stdout, self._printed), daemon=True).start()
+        threading.Thread(target=_hang_up_after, args=(self._process, self._line), daemon=True).start()
 
     # --- in turn --------------------------------------------------------------------------------------------------
 
@@ -137,12 +139,12 @@ class Process:
         """Requests under way."""
         return len(self._waiting)
 
-    async def ask(self, do: str, model: Recorded | None = None, **what: Any) -> Any:
+    async def ask(self, do: str, models: Mapping[str, Recorded] | None = None, /, **what: Any) -> Any:
         """Ask and wait; being cancelled cancels it over there.
 
         Args:
             do: a method of `Worker`.
-            model: answers the model calls that it takes.
+            models: by role, answer the model calls that it takes.
             **what: the method's arguments.
 
         Raises ProcessDied, or what went wrong over there.
@@ -152,8 +154,7 @@ class Process:
         assert self._writer is not None  # adopted
         number = next(self._numbers)
         future = self._waiting[number] = asyncio.get_running_loop().create_future()
-        if model is not None:
-            self._calls[number] = Calls(model, self._send)
+        self._calls[number] = {role: Calls(model, self._send) for role, model in (models or {}).items()}
         try:
             self._writer.write(pack({"id": number, "do": do, **what}))
             return await future
@@ -162,8 +163,8 @@ class Process:
             raise
         finally:
             self._waiting.pop(number, None)
-            if model is not None:
-                self._calls.pop(number).close()
+            for calls in self._calls.pop(number).values():
+                calls.close()
 
     def tell(self, do: str, **what: Any) -> None:
         """Ask, and don't wait for the answer."""
@@ -176,7 +177,7 @@ class Process:
     def _take(self, frame: dict[str, Any]) -> None:
         """An answer, or a model call."""
         if "call" in frame:
-            calls = self._calls.get(frame["job"])
+            calls = self._calls.get(frame["job"], {}).get(frame["role"])
             if calls is not None:
                 calls.take(frame)
             else:
@@ -291,6 +292,13 @@ def _redacted(text: str) -> str:
         if len(value) >= 8 and SECRET.search(name):
             text = text.replace(value, f"${name}")
     return text
+
+
+def _hang_up_after(process: subprocess.Popen[bytes], line: socket.socket) -> None:
+    """End the line with the process: what it has forked holds the other end open."""
+    process.wait()
+    with contextlib.suppress(OSError):
+        line.shutdown(socket.SHUT_RDWR)
 
 
 def _read_on(pipe: IO[bytes], lines: collections.deque[str]) -> None:

@@ -26,24 +26,25 @@ class Line:
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
 
-    async def call(self, job: int, what: str) -> Answer:
+    async def call(self, job: int, role: str, what: str) -> Answer:
         """What a call is answered with; being cancelled cancels it over there.
 
         Args:
             job: the request that it is made for.
+            role: whose model is asked.
             what: a JSON object.
         """
         if asyncio.get_running_loop() is not self._loop:  # a thread of the environment has a loop of its own
-            asked = asyncio.run_coroutine_threadsafe(self.call(job, what), self._loop)
+            asked = asyncio.run_coroutine_threadsafe(self.call(job, role, what), self._loop)
             return await asyncio.wrap_future(asked)
-        number = next(self._numbers)
+        number, whose = next(self._numbers), f'"job": {job}, "role": {json.dumps(role)}'
         future: asyncio.Future[Answer] = self._loop.create_future()
         self._waiting[number] = future
         try:
-            self._send(f'{{"job": {job}, "call": {number}, {what[1:]}')
+            self._send(f'{{{whose}, "call": {number}, {what[1:]}')
             return await future
         except asyncio.CancelledError:
-            self._send(f'{{"job": {job}, "call": {number}}}')
+            self._send(f'{{{whose}, "call": {number}}}')
             raise
         finally:
             del self._waiting[number]
@@ -56,17 +57,18 @@ class Line:
 
 
 class Speaker:
-    """The model of one rollout.
+    """The model of one rollout and role.
 
     Args:
         line: to the other side.
         job: the request that plays the rollout.
+        role: whose model it is.
         base_url: the address of the same model, for what a line can't say: streams, other protocols.
         api_key: opens it.
     """
 
-    def __init__(self, line: Line, job: int, base_url: str, api_key: str) -> None:
-        self._line, self._job = line, job
+    def __init__(self, line: Line, job: int, role: str, base_url: str, api_key: str) -> None:
+        self._line, self._job, self._role = line, job, role
         self.base_url, self.api_key = base_url, api_key
         self._messages: list[Any] = []
         self._rest: dict[str, Any] = {}
@@ -86,4 +88,4 @@ class Speaker:
         # Copies: messages may be edited where they were made.
         self._messages = [*self._messages[:keep], *deepcopy(messages[keep:])]
         self._rest = deepcopy(rest) if "rest" in what else self._rest
-        return await self._line.call(self._job, text)
+        return await self._line.call(self._job, self._role, text)

@@ -6,6 +6,7 @@ that raises; here the rollout fails, unless `strict` is off.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import importlib
 import inspect
@@ -24,8 +25,8 @@ SAMPLING = ("temperature", "top_p", "top_k", "max_tokens", "stop")
 CLOSE = 1e-6
 """Relative difference up to which the weighted sum of scores is the reward."""
 
-Scores = list[tuple[str, float, float]]
-"""Names, values and weights."""
+Scores = list[tuple[str, float, float] | tuple[str, float, float, str]]
+"""Names, values, weights, and roles where they are not the main one's."""
 
 
 class Side:
@@ -66,17 +67,18 @@ class Side:
         return {
             "kind": "v0",
             "versions": finding.describe(self._module),
-            "together": any(env.requires_group_rollouts for env in _leaves(self._env)),
+            "together": any(env.requires_group_rollouts for env in _nested(self._env)),
             "sampling": {name: asked[name] for name in SAMPLING if asked.get(name) is not None},
             "held_out": self._rows("test") is not None,
+            "others": [],
         }
 
     async def open(self) -> None:
         """Nothing is shared."""
 
     async def close(self) -> None:
-        """What the environment shares is torn down."""
-        await self._env._teardown()
+        """What the environments share is torn down, each for itself."""
+        await asyncio.gather(*(env._teardown() for env in _nested(self._env)), return_exceptions=True)
 
     def tasks(self, split: str, start: int, count: int) -> list[dict[str, Any]]:
         """Rows of the training or evaluation data: prompt, answer, and the row itself."""
@@ -93,9 +95,10 @@ class Side:
         self._env.build_dataset()
         return self._env.dataset
 
-    async def play(self, state: str, row: dict[str, Any], speaker: Speaker, name: str) -> dict[str, Any]:
+    async def play(self, state: str, row: dict[str, Any], speakers: dict[str, Speaker]) -> dict[str, Any]:
         """One rollout by the environment's own loop, and what its rubric says, if it does not compare a group."""
-        env, row = self._routed(row)
+        env, row = self._routed(self._untyped(row))
+        ((name, speaker),) = speakers.items()
         reach = Reach(speaker)
         try:
             played = await env.rollout(row, self._client(reach), name, {})
@@ -145,6 +148,12 @@ class Side:
             name, row, _ = env._route_child_input(row)
             env = env.get_env_for_name(name)
         return env, row
+
+    def _untyped(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Without the column `task` of packages from before 0.1.14: then a name, where verifiers now wants JSON."""
+        typed = hasattr(importlib.import_module("verifiers.types"), "flatten_task_input")
+        named = isinstance(row.get("task"), str) and not row["task"].lstrip().startswith("{")
+        return {name: value for name, value in row.items() if name != "task"} if typed and named else row
 
     def _check(self, state: Any) -> None:
         """Raises Trouble for the error that a rollout ended with."""
@@ -213,10 +222,10 @@ def _numbers(values: Any) -> list[float]:
     return [float(value) for value in values]
 
 
-def _leaves(env: Any) -> list[Any]:
-    """The environments that play: itself, or those of its group."""
+def _nested(env: Any) -> list[Any]:
+    """Itself, and the environments of its group."""
     inner = getattr(env, "envs", None)
-    return [leaf for one in inner for leaf in _leaves(one)] if isinstance(inner, list) else [env]
+    return [env, *(deep for one in inner for deep in _nested(one))] if isinstance(inner, list) else [env]
 
 
 def _scores(rubric: Any, state: Any) -> Scores:

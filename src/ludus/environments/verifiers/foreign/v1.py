@@ -50,6 +50,7 @@ class Side:
         """Nothing: every episode scores itself."""
         try:
             self._env = _build(module, options)
+            self._seats = list(agent_fields(self._env.config))
         except Trouble:
             raise
         except (Exception, SystemExit) as error:
@@ -66,7 +67,15 @@ class Side:
     def about(self) -> dict[str, Any]:
         """What the other side has to know."""
         versions = finding.describe(self._module)
-        return {"kind": "v1", "versions": versions, "together": False, "sampling": {}, "held_out": False}
+        others = self._seats[1:]
+        return {
+            "kind": "v1",
+            "versions": versions,
+            "together": False,
+            "sampling": {},
+            "held_out": False,
+            "others": others,
+        }
 
     async def open(self) -> None:
         """Start the servers that rollouts share."""
@@ -86,8 +95,8 @@ class Side:
     def _read(self, count: int) -> None:
         self._tasks += itertools.islice(self._left, max(0, count - len(self._tasks)))
 
-    async def play(self, state: str, row: dict[str, Any], speaker: Speaker, name: str) -> dict[str, Any]:
-        """One episode, which scores itself."""
+    async def play(self, state: str, row: dict[str, Any], speakers: dict[str, Speaker]) -> dict[str, Any]:
+        """One episode, which scores itself. Each agent has the model of a role, in their order."""
         from verifiers.v1.clients import EvalClientConfig, ModelContext
 
         number = row["idx"]
@@ -95,24 +104,34 @@ class Side:
         task = self._tasks[number] if number < len(self._tasks) else None
         if task is None or task.key != row["key"]:
             raise Trouble(f"task {number} is another one here: a taskset has to load the same ones each time")
-        context = ModelContext(model=name, client=EvalClientConfig(base_url=NOWHERE, api_key_var="LUDUS_NO_KEY"))
-        traces: list[Any] = []
+        roles = dict(zip(self._seats, speakers, strict=True))
+        client = EvalClientConfig(base_url=NOWHERE, api_key_var="LUDUS_NO_KEY")
+        context, traces = ModelContext(model=next(iter(speakers)), client=client), list[Any]()
 
         def minted(trace: Any) -> None:
             traces.append(trace)
-            SPEAKERS[trace.id] = speaker
+            SPEAKERS[trace.id] = speakers[roles[trace.agent.name]]
 
         try:
             episode = await self._env.run_episode(task, context, on_trace=minted)
         finally:
             for trace in traces:
                 SPEAKERS.pop(trace.id, None)
-        scores = _scores(_only_trace(episode))
-        return {"stop": episode.traces[0].stop_condition or "done", "scores": scores, "messages": []}
+        _check(episode)
+        stops = [trace.stop_condition for trace in episode.traces if trace.agent.name == self._seats[0]]
+        scores = _scores(episode.traces, roles)
+        return {"stop": next(filter(None, stops), "done"), "scores": scores, "messages": []}
+
+
+def agent_fields(config: Any) -> dict[str, Any]:
+    """What is said of each agent of an environment, by the name of its seat."""
+    from verifiers.v1.configs.agent import agent_config_fields
+
+    seats: dict[str, Any] = agent_config_fields(config)
+    return seats
 
 
 def _build(module: ModuleType, options: dict[str, Any]) -> Any:
-    from verifiers.v1.configs.agent import agent_config_fields
     from verifiers.v1.runtimes import SubprocessConfig
     from verifiers.v1.utils import loaders
 
@@ -121,23 +140,22 @@ def _build(module: ModuleType, options: dict[str, Any]) -> Any:
     config = {key: value for key, value in options.items() if key in fields and key != "taskset"}
     own = {key: value for key, value in options.items() if key not in config and key != "taskset"}
     config["taskset"] = {**(options.get("taskset") or {}), **own, "id": name}
-    roles = agent_config_fields(loaders.env_config_type(name, options.get("id", "")).model_construct())
-    if len(roles) != 1:
-        raise Trouble(f"it has several agents ({', '.join(roles)}): environments of one agent can be played", "usage")
-    (role,) = roles
-    agent = dict(config.get(role) or {})
-    chosen = "runtime" in agent
-    agent.setdefault("runtime", {"type": "subprocess"})
-    if loaders.default_harness_id(name) == "bash" and roles[role].harness is None:
-        agent.setdefault("harness", {"id": "null"})  # what verifiers takes, `bash`, lets the model use this machine
-    env = loaders.load_environment(loaders.resolve_env_config({**config, role: agent}))
-    runtime = getattr(env.config, role).runtime
-    if not chosen and isinstance(runtime, SubprocessConfig) and env._harnesses[role].EXECUTES_CODE:
-        raise Trouble(
-            f"its harness {env._harnesses[role].config.id} runs what the model writes: say where, such as "
-            f"{role}={{'runtime': {{'type': 'docker'}}}}",
-            "config",
-        )
+    seats = agent_fields(loaders.env_config_type(name, options.get("id", "")).model_construct())
+    unplaced = [seat for seat in seats if "runtime" not in (config.get(seat) or {})]
+    for seat, spec in seats.items():
+        agent = config[seat] = dict(config.get(seat) or {})
+        agent.setdefault("runtime", {"type": "subprocess"})
+        if loaders.default_harness_id(name) == "bash" and spec.harness is None:
+            agent.setdefault("harness", {"id": "null"})  # what verifiers takes, `bash`, lets the model use this machine
+    env = loaders.load_environment(loaders.resolve_env_config(config))
+    for seat in unplaced:
+        harness = env._harnesses[seat]
+        if harness.EXECUTES_CODE and isinstance(getattr(env.config, seat).runtime, SubprocessConfig):
+            raise Trouble(
+                f"its harness {harness.config.id} runs what the model writes: say where, such as "
+                f"{seat}={{'runtime': {{'type': 'docker'}}}}",
+                "config",
+            )
     return env
 
 
@@ -200,8 +218,8 @@ def _route_model_calls() -> None:
     server.resolve_client = resolved
 
 
-def _only_trace(episode: Any) -> Any:
-    """The trace of an episode that went well. Raises Trouble for any other."""
+def _check(episode: Any) -> None:
+    """Raises Trouble for an episode that did not go well."""
     errors = [*episode.errors, *(error for trace in episode.traces if not trace.ok for error in trace.errors)]
     if not episode.ok:
         error = errors[-1] if errors else None
@@ -210,17 +228,29 @@ def _only_trace(episode: Any) -> Any:
         if kind == "TaskError" and "scoring" in text:
             boundary = "scorer"
         raise Trouble(f"{kind}: {text}" if kind else text, boundary=boundary, blame=blame)
-    if len(episode.traces) != 1:
-        raise Trouble(f"its agent ran {len(episode.traces)} times in one episode: those with one run can be played")
-    return episode.traces[0]
 
 
-def _scores(trace: Any) -> Scores:
-    unscored = [name for name, value in {**trace.rewards, **trace.metrics}.items() if value is None]
-    if unscored:
-        raise Trouble(f"scoring did not come to {', '.join(unscored)}", boundary="scorer")
-    rewards = [(name, reward.score, reward.weight) for name, reward in trace.rewards.items()]
-    return [*rewards, *((name, value, 0.0) for name, value in trace.metrics.items())]
+def _scores(traces: list[Any], roles: dict[str, str]) -> Scores:
+    """What each agent earned; of one that ran several times the mean, and of one that is not to be trained no weight.
+
+    Args:
+        traces: the runs of all agents.
+        roles: of seats.
+    """
+    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for trace in traces:
+        unscored = [name for name, value in {**trace.rewards, **trace.metrics}.items() if value is None]
+        if unscored:
+            raise Trouble(f"scoring did not come to {', '.join(unscored)}", boundary="scorer")
+        role, counts = roles[trace.agent.name], float(trace.agent.trainable)
+        for name, reward in trace.rewards.items():
+            found.setdefault((name, role), []).append((reward.score, reward.weight * counts))
+        for name, value in trace.metrics.items():
+            found.setdefault((name, role), []).append((value, 0.0))
+    return [
+        (name, sum(score for score, _ in given) / len(given), given[0][1], role)
+        for (name, role), given in found.items()
+    ]
 
 
 def _as_task(task: Any) -> dict[str, Any]:

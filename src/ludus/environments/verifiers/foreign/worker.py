@@ -128,10 +128,11 @@ class Worker:
     async def ping(self) -> None:
         """The loop turns."""
 
-    async def play(self, state: str, row: dict[str, Any], base_url: str, api_key: str, name: str) -> dict[str, Any]:
-        """Run one rollout; what scoring needs of it is kept under the name `state`."""
-        speaker = Speaker(self._line, JOB.get(), base_url, api_key)
-        played: dict[str, Any] = await self._side.play(state, row, speaker, name)
+    async def play(self, state: str, row: dict[str, Any], addresses: dict[str, tuple[str, str]]) -> dict[str, Any]:
+        """Run one rollout; what scoring needs of it is kept under the name `state`. `addresses` has address and key of each
+        role, the main one first."""
+        speakers = {role: Speaker(self._line, JOB.get(), role, url, key) for role, (url, key) in addresses.items()}
+        played: dict[str, Any] = await self._side.play(state, row, speakers)
         return played
 
     async def score(self, states: list[str]) -> list[list[tuple[str, float, float]]]:
