@@ -221,7 +221,8 @@ async def measured(rounds: int) -> Section:
 
 NOTE = (
     f"{ROLLOUTS} rollouts of {TURNS} turns, {IN_FLIGHT} in flight, a model that answers at once; recorded. The server's "
-    f"time is that of the process that plays; the clients are in another. The least of three rounds. OpenAI's client is a new one for each rollout."
+    f"time is that of the process that plays; the clients are in another. The least of three rounds. "
+    "OpenAI's client is a new one for each rollout."
 )
 
 

@@ -1,4 +1,4 @@
-"""verifiers 0.3.1's side of scheduling: `SingleTurnEnv` and the package `instant_v0`, their results saved as `vf-eval` does.
+"""verifiers 0.3.1's side: `SingleTurnEnv`, or the package `instant_v0`; results are saved as `vf-eval` does.
 
 Settings: url of an instant server, or "" for a client that answers in process. Commands as in ludus_rollouts.py.
 """

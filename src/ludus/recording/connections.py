@@ -11,7 +11,8 @@ import asyncio
 import ssl
 import time
 from dataclasses import dataclass, field
-from urllib.request import getproxies
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import h11
 import httpx2
@@ -21,10 +22,11 @@ IDLE_S = 5.0
 PIECE_BYTES = 1 << 16
 
 
-def async_client() -> httpx2.AsyncClient:
-    """An HTTP client, direct unless the environment names a proxy."""
-    mounts = {} if getproxies() else {"all://": Direct()}
-    return httpx2.AsyncClient(mounts=mounts, timeout=None, follow_redirects=True)
+def async_client(url: str) -> httpx2.AsyncClient:
+    """A client for an address, direct unless the environment names a proxy for it."""
+    parts = urlsplit(url)
+    through = {parts.scheme, "all"} & getproxies().keys() and not proxy_bypass(parts.hostname or "")
+    return httpx2.AsyncClient(mounts={} if through else {"all://": Direct()}, timeout=None, follow_redirects=True)
 
 
 @dataclass
@@ -103,7 +105,7 @@ class Direct(httpx2.AsyncBaseTransport):
             reader, writer = await asyncio.open_connection(
                 host, port, ssl=self._certificates if scheme == "https" else None
             )
-        except OSError as error:
+        except (OSError, UnicodeError, OverflowError) as error:  # the latter for what can be no host and no port
             raise httpx2.ConnectError(str(error)) from error
         return _Connection(reader, writer)
 

@@ -132,7 +132,7 @@ class RemoteBackend:
 
         client = AsyncOpenAI(
             base_url=self.base_url, api_key=self._key or "none", max_retries=0, timeout=self._timeout_s,
-            http_client=async_client(),
+            http_client=async_client(self.base_url),
         )  # fmt: skip
         try:
             yield client

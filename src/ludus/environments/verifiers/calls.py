@@ -7,10 +7,14 @@ that both begin with, and the other fields if they are the same.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
+from ludus.redaction import SECRETS
 from ludus.types import Message
+
+log = logging.getLogger(__name__)
 
 OVER = 401, {"error": {"message": "the rollout that this model belongs to is over", "type": "authentication_error"}}
 
@@ -56,7 +60,11 @@ class Calls:
         task.add_done_callback(lambda _: self._under_way.pop(number, None))
 
     async def _answer(self, number: int, request: Mapping[str, Any]) -> None:
-        status, body = await self._model.answer(request)
+        try:
+            status, body = await self._model.answer(request)
+        except Exception as error:  # else whoever asked would wait for ever
+            log.exception("a model call from another process failed")
+            status, body = 500, {"error": {"message": SECRETS.hide(f"{type(error).__name__}: {error}")}}
         self._send(said(number, status, body))
 
     def close(self) -> None:

@@ -34,7 +34,8 @@ BOOT = (
     "import sys; sys.path.insert(0, sys.argv[1]); from foreign.worker import main; del sys.path[0]; "
     "main(int(sys.argv[2]), int(sys.argv[3]))"
 )
-NUMBER = struct.Struct("<q")
+STEP = struct.Struct("<qq")
+"""The request whose code runs in a thread over there, 0 for none; and when that began, as a number of steps."""
 LOOPS = 2
 """That run code over there: of the rollouts, and of the tools that they share."""
 PING_S = 2.0
@@ -197,10 +198,16 @@ class Process:
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         self.died = await asyncio.to_thread(self._death)
-        guilty = {NUMBER.unpack_from(self._memory, i * NUMBER.size)[0] for i in range(LOOPS)}
+        guilty = self._last_to_run()
         for number, future in self._waiting.items():
             if not future.done():
-                future.set_exception(ProcessDied(str(self.died), guilty=number in guilty))
+                future.set_exception(ProcessDied(str(self.died), guilty=number == guilty))
+
+    def _last_to_run(self) -> int:
+        """The request whose code ran at the end: where two threads had one, that which began later had the interpreter."""
+        steps = (STEP.unpack_from(self._memory, i * STEP.size) for i in range(LOOPS))
+        job, _ = max((step for step in steps if step[0]), key=lambda step: step[1], default=(0, 0))
+        return int(job)
 
     async def _watch(self) -> None:
         """Kill it when its loop stands still: one rollout's code would hold up all the others for ever."""

@@ -68,7 +68,7 @@ def _program(toolbox: Toolbox) -> Any:
             request |= {"tool_choice": tool_choice} if tool_choice is not None else {}
         return await client.complete(request)
 
-    connect = program.MCPConnection  # type: ignore[attr-defined]
+    connect = program.MCPConnection
     program.MCPConnection = lambda spec: toolbox.servers.get(spec["url"]) or connect(spec)  # type: ignore[attr-defined]
     program.chat = chat  # type: ignore[attr-defined]
     return program
@@ -136,7 +136,7 @@ def _refused(status: int, body: bytes) -> Exception:
     from openai import APIStatusError
 
     response = httpx.Response(status, content=body, request=httpx.Request("POST", f"http://interception{Request.path}"))
-    return APIStatusError(body.decode(errors="replace"), response=response, body=None)
+    return APIStatusError(body.decode(errors="replace"), response=response, body=None)  # type: ignore[arg-type]
 
 
 def _opening(system_prompt: str | None, prompt: Any) -> list[dict[str, Any]]:

@@ -27,8 +27,8 @@ class Reach:
             from openai import AsyncOpenAI
 
             http = httpx.AsyncClient(trust_env=False, verify=False, timeout=None)
-            key = self.speaker.api_key
-            self.made = AsyncOpenAI(base_url=self.base_url, api_key=key, http_client=http, max_retries=0)
+            given: dict[str, Any] = {"base_url": self.base_url, "api_key": self.speaker.api_key, "http_client": http}
+            self.made = AsyncOpenAI(**given, max_retries=0)
         return getattr(self.made, name)
 
     async def complete(self, request: dict[str, Any]) -> Any:

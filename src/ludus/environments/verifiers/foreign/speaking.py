@@ -38,7 +38,8 @@ class Line:
             asked = asyncio.run_coroutine_threadsafe(self.call(job, role, what), self._loop)
             return await asyncio.wrap_future(asked)
         number, whose = next(self._numbers), f'"job": {job}, "role": {json.dumps(role)}'
-        future = self._waiting[number] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        self._waiting[number] = future
         try:
             self._send(f'{{{whose}, "call": {number}, {what[1:]}')
             return await future
