@@ -4,6 +4,10 @@ python -m benchmarks.run training      # one GRPO step, and the way to a reward,
 python -m benchmarks.run settings      # which of TRL's settings is fastest here
 python -m benchmarks.run sampling      # against vLLM and transformers
 python -m benchmarks.run scheduling    # rollouts beside the model, against verifiers
+python -m benchmarks.run foreign       # packages of verifiers, here and where they come from
+python -m benchmarks.run mcp           # hundreds of rollouts on one MCP server
+python -m benchmarks.run address       # model calls over HTTP, against those in process
+python -m benchmarks.run sandbox       # how fast sandboxes start and end
 python -m benchmarks.run gpu           # where there is one
 python -m benchmarks.run check         # training, sampling, scheduling in short: have ratios got worse?
 
@@ -17,7 +21,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from benchmarks import gpu, results, sampling, scheduling, training
+from benchmarks import address, foreign, gpu, mcp, results, sampling, sandbox, scheduling, training
 from benchmarks.machine import BUSY_CORES, Load, busy_now, machine
 from benchmarks.results import Section
 from benchmarks.side import WORK
@@ -27,6 +31,10 @@ BENCHMARKS: dict[str, Callable[[bool], Section]] = {
     "settings": training.settings,
     "sampling": sampling.measure,
     "scheduling": scheduling.measure,
+    "foreign": foreign.measure,
+    "mcp": mcp.measure,
+    "address": address.measure,
+    "sandbox": sandbox.measure,
     "gpu": gpu.measure,
 }
 CHECKED = ("training", "sampling", "scheduling")

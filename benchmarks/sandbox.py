@@ -1,16 +1,12 @@
 """How fast sandboxes start, what an idle one weighs, and how fast many of them end.
 
-    python -m benchmarks.sandbox [--starts 300] [--live 1000]
-
 A start is measured from the request to the first output of code in the sandbox, its end included in the rate. A plain
 `python -c "print(1)"`, which contains nothing, is measured beside it: on a busy machine only the ratio says much.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import os
 import resource
 import statistics
 import subprocess
@@ -18,7 +14,12 @@ import sys
 import time
 from pathlib import Path
 
-from ludus.sandbox import LocalSandbox, SandboxSpec, capabilities, host
+from benchmarks.results import Limit, Ratio, Section, Table
+from ludus.sandbox import LocalSandbox, SandboxSpec, host
+
+SUSTAINED_S, QUICK_S, AT_ONCE = 30.0, 5.0, (1, 4)
+LIVE, STARTING, WEIGHED = 1000, 32, 50
+PER_SECOND, MEDIAN_MS, P99_MS, MIB, KILLED_S = 100.0, 10.0, 50.0, 5.0, 1.0
 
 
 async def start_one() -> tuple[LocalSandbox, float]:
@@ -30,20 +31,19 @@ async def start_one() -> tuple[LocalSandbox, float]:
     return sandbox, time.perf_counter() - begin
 
 
-async def starts(count: int, at_once: int) -> tuple[list[float], float]:
-    """Seconds of each start, and starts per second, with so many at once."""
-    left = iter(range(count))
-    seconds: list[float] = []
+async def starts(seconds: float, at_once: int) -> tuple[list[float], float]:
+    """Seconds of each start, and starts per second, with so many at once for so long."""
+    took: list[float] = []
+    begin = time.perf_counter()
 
     async def one_after_another() -> None:
-        for _ in left:
-            sandbox, took = await start_one()
-            seconds.append(took)
+        while time.perf_counter() - begin < seconds:
+            sandbox, this = await start_one()
+            took.append(this)
             await sandbox.kill()
 
-    begin = time.perf_counter()
     await asyncio.gather(*(one_after_another() for _ in range(at_once)))
-    return seconds, count / (time.perf_counter() - begin)
+    return took, len(took) / (time.perf_counter() - begin)
 
 
 async def plain_starts(count: int, at_once: int) -> float:
@@ -76,41 +76,55 @@ def proportional_mib(pids: list[int]) -> float:
     return statistics.mean(sizes) / 1024
 
 
-async def main(count: int, live: int) -> None:
-    """Measure and print."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    await starts(5, 1)
-    for at_once in (1, 4):
-        seconds, rate = await starts(count, at_once)
-        plain = await plain_starts(count // 4, at_once)
-        ordered = sorted(seconds)
-        print(
-            f"{at_once} at once: median {statistics.median(ordered) * 1e3:.1f} ms, "
-            f"99 % within {ordered[int(0.99 * (len(ordered) - 1))] * 1e3:.1f} ms, {rate:.0f} starts/s "
-            f"(plain interpreter: {plain:.0f} starts/s)"
-        )
-    begin = time.perf_counter()
-    gate = asyncio.Semaphore(32)
+async def many(count: int) -> tuple[float, float, int]:
+    """Of so many live at once: MiB of one, seconds until all are killed, processes that are left."""
+    gate = asyncio.Semaphore(STARTING)
 
     async def create() -> LocalSandbox:
         async with gate:
             return (await start_one())[0]
 
-    alive = await asyncio.gather(*(create() for _ in range(live)))
-    print(f"{live} live after {time.perf_counter() - begin:.1f} s")
+    alive = await asyncio.gather(*(create() for _ in range(count)))
     zygote = host.zygote(alive[0].tier).process.pid
-    pids = children(zygote)
-    print(f"{proportional_mib(pids[:50]):.2f} MiB each (proportional set size, mean of 50, idle)")
+    weight = proportional_mib(children(zygote)[:WEIGHED])
     begin = time.perf_counter()
     await asyncio.gather(*(sandbox.kill() for sandbox in alive))
-    print(f"all {live} killed in {time.perf_counter() - begin:.2f} s, {len(children(zygote))} processes left")
+    return weight, time.perf_counter() - begin, len(children(zygote))
 
 
-if __name__ == "__main__":
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("--starts", type=int, default=300)
-    words.add_argument("--live", type=int, default=1000)
-    given = words.parse_args()
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {capabilities()}")
-    asyncio.run(main(given.starts, given.live))
+def measure(quick: bool) -> Section:
+    """Starts a second, and what a thousand at once take."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return asyncio.run(measured(QUICK_S if quick else SUSTAINED_S))
+
+
+async def measured(seconds: float) -> Section:
+    """The section."""
+    section, rows = Section(), []
+    await starts(1.0, 1)
+    for at_once in AT_ONCE:
+        took, rate = await starts(seconds, at_once)
+        plain = await plain_starts(50, at_once)
+        median_ms, p99_ms = (1000 * statistics.quantiles(took, n=100)[i] for i in (49, 98))
+        rows.append([at_once, rate, median_ms, p99_ms, plain])
+        section.ratios[f"starts a second, {at_once} at once, against an interpreter without a sandbox"] = Ratio(
+            rate / plain
+        )
+    best = max(rows, key=lambda row: float(row[1]))
+    section.tables.append(
+        Table("Starts", ["at once", "starts/s", "median ms", "99 % within ms", "plain interpreters/s"], rows, NOTE)
+    )
+    weight, killed_s, left = await many(LIVE)
+    section.limits = {
+        "ms between starts, at best": Limit(1000 / best[1], 1000 / PER_SECOND),
+        "ms until the first output, median, 1 at once": Limit(rows[0][2], MEDIAN_MS),
+        "ms until the first output, 99 %, 1 at once": Limit(rows[0][3], P99_MS),
+        f"MiB of an idle one, proportional, {LIVE:,} live": Limit(weight, MIB),
+        f"seconds until {LIVE:,} are killed": Limit(killed_s, KILLED_S),
+        "processes that are left": Limit(left, 0),
+    }
+    return section
+
+
+NOTE = f"Each a new sandbox, for {SUSTAINED_S:g} s, one after another or four side by side, killed when it has spoken."

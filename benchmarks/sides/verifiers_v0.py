@@ -1,4 +1,4 @@
-"""verifiers 0.3.1's side of scheduling: `SingleTurnEnv` and `ToolEnv`, their results saved as `vf-eval` does.
+"""verifiers 0.3.1's side: `SingleTurnEnv`, or the package `instant_v0`; results are saved as `vf-eval` does.
 
 Settings: url of an instant server, or "" for a client that answers in process. Commands as in ludus_rollouts.py.
 """
@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import instant
+import instant_v0
 import talk
 import verifiers as vf
 from datasets import Dataset
@@ -28,11 +29,6 @@ class InProcess(OpenAIChatCompletionsClient):
         return ChatCompletion.model_validate(json.loads(body))
 
 
-def look(place: str) -> str:
-    """What is there."""
-    return f"nothing in the {place}"
-
-
 def right(completion, answer, **kwargs):
     return float(completion[-1]["content"] == answer)
 
@@ -43,10 +39,9 @@ def environment(turns, rollouts):
         {"question": f"Which number is hidden? Hint {i // GROUP_SIZE % 64}", "answer": instant.TEXT}
         for i in range(rollouts)
     ]
-    rubric = vf.Rubric(funcs=[right], weights=[1.0])
-    if turns == 1:
-        return vf.SingleTurnEnv(dataset=Dataset.from_list(rows), rubric=rubric)
-    return vf.ToolEnv(dataset=Dataset.from_list(rows), rubric=rubric, tools=[look], max_turns=10)
+    if turns > 1:
+        return instant_v0.load_environment(rollouts)
+    return vf.SingleTurnEnv(dataset=Dataset.from_list(rows), rubric=vf.Rubric(funcs=[right], weights=[1.0]))
 
 
 async def play(url, rollouts, turns, in_flight):

@@ -9,14 +9,15 @@ from ludus.environments.verifiers import VerifiersEnvironment
 from ludus.rollouts.scheduler import Plan, Scheduler
 from ludus.testing.scripted import Scripted
 from ludus.types import MAIN_ROLE
+from peer_pythons import python_of
 
 
+@pytest.mark.slow
 def test_the_environment_of_the_page_runs(tmp_path):
-    python = ROOT / ".bench" / "verifiers-0.3.1" / "bin" / "python"
-    if not python.exists():
-        pytest.skip("no verifiers: benchmarks/peers.py installs it")
     (tmp_path / "sums.py").write_text(files_of(ROOT / "docs" / "verifiers.md")["sums.py"])
-    env = VerifiersEnvironment("sums", python=str(python), folder=str(tmp_path), hold_out=0.2, largest=20)
+    env = VerifiersEnvironment(
+        "sums", python=python_of("verifiers-0.3.1"), folder=str(tmp_path), hold_out=0.2, largest=20
+    )
     model = Scripted("solver", lambda messages: "<think>\nhm\n</think>\n<answer>\n0\n</answer>")
 
     async def play():

@@ -135,5 +135,5 @@ def test_wrong_names_and_options_are_answered_with_near_ones():
 
 
 def test_owner_and_version_are_not_part_of_the_module():
-    python_of("0.3.1")
+    python_of("verifiers-0.3.1")
     assert next(iter(v0("someone/single-turn@0.1.0").tasks("train"))).answer == "0"

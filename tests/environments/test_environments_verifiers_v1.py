@@ -60,7 +60,7 @@ def test_a_harness_that_runs_what_the_model_writes_needs_a_place():
 
 
 async def test_tools_of_a_server_that_rollouts_share():
-    python = python_of("0.4.0")
+    python = python_of("verifiers-0.4.0")
     env = VerifiersEnvironment("instant_v1", python=python, folder=str(ROOT / "benchmarks" / "sides"), tools=True)
     model = Script(
         lambda said, messages: "50" if said else calling(model.tools[-1][0]["function"]["name"], place="box")
@@ -69,3 +69,35 @@ async def test_tools_of_a_server_that_rollouts_share():
     for rollout in group.rollouts:
         assert rollout.failure is None and rollout.reward == 1.0
         assert rollout.messages[-2]["content"] == "nothing in the box"
+
+
+def boxes(*orders, tasks):
+    """A model that opens a box for each order; of the tasks that are named, other ones."""
+    own = {f"Open {number} boxes": given for number, given in tasks.items()}
+
+    def say(said, messages):
+        given = own.get(messages[0]["content"], orders)
+        return calling(model.tools[-1][0]["function"]["name"], order=given[said]) if said < len(given) else "done"
+
+    model = Script(say)
+    return model
+
+
+async def test_a_shared_tool_keeps_the_state_of_each_rollout_apart():
+    model = boxes("open", tasks={1: ("open", "wait"), 2: (), 3: ("wait",) * 3})
+    groups = await play(v1("boxes_v1"), model, tasks=4, size=3, concurrency=12)
+    assert [[rollout.failure for rollout in group.rollouts] for group in groups] == [[None] * 3] * 4
+    assert [[rollout.reward for rollout in group.rollouts] for group in groups] == [
+        [n] * 3 for n in (1.0, 2.0, 0.0, 3.0)
+    ]
+    assert groups[0].rollouts[0].messages[-2]["content"] == "a key, by True"
+
+
+async def test_a_tool_that_misbehaves_fails_one_rollout():
+    model = boxes("open", tasks={1: ("raise", "open"), 2: ("exit",), 3: ("die",)})
+    groups = await play(v1("boxes_v1"), model, tasks=8, concurrency=8)
+    rollouts = [group.rollouts[0] for group in groups]
+    assert [number for number, rollout in enumerate(rollouts) if rollout.failure] == [2, 3]
+    told = [message["content"] for message in rollouts[1].messages if message["role"] == "tool"]
+    assert "the box is locked" in told[0] and rollouts[1].reward == 1.0
+    assert "sys.exit(3)" in rollouts[2].failure.error and "exit status 9" in rollouts[3].failure.error

@@ -7,31 +7,21 @@ import json
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from ludus.environments.verifiers import VerifiersEnvironment
 from ludus.rollouts.scheduler import Plan, Scheduler
 from ludus.types import MAIN_ROLE, Reply, ToolCall
+from peer_pythons import ROOT, python_of
 
-ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests" / "data" / "verifiers"
 REFERENCE = Path(__file__).parent / "verifiers_reference.py"
 
 
-def python_of(version):
-    """The interpreter that the benchmarks made with this version of verifiers; skips without."""
-    python = ROOT / ".bench" / f"verifiers-{version}" / "bin" / "python"
-    if not python.exists():
-        pytest.skip(f"no {python.relative_to(ROOT)}: benchmarks/peers.py makes it")
-    return str(python)
-
-
 def v0(module, kind="v0", **options):
-    return VerifiersEnvironment(module, python=python_of("0.3.1"), folder=str(DATA / kind), **options)
+    return VerifiersEnvironment(module, python=python_of("verifiers-0.3.1"), folder=str(DATA / kind), **options)
 
 
 def v1(module, **options):
-    return VerifiersEnvironment(module, python=python_of("0.4.0"), folder=str(DATA / "v1"), **options)
+    return VerifiersEnvironment(module, python=python_of("verifiers-0.4.0"), folder=str(DATA / "v1"), **options)
 
 
 def calling(name, **arguments):
@@ -80,7 +70,7 @@ def reference(module, replies, *, row=0, split="test", options=None):
         replies: per rollout, its replies in order: text, or [tool, arguments].
     """
     asked = {"folder": str(DATA / "v0"), "module": module, "replies": replies, "row": row, "split": split}
-    command = [python_of("0.3.1"), str(REFERENCE), json.dumps({**asked, "options": options or {}})]
+    command = [python_of("verifiers-0.3.1"), str(REFERENCE), json.dumps({**asked, "options": options or {}})]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ludus.errors import ModelCallFailed, UsageError
@@ -28,6 +28,8 @@ MAX_BODY_BYTES = 64 * 2**20
 _JSON = [(b"content-type", b"application/json")]
 _EVENTS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 _Pieces = asyncio.Queue[tuple[Kind, str] | None]
+_REFUSALS = (ModelCallFailed, UsageError, ValueError)
+"""What a call is refused with, or fails with."""
 
 
 class TooLarge(UsageError):
@@ -57,6 +59,20 @@ async def answer(api: Api, caller: Caller, receive: Receive, send: Send) -> None
         call.cancel()
         gone.cancel()
         await asyncio.gather(call, gone, return_exceptions=True)
+
+
+async def whole_answer(api: Api, caller: Caller, body: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Answer a request that came by no socket, and never in pieces: status and body."""
+    try:
+        request, says = api.read(body, caller)
+    except UsageError as error:
+        caller.recorder.refuse(str(error))
+        return 400, api.error(400, SECRETS.hide(str(error)))
+    try:
+        reply = await _call(caller, request, None)
+    except _REFUSALS as error:
+        return _refusal(api, error)
+    return 200, says.whole(reply, _logprobs(caller, request, reply))
 
 
 async def _gone(receive: Receive) -> None:
@@ -105,7 +121,7 @@ async def _call(caller: Caller, request: Request, pieces: _Pieces | None) -> Rep
         return await caller.recorder.call(
             caller.role, request.messages, request.tools, request.sampling, agent=caller.agent, **listening
         )
-    except (ModelCallFailed, UsageError, ValueError):
+    except _REFUSALS:
         raise
     except Exception as error:
         log.exception("a call of %s failed", caller.model)
@@ -114,6 +130,12 @@ async def _call(caller: Caller, request: Request, pieces: _Pieces | None) -> Rep
     finally:
         if pieces is not None:
             pieces.put_nowait(None)
+
+
+def _refusal(api: Api, error: Exception) -> tuple[int, dict[str, Any]]:
+    """Status and body of a call that was not answered."""
+    status = 503 if isinstance(error, ModelCallFailed) and error.blame != "policy" else 400
+    return status, api.error(status, SECRETS.hide(str(error)))
 
 
 async def _respond(
@@ -130,9 +152,9 @@ async def _respond(
     if first is None:
         try:
             reply = await call
-        except (ModelCallFailed, UsageError, ValueError) as error:
-            status = 503 if isinstance(error, ModelCallFailed) and error.blame != "policy" else 400
-            return await send_json(send, api.error(status, SECRETS.hide(str(error))), status)
+        except _REFUSALS as error:
+            status, body = _refusal(api, error)
+            return await send_json(send, body, status)
     if not request.stream:
         return await send_json(send, says.whole(reply, _logprobs(caller, request, reply)))
     await send({"type": "http.response.start", "status": 200, "headers": _EVENTS})
@@ -142,7 +164,7 @@ async def _respond(
     try:
         reply = await call
         last = says.end(reply, _logprobs(caller, request, reply))
-    except (ModelCallFailed, UsageError, ValueError) as error:
+    except _REFUSALS as error:
         last = says.failed(SECRETS.hide(str(error)))
     return await send({"type": "http.response.body", "body": last})
 

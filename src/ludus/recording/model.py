@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ludus.authoring.subagents import check_name
 from ludus.authoring.tools import schema_of
+from ludus.recording.apis.api import Caller
+from ludus.recording.apis.chat import Chat
+from ludus.recording.endpoint import whole_answer
 from ludus.recording.recorder import Recorder
 from ludus.types import Call, Message, Reply, Sampling
 
@@ -66,6 +69,10 @@ class RecordedModel:
     async def calls(self) -> Sequence[Call]:
         """See `ludus.protocols.Model.calls`."""
         return self.recorder.calls
+
+    async def answer(self, request: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+        """What a POST of the request to `base_url`/chat/completions is answered with, without a socket: status and body."""
+        return await whole_answer(Chat(), Caller(self.recorder, self.role, self.agent), request)
 
     def forget(self) -> None:
         """Begin the rollout's record again: whoever called has died, and is started anew."""

@@ -73,7 +73,7 @@ class RemoteBackend:
         self._timeout_s = timeout_s
         self._price = price or (0.0, 0.0)
         self._sleep = sleep
-        self._client: tuple[asyncio.AbstractEventLoop, AsyncOpenAI, AsyncGenerator[AsyncOpenAI, None]] | None = None
+        self._open: tuple[asyncio.AbstractEventLoop, AsyncOpenAI, AsyncGenerator[AsyncOpenAI, None]] | None = None
 
     async def complete(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], sampling: Sampling) -> Reply:
         """The next reply.
@@ -94,21 +94,21 @@ class RemoteBackend:
 
     async def close(self) -> None:
         """Close the connections now, rather than with the event loop."""
-        if self._client is not None:
-            (_, _, lifetime), self._client = self._client, None
+        if self._open is not None:
+            (_, _, lifetime), self._open = self._open, None
             await lifetime.aclose()
 
     async def _post(self, request: dict[str, Any]) -> bytes:
         """One attempt: the body of a successful answer. Raises _Failed."""
+        import httpx2
         import openai
 
         client = await self._connect()
-        completions: Any = client.chat.completions.with_raw_response
         try:
             async with asyncio.timeout(self._timeout_s):
-                response = await completions.create(model=self.name, **request)
-                content: bytes = response.http_response.content
-                return content
+                body = {"model": self.name, **request}
+                response = await client.post("/chat/completions", body=body, cast_to=httpx2.Response)
+                return response.content
         except (TimeoutError, openai.APITimeoutError):
             raise _Failed(f"no answer within {self._timeout_s:g} s") from None
         except openai.APIStatusError as error:
@@ -119,18 +119,21 @@ class RemoteBackend:
     async def _connect(self) -> AsyncOpenAI:
         """The client of this event loop; connections can't move to another."""
         loop = asyncio.get_running_loop()
-        if self._client is None or self._client[0] is not loop:
-            lifetime = self._open()
-            self._client = (loop, await anext(lifetime), lifetime)
-        return self._client[1]
+        if self._open is None or self._open[0] is not loop:
+            lifetime = self._lifetime()
+            self._open = (loop, await anext(lifetime), lifetime)
+        return self._open[1]
 
-    async def _open(self) -> AsyncGenerator[AsyncOpenAI, None]:
+    async def _lifetime(self) -> AsyncGenerator[AsyncOpenAI, None]:
         """Yields a client and then closes it: an event loop that ends sees asynchronous generators to their end."""
         from openai import AsyncOpenAI
 
+        from ludus.recording.connections import async_client
+
         client = AsyncOpenAI(
-            base_url=self.base_url, api_key=self._key or "none", max_retries=0, timeout=self._timeout_s
-        )
+            base_url=self.base_url, api_key=self._key or "none", max_retries=0, timeout=self._timeout_s,
+            http_client=async_client(self.base_url),
+        )  # fmt: skip
         try:
             yield client
         finally:
@@ -237,9 +240,7 @@ def _request(
     if sampling.seed is not None:
         request["seed"] = sampling.seed
     own = {"top_k": sampling.top_k, "stop_token_ids": list(sampling.stop_token_ids)}  # vLLM's and others' additions
-    if extra := {name: value for name, value in own.items() if value}:
-        request["extra_body"] = extra
-    return request
+    return request | {name: value for name, value in own.items() if value}
 
 
 def _from_status(error: APIStatusError) -> _Failed:

@@ -1,8 +1,7 @@
 """`VerifiersEnvironment`: environments written for verifiers, as they are: `verifiers:MODULE`.
 
 Their code runs in processes of its own, in this Python or in another one (`install`, `python`). Their loop talks to the
-rollout's own OpenAI-compatible address, so every token is recorded; their rubric scores. Left out: environments in
-which several agents play, and rows that are no JSON, such as images.
+rollout's own model, so every token is recorded; their rubric scores. Left out: rows that are no JSON, such as images.
 """
 
 from __future__ import annotations
@@ -12,13 +11,14 @@ import sys
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple
 
 from ludus.authoring.context import Context
 from ludus.authoring.declare import ScorerMark, reward
 from ludus.authoring.environment import Environment
 from ludus.environments.verifiers import venv
 from ludus.environments.verifiers.blame import ProcessDied
+from ludus.environments.verifiers.calls import Recorded
 from ludus.environments.verifiers.pool import Pool, score
 from ludus.environments.verifiers.process import Process
 from ludus.errors import ConfigError, RolloutError, UsageError
@@ -30,19 +30,16 @@ PAGE = 500
 """Rows that are fetched at a time."""
 
 
+Score = tuple[str, float, float] | tuple[str, float, float, str]
+"""A name, a value, a weight, and a role where it is not the main one."""
+
+
 class Played(NamedTuple):
     """A rollout, and what its rubric said; None where that compares the rollouts of a group, which wait in a process."""
 
     process: Process
     state: str
-    scores: list[tuple[str, float, float]] | None
-
-
-@runtime_checkable
-class Forgets(Protocol):
-    """A model whose record can begin anew."""
-
-    def forget(self) -> None: ...
+    scores: list[Score] | None
 
 
 class VerifiersEnvironment(Environment):
@@ -96,6 +93,7 @@ class VerifiersEnvironment(Environment):
         about = self._reading().about
         self.version = about["versions"]
         self.sampling = about["sampling"]
+        self.roles = (MAIN_ROLE, *about["others"])
         self._together: bool = about["together"]
         self._has_test: bool = about["held_out"]
         if not (self._has_test or hold_out):
@@ -172,16 +170,12 @@ class VerifiersEnvironment(Environment):
         row = ctx.task.info.get("row")
         if row is None:
             raise RolloutError("this task is not one of the environment's: it has no row")
-        model = ctx.model
-
-        def forget() -> None:
-            if not isinstance(model, Forgets):
-                raise RolloutError("its process died, and what it said can't be forgotten", blame="infrastructure")
-            model.forget()
-
-        process, state, played = await self._pool.play(
-            ctx.task.id, forget, row=row, base_url=model.base_url, api_key=model.api_key, model=MAIN_ROLE
-        )
+        models = {role: ctx.models[role] for role in self.roles}
+        recorded = {role: model for role, model in models.items() if isinstance(model, Recorded)}
+        if len(recorded) < len(models):
+            raise RolloutError("this model is recorded in another process", blame="infrastructure")
+        addresses = {role: (model.base_url, model.api_key) for role, model in models.items()}
+        process, state, played = await self._pool.play(ctx.task.id, recorded, row=row, addresses=addresses)
         ctx.state = Played(process, state, played["scores"])
         ctx.stop, ctx.messages = played["stop"], played["messages"]
 
@@ -213,8 +207,8 @@ class VerifiersEnvironment(Environment):
         return super().group_scorers() if self._together else []
 
 
-def _rewards(scores: Sequence[tuple[str, float, float]]) -> list[Reward]:
-    return [Reward(name, value, weight) for name, value, weight in scores]
+def _rewards(scores: Sequence[Score]) -> list[Reward]:
+    return [Reward(*score) for score in scores]
 
 
 def _check(install: str, python: str, folder: str, processes: int, hold_out: float, reward_errors: str) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ludus.environments.verifiers.blame import ProcessDied
+from ludus.environments.verifiers.calls import Recorded
 from ludus.environments.verifiers.process import Process
 from ludus.errors import RolloutError, UsageError
 from ludus.seeds import derive
@@ -48,12 +49,14 @@ class Pool:
         self._slots = [None] * len(self._slots)
         await asyncio.gather(*(process.end() for process in processes))
 
-    async def play(self, task: str, forget: Callable[[], None], **request: Any) -> tuple[Process, str, dict[str, Any]]:
+    async def play(
+        self, task: str, models: Mapping[str, Recorded], **request: Any
+    ) -> tuple[Process, str, dict[str, Any]]:
         """Run one rollout.
 
         Args:
             task: the id of its task.
-            forget: called before it is played again.
+            models: by role, answer its calls, and forget them before it is played again.
             **request: what to play.
 
         Returns:
@@ -65,14 +68,15 @@ class Pool:
         death = ""
         for attempt in range(MOST_DEATHS):
             if attempt:
-                forget()
+                for model in models.values():
+                    model.forget()
             try:
                 process = await self._at(self._slot_of(task))
             except UsageError as error:
                 raise RolloutError(f"its process can't be replaced: {error}", blame="infrastructure") from None
             state = str(next(self._names))
             try:
-                return process, state, await process.ask("play", state=state, **request)
+                return process, state, await process.ask("play", models, state=state, **request)
             except ProcessDied as error:
                 death = str(error)
                 if error.guilty:

@@ -1,7 +1,8 @@
 """`Process`: one process of somebody else's Python, and what is said to it.
 
 Requests and answers are four bytes of length and JSON, each with an id. It is first spoken to in turn (an environment
-is built, and its tasks are read, where there is no event loop), then, once adopted, by any number of tasks at once.
+is built, and its tasks are read, where there is no event loop), then, once adopted, by any number of tasks at once, and
+the other side asks too: what the model says.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import asyncio
 import collections
 import contextlib
 import itertools
-import json
 import mmap
 import os
 import re
@@ -21,18 +21,23 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from ludus.environments.verifiers.blame import ProcessDied, as_error
+from ludus.environments.verifiers.calls import OVER, Calls, Recorded, said
+from ludus.environments.verifiers.frames import HEADER_BYTES, pack, unpack
 from ludus.errors import UsageError
 
 BOOT = (
     "import sys; sys.path.insert(0, sys.argv[1]); from foreign.worker import main; del sys.path[0]; "
     "main(int(sys.argv[2]), int(sys.argv[3]))"
 )
-HEADER_BYTES = 4
-NUMBER = struct.Struct("<q")
+STEP = struct.Struct("<qq")
+"""The request whose code runs in a thread over there, 0 for none; and when that began, as a number of steps."""
+LOOPS = 2
+"""That run code over there: of the rollouts, and of the tools that they share."""
 PING_S = 2.0
 END_S = 15.0
 """For tearing down what the environment shares; then the process is killed."""
@@ -53,6 +58,8 @@ class Process:
         self._load, self._load_s, self._stall_s = load, load_s, stall_s
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._calls: dict[int, dict[str, Calls]] = {}
+        """By the number of the request that they are made for, and by role."""
         self._writer: asyncio.StreamWriter | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self.about: dict[str, Any] = {}
@@ -71,6 +78,7 @@ class Process:
             )  # fmt: skip
         assert self._process.stdout is not None  # a pipe
         threading.Thread(target=_read_on, args=(self._process.stdout, self._printed), daemon=True).start()
+        threading.Thread(target=_hang_up_after, args=(self._process, self._line), daemon=True).start()
 
     # --- in turn --------------------------------------------------------------------------------------------------
 
@@ -91,9 +99,9 @@ class Process:
         """Ask and wait, with nothing else going on. Raises ProcessDied, TimeoutError, or what went wrong over there."""
         self._line.settimeout(timeout_s)
         try:
-            self._line.sendall(_frame({"id": next(self._numbers), "do": do, **what}))
+            self._line.sendall(pack({"id": next(self._numbers), "do": do, **what}))
             size = int.from_bytes(self._receive_now(HEADER_BYTES), "big")
-            return _answer(json.loads(self._receive_now(size)))
+            return _answer(unpack(self._receive_now(size)))
         except (ConnectionError, EOFError):
             raise self._death() from None
 
@@ -131,8 +139,13 @@ class Process:
         """Requests under way."""
         return len(self._waiting)
 
-    async def ask(self, do: str, **what: Any) -> Any:
+    async def ask(self, do: str, models: Mapping[str, Recorded] | None = None, /, **what: Any) -> Any:
         """Ask and wait; being cancelled cancels it over there.
+
+        Args:
+            do: a method of `Worker`.
+            models: by role, answer the model calls that it takes.
+            **what: the method's arguments.
 
         Raises ProcessDied, or what went wrong over there.
         """
@@ -141,38 +154,60 @@ class Process:
         assert self._writer is not None  # adopted
         number = next(self._numbers)
         future = self._waiting[number] = asyncio.get_running_loop().create_future()
+        self._calls[number] = {role: Calls(model, self._send) for role, model in (models or {}).items()}
         try:
-            self._writer.write(_frame({"id": number, "do": do, **what}))
+            self._writer.write(pack({"id": number, "do": do, **what}))
             return await future
         except asyncio.CancelledError:
             self.tell("cancel", job=number)
             raise
         finally:
             self._waiting.pop(number, None)
+            for calls in self._calls.pop(number).values():
+                calls.close()
 
     def tell(self, do: str, **what: Any) -> None:
         """Ask, and don't wait for the answer."""
+        self._send({"id": next(self._numbers), "do": do, **what})
+
+    def _send(self, frame: dict[str, Any]) -> None:
         if self.died is None and self._writer is not None and not self._writer.is_closing():
-            self._writer.write(_frame({"id": next(self._numbers), "do": do, **what}))
+            self._writer.write(pack(frame))
+
+    def _take(self, frame: dict[str, Any]) -> None:
+        """An answer, or a model call."""
+        if "call" in frame:
+            calls = self._calls.get(frame["job"], {}).get(frame["role"])
+            if calls is not None:
+                calls.take(frame)
+            else:
+                self._send(said(frame["call"], *OVER))
+            return
+        future = self._waiting.get(frame["id"])
+        if future is not None and not future.done():
+            try:
+                future.set_result(_answer(frame))
+            except Exception as error:  # noqa: BLE001 - raised where it was asked for
+                future.set_exception(error)
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         try:
             while True:
                 size = int.from_bytes(await reader.readexactly(HEADER_BYTES), "big")
-                answer = json.loads(await reader.readexactly(size))
-                future = self._waiting.get(answer["id"])
-                if future is not None and not future.done():
-                    try:
-                        future.set_result(_answer(answer))
-                    except Exception as error:  # noqa: BLE001 - raised where it was asked for
-                        future.set_exception(error)
+                self._take(unpack(await reader.readexactly(size)))
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         self.died = await asyncio.to_thread(self._death)
-        guilty = NUMBER.unpack_from(self._memory, 0)[0]
+        guilty = self._last_to_run()
         for number, future in self._waiting.items():
             if not future.done():
                 future.set_exception(ProcessDied(str(self.died), guilty=number == guilty))
+
+    def _last_to_run(self) -> int:
+        """The request whose code ran at the end: where two threads had one, that which began later had the interpreter."""
+        steps = (STEP.unpack_from(self._memory, i * STEP.size) for i in range(LOOPS))
+        job, _ = max((step for step in steps if step[0]), key=lambda step: step[1], default=(0, 0))
+        return int(job)
 
     async def _watch(self) -> None:
         """Kill it when its loop stands still: one rollout's code would hold up all the others for ever."""
@@ -230,11 +265,6 @@ class Process:
                 await self._writer.wait_closed()
 
 
-def _frame(request: dict[str, Any]) -> bytes:
-    body = json.dumps(request).encode()
-    return len(body).to_bytes(HEADER_BYTES, "big") + body
-
-
 def _answer(answer: dict[str, Any]) -> Any:
     """What was answered. Raises the error that was."""
     if "error" in answer:
@@ -264,8 +294,16 @@ def _redacted(text: str) -> str:
     return text
 
 
+def _hang_up_after(process: subprocess.Popen[bytes], line: socket.socket) -> None:
+    """End the line with the process: what it has forked holds the other end open."""
+    process.wait()
+    with contextlib.suppress(OSError):
+        line.shutdown(socket.SHUT_RDWR)
+
+
 def _read_on(pipe: IO[bytes], lines: collections.deque[str]) -> None:
     """Keep the last lines of what is printed; a full pipe would hold up who prints."""
     with pipe:
         for line in pipe:
-            lines.append(line.decode(errors="replace")[:500])
+            shown = line.decode(errors="replace").rstrip().rpartition("\r")[2]  # of a progress bar its last state
+            lines.append(shown[:500])

@@ -6,23 +6,28 @@ that raises; here the rollout fails, unless `strict` is off.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import importlib
 import inspect
 import json
+from collections.abc import Sequence
 from importlib.metadata import version
 from types import ModuleType
 from typing import Any
 
 from . import finding
+from .once import signature, work_out_once
+from .reach import Reach, client_class
+from .speaking import Speaker
 from .trouble import Trouble
 
 SAMPLING = ("temperature", "top_p", "top_k", "max_tokens", "stop")
 CLOSE = 1e-6
 """Relative difference up to which the weighted sum of scores is the reward."""
 
-Scores = list[tuple[str, float, float]]
-"""Names, values and weights."""
+Scores = Sequence[tuple[str, float, float] | tuple[str, float, float, str]]
+"""Names, values, weights, and roles where they are not the main one's."""
 
 
 class Side:
@@ -48,13 +53,12 @@ class Side:
             raise Trouble(f"load_environment returned a {type(self._env).__name__}, expected a vf.Environment", "usage")
         try:
             self._errors = importlib.import_module("verifiers.errors")
-            clients = importlib.import_module("verifiers.clients.openai_chat_completions_client")
-            self._httpx, self._openai = importlib.import_module("httpx"), importlib.import_module("openai")
+            self._client = client_class()
+            work_out_once()
         except ImportError as error:
             raise Trouble(
                 f"verifiers {version('verifiers')} is too old: 0.3.1 runs packages from before 0.4", "usage"
             ) from error
-        self._client = _client_class(clients.OpenAIChatCompletionsClient, self._errors.OverlongPromptError)
         if strict:
             _be_strict(importlib.import_module("verifiers.rubrics.rubric").Rubric)
 
@@ -64,17 +68,18 @@ class Side:
         return {
             "kind": "v0",
             "versions": finding.describe(self._module),
-            "together": any(env.requires_group_rollouts for env in _leaves(self._env)),
+            "together": any(env.requires_group_rollouts for env in _nested(self._env)),
             "sampling": {name: asked[name] for name in SAMPLING if asked.get(name) is not None},
             "held_out": self._rows("test") is not None,
+            "others": [],
         }
 
     async def open(self) -> None:
         """Nothing is shared."""
 
     async def close(self) -> None:
-        """What the environment shares is torn down."""
-        await self._env._teardown()
+        """What the environments share is torn down, each for itself."""
+        await asyncio.gather(*(env._teardown() for env in _nested(self._env)), return_exceptions=True)
 
     def tasks(self, split: str, start: int, count: int) -> list[dict[str, Any]]:
         """Rows of the training or evaluation data: prompt, answer, and the row itself."""
@@ -91,13 +96,15 @@ class Side:
         self._env.build_dataset()
         return self._env.dataset
 
-    async def play(self, state: str, row: dict[str, Any], base_url: str, api_key: str, model: str) -> dict[str, Any]:
+    async def play(self, state: str, row: dict[str, Any], speakers: dict[str, Speaker]) -> dict[str, Any]:
         """One rollout by the environment's own loop, and what its rubric says, if it does not compare a group."""
-        env, row = self._routed(row)
-        # It belongs to this rollout: nothing of it is left afterwards, and a pool that many share would be slow.
-        async with self._httpx.AsyncClient(trust_env=False, verify=False, timeout=None) as http:
-            reach = self._openai.AsyncOpenAI(base_url=base_url, api_key=api_key, http_client=http, max_retries=0)
-            played = await env.rollout(row, self._client(reach), model, {})
+        env, row = self._routed(self._untyped(row))
+        ((name, speaker),) = speakers.items()
+        reach = Reach(speaker)
+        try:
+            played = await env.rollout(row, self._client(reach), name, {})
+        finally:
+            await reach.close()
         self._check(played)
         together = bool(env.requires_group_rollouts)
         if together:
@@ -143,6 +150,12 @@ class Side:
             env = env.get_env_for_name(name)
         return env, row
 
+    def _untyped(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Without the column `task` of packages from before 0.1.14: then a name, where verifiers now wants JSON."""
+        typed = hasattr(importlib.import_module("verifiers.types"), "flatten_task_input")
+        named = isinstance(row.get("task"), str) and not row["task"].lstrip().startswith("{")
+        return {name: value for name, value in row.items() if name != "task"} if typed and named else row
+
     def _check(self, state: Any) -> None:
         """Raises Trouble for the error that a rollout ended with."""
         error = state.get("error")
@@ -171,22 +184,6 @@ def _check_options(module: ModuleType, options: dict[str, Any]) -> None:
             raise Trouble(text, "unknown", name=name, valid=parameters)
 
 
-def _client_class(base: Any, overlong: Any) -> Any:
-    """verifiers' client, which also sees when it is our model whose context is full."""
-    from openai import BadRequestError
-
-    class Client(base):  # type: ignore[misc]
-        async def get_native_response(self, *args: Any, **kwargs: Any) -> Any:
-            try:
-                return await super().get_native_response(*args, **kwargs)
-            except BadRequestError as error:
-                if "no room" in str(error):
-                    raise overlong(str(error)) from error
-                raise
-
-    return Client
-
-
 def _be_strict(rubric: Any) -> None:
     """Reward functions that raise, or return no number, raise Trouble."""
     for name, check in (("_call_individual_reward_func", _number), ("_call_group_reward_func", _numbers)):
@@ -207,6 +204,7 @@ def _strict(ask: Any, check: Any) -> Any:
                 raised.append(error)
                 raise RuntimeError(f"{type(error).__name__}: {error}") from error
 
+        watched.__signature__ = signature(func)  # type: ignore[attr-defined]
         value = await ask(rubric, watched, *args, **kwargs)
         if raised:
             name = getattr(func, "__name__", repr(func))
@@ -225,10 +223,10 @@ def _numbers(values: Any) -> list[float]:
     return [float(value) for value in values]
 
 
-def _leaves(env: Any) -> list[Any]:
-    """The environments that play: itself, or those of its group."""
+def _nested(env: Any) -> list[Any]:
+    """Itself, and the environments of its group."""
     inner = getattr(env, "envs", None)
-    return [leaf for one in inner for leaf in _leaves(one)] if isinstance(inner, list) else [env]
+    return [env, *(deep for one in inner for deep in _nested(one))] if isinstance(inner, list) else [env]
 
 
 def _scores(rubric: Any, state: Any) -> Scores:

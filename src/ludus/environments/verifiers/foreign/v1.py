@@ -10,19 +10,24 @@ the rollout. An agent that is a chat runs in this process (see `chat`).
 from __future__ import annotations
 
 import itertools
+import json
 from contextlib import AsyncExitStack
 from types import ModuleType
 from typing import Any
 
 from . import finding
 from .chat import chat_in_process
+from .once import fields_once
+from .speaking import Speaker
+from .toolbox import share_here
 from .trouble import Trouble
 from .v0 import Scores
 
 NOWHERE = "http://model.invalid/v1"
 """Stands for the address of each rollout's own model."""
-ADDRESSES: dict[str, tuple[str, str]] = {}
-"""By the id of a trace: base URL and key of its rollout's model."""
+CHAT = "/chat/completions"
+SPEAKERS: dict[str, Speaker] = {}
+"""The model of its rollout, by the id of a trace."""
 BOUNDARIES = {
     "ProviderError": ("environment", "infrastructure"), "ToolsetError": ("tool", "environment"),
     "SandboxError": ("sandbox", "infrastructure"), "InterceptionError": ("environment", "infrastructure"),
@@ -45,12 +50,15 @@ class Side:
         """Nothing: every episode scores itself."""
         try:
             self._env = _build(module, options)
+            self._seats = list(agent_fields(self._env.config))
         except Trouble:
             raise
         except (Exception, SystemExit) as error:
             text = f"{module.__name__} can't be built: {type(error).__name__}: {error}"
             raise Trouble(text, "config" if isinstance(error, TypeError | ValueError) else "usage") from error
-        chat_in_process()
+        if _is_chat(self._env):
+            chat_in_process(share_here(self._env))
+        fields_once()
         _route_model_calls()
         self._tasks: list[Any] = []
         self._left = iter(self._env.taskset)
@@ -59,7 +67,15 @@ class Side:
     def about(self) -> dict[str, Any]:
         """What the other side has to know."""
         versions = finding.describe(self._module)
-        return {"kind": "v1", "versions": versions, "together": False, "sampling": {}, "held_out": False}
+        others = self._seats[1:]
+        return {
+            "kind": "v1",
+            "versions": versions,
+            "together": False,
+            "sampling": {},
+            "held_out": False,
+            "others": others,
+        }
 
     async def open(self) -> None:
         """Start the servers that rollouts share."""
@@ -79,8 +95,8 @@ class Side:
     def _read(self, count: int) -> None:
         self._tasks += itertools.islice(self._left, max(0, count - len(self._tasks)))
 
-    async def play(self, state: str, row: dict[str, Any], base_url: str, api_key: str, model: str) -> dict[str, Any]:
-        """One episode, which scores itself."""
+    async def play(self, state: str, row: dict[str, Any], speakers: dict[str, Speaker]) -> dict[str, Any]:
+        """One episode, which scores itself. Each agent has the model of a role, in their order."""
         from verifiers.v1.clients import EvalClientConfig, ModelContext
 
         number = row["idx"]
@@ -88,24 +104,34 @@ class Side:
         task = self._tasks[number] if number < len(self._tasks) else None
         if task is None or task.key != row["key"]:
             raise Trouble(f"task {number} is another one here: a taskset has to load the same ones each time")
-        context = ModelContext(model=model, client=EvalClientConfig(base_url=NOWHERE, api_key_var="LUDUS_NO_KEY"))
-        traces: list[Any] = []
+        roles = dict(zip(self._seats, speakers, strict=True))
+        client = EvalClientConfig(base_url=NOWHERE, api_key_var="LUDUS_NO_KEY")
+        context, traces = ModelContext(model=next(iter(speakers)), client=client), list[Any]()
 
         def minted(trace: Any) -> None:
             traces.append(trace)
-            ADDRESSES[trace.id] = base_url, api_key
+            SPEAKERS[trace.id] = speakers[roles[trace.agent.name]]
 
         try:
             episode = await self._env.run_episode(task, context, on_trace=minted)
         finally:
             for trace in traces:
-                ADDRESSES.pop(trace.id, None)
-        scores = _scores(_only_trace(episode))
-        return {"stop": episode.traces[0].stop_condition or "done", "scores": scores, "messages": []}
+                SPEAKERS.pop(trace.id, None)
+        _check(episode)
+        stops = [trace.stop_condition for trace in episode.traces if trace.agent.name == self._seats[0]]
+        scores = _scores(episode.traces, roles)
+        return {"stop": next(filter(None, stops), "done"), "scores": scores, "messages": []}
+
+
+def agent_fields(config: Any) -> dict[str, Any]:
+    """What is said of each agent of an environment, by the name of its seat."""
+    from verifiers.v1.configs.agent import agent_config_fields
+
+    seats: dict[str, Any] = agent_config_fields(config)
+    return seats
 
 
 def _build(module: ModuleType, options: dict[str, Any]) -> Any:
-    from verifiers.v1.configs.agent import agent_config_fields
     from verifiers.v1.runtimes import SubprocessConfig
     from verifiers.v1.utils import loaders
 
@@ -114,28 +140,38 @@ def _build(module: ModuleType, options: dict[str, Any]) -> Any:
     config = {key: value for key, value in options.items() if key in fields and key != "taskset"}
     own = {key: value for key, value in options.items() if key not in config and key != "taskset"}
     config["taskset"] = {**(options.get("taskset") or {}), **own, "id": name}
-    roles = agent_config_fields(loaders.env_config_type(name, options.get("id", "")).model_construct())
-    if len(roles) != 1:
-        raise Trouble(f"it has several agents ({', '.join(roles)}): environments of one agent can be played", "usage")
-    (role,) = roles
-    agent = dict(config.get(role) or {})
-    chosen = "runtime" in agent
-    agent.setdefault("runtime", {"type": "subprocess"})
-    if loaders.default_harness_id(name) == "bash" and roles[role].harness is None:
-        agent.setdefault("harness", {"id": "null"})  # what verifiers takes, `bash`, lets the model use this machine
-    env = loaders.load_environment(loaders.resolve_env_config({**config, role: agent}))
-    runtime = getattr(env.config, role).runtime
-    if not chosen and isinstance(runtime, SubprocessConfig) and env._harnesses[role].EXECUTES_CODE:
-        raise Trouble(
-            f"its harness {env._harnesses[role].config.id} runs what the model writes: say where, such as "
-            f"{role}={{'runtime': {{'type': 'docker'}}}}",
-            "config",
-        )
+    seats = agent_fields(loaders.env_config_type(name, options.get("id", "")).model_construct())
+    unplaced = [seat for seat in seats if "runtime" not in (config.get(seat) or {})]
+    for seat, spec in seats.items():
+        agent = config[seat] = dict(config.get(seat) or {})
+        agent.setdefault("runtime", {"type": "subprocess"})
+        if loaders.default_harness_id(name) == "bash" and spec.harness is None:
+            agent.setdefault("harness", {"id": "null"})  # what verifiers takes, `bash`, lets the model use this machine
+    env = loaders.load_environment(loaders.resolve_env_config(config))
+    for seat in unplaced:
+        harness = env._harnesses[seat]
+        if harness.EXECUTES_CODE and isinstance(getattr(env.config, seat).runtime, SubprocessConfig):
+            raise Trouble(
+                f"its harness {harness.config.id} runs what the model writes: say where, such as "
+                f"{seat}={{'runtime': {{'type': 'docker'}}}}",
+                "config",
+            )
     return env
 
 
+def _is_chat(env: Any) -> bool:
+    """Whether all its agents are chats on this machine."""
+    from verifiers.v1.harnesses.null.harness import NullHarness
+    from verifiers.v1.runtimes import SubprocessConfig
+
+    return all(
+        isinstance(harness, NullHarness) and isinstance(getattr(env.config, role).runtime, SubprocessConfig)
+        for role, harness in env._harnesses.items()
+    )
+
+
 def _route_model_calls() -> None:
-    """One client for all rollouts: it finds the address of the one that asks."""
+    """One client for all rollouts: it finds the model of the one that asks."""
     from verifiers.v1.clients.client import SESSION_ID_HEADER
     from verifiers.v1.clients.eval import EvalClient
     from verifiers.v1.errors import ProviderError
@@ -143,19 +179,38 @@ def _route_model_calls() -> None:
 
     resolve = server.resolve_client
 
+    def speaker_of(trace: str | None) -> Speaker:
+        speaker = SPEAKERS.get(trace or "")
+        if speaker is None:
+            raise ProviderError("this call belongs to no running rollout", status_code=401)
+        return speaker
+
+    def failed(status: int, text: str) -> Any:
+        full = status == 400 and "no room" in text
+        return ProviderError(f"{text} (maximum context length)" if full else text, status_code=status)  # as it knows it
+
     class Client(EvalClient):
+        async def get_response(
+            self, dialect: Any, body: Any, sampling: Any, session_id: Any = None, turn: Any = None, headers: Any = None
+        ) -> Any:
+            if dialect.upstream_path != CHAT:
+                return await super().get_response(dialect, body, sampling, session_id, turn, headers)
+            status, answer = await speaker_of(session_id).complete(body)
+            if status != 200:
+                raise failed(status, json.dumps(answer))
+            response = dialect.parse_response(dialect.validate_response(answer))
+            response.raw = answer
+            return response
+
         async def _request(self, url: str, body: Any, headers: Any, *, stream: bool = False) -> Any:
-            base_url, key = ADDRESSES.get(headers.get(SESSION_ID_HEADER, ""), ("", ""))
-            if not base_url:
-                raise ProviderError("this call belongs to no running rollout", status_code=401)
-            headers["authorization"] = f"Bearer {key}"
+            speaker = speaker_of(headers.get(SESSION_ID_HEADER))
+            headers["authorization"] = f"Bearer {speaker.api_key}"
             try:
-                return await super()._request(base_url + url.removeprefix(NOWHERE), body, headers, stream=stream)
+                return await super()._request(
+                    speaker.base_url + url.removeprefix(NOWHERE), body, headers, stream=stream
+                )
             except ProviderError as error:
-                if error.status_code == 400 and "no room" in str(error):
-                    # in words that verifiers takes for a full context
-                    raise ProviderError(f"{error} (maximum context length)", status_code=400) from error
-                raise
+                raise failed(error.status_code, str(error)) from error
 
     def resolved(config: Any) -> Any:
         return Client(config) if config.base_url == NOWHERE else resolve(config)
@@ -163,8 +218,8 @@ def _route_model_calls() -> None:
     server.resolve_client = resolved
 
 
-def _only_trace(episode: Any) -> Any:
-    """The trace of an episode that went well. Raises Trouble for any other."""
+def _check(episode: Any) -> None:
+    """Raises Trouble for an episode that did not go well."""
     errors = [*episode.errors, *(error for trace in episode.traces if not trace.ok for error in trace.errors)]
     if not episode.ok:
         error = errors[-1] if errors else None
@@ -173,17 +228,29 @@ def _only_trace(episode: Any) -> Any:
         if kind == "TaskError" and "scoring" in text:
             boundary = "scorer"
         raise Trouble(f"{kind}: {text}" if kind else text, boundary=boundary, blame=blame)
-    if len(episode.traces) != 1:
-        raise Trouble(f"its agent ran {len(episode.traces)} times in one episode: those with one run can be played")
-    return episode.traces[0]
 
 
-def _scores(trace: Any) -> Scores:
-    unscored = [name for name, value in {**trace.rewards, **trace.metrics}.items() if value is None]
-    if unscored:
-        raise Trouble(f"scoring did not come to {', '.join(unscored)}", boundary="scorer")
-    rewards = [(name, reward.score, reward.weight) for name, reward in trace.rewards.items()]
-    return [*rewards, *((name, value, 0.0) for name, value in trace.metrics.items())]
+def _scores(traces: list[Any], roles: dict[str, str]) -> Scores:
+    """What each agent earned; of one that ran several times the mean, and of one that is not to be trained no weight.
+
+    Args:
+        traces: the runs of all agents.
+        roles: of seats.
+    """
+    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for trace in traces:
+        unscored = [name for name, value in {**trace.rewards, **trace.metrics}.items() if value is None]
+        if unscored:
+            raise Trouble(f"scoring did not come to {', '.join(unscored)}", boundary="scorer")
+        role, counts = roles[trace.agent.name], float(trace.agent.trainable)
+        for name, reward in trace.rewards.items():
+            found.setdefault((name, role), []).append((reward.score, reward.weight * counts))
+        for name, value in trace.metrics.items():
+            found.setdefault((name, role), []).append((value, 0.0))
+    return [
+        (name, sum(score for score, _ in given) / len(given), given[0][1], role)
+        for (name, role), given in found.items()
+    ]
 
 
 def _as_task(task: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import json
 import mmap
 import os
@@ -18,7 +19,8 @@ import time
 from typing import Any
 
 from . import finding
-from .driving import JOB, task_factory
+from .driving import JOB, Watch
+from .speaking import Line, Speaker
 from .trouble import Trouble, told
 
 HEADER_BYTES = 4
@@ -41,7 +43,7 @@ def _end_with(parent: int) -> None:
 
 
 async def _serve(line: socket.socket, memory: mmap.mmap) -> None:
-    asyncio.get_running_loop().set_task_factory(task_factory(memory))
+    asyncio.get_running_loop().set_task_factory(Watch(memory))
     reader, writer = await asyncio.open_connection(sock=line)
     worker = Worker(writer)
     try:
@@ -59,11 +61,15 @@ class Worker:
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
+        self._line = Line(self._send)
         self._side: Any = None
         self._running: dict[int, asyncio.Task[None]] = {}
 
     async def take(self, request: dict[str, Any]) -> None:
         """Answer at once what must come in order, let the rest run beside each other."""
+        if request["do"] == "said":
+            self._line.answered(request["call"], request["status"], request["body"])
+            return
         number, do = request.pop("id"), request.pop("do")
         if do == "cancel":
             if (task := self._running.get(request["job"])) is not None:
@@ -79,20 +85,23 @@ class Worker:
 
     async def _answer(self, number: int, do: str, request: dict[str, Any]) -> None:
         try:
-            answer = {"id": number, "answer": await getattr(self, do)(**request)}
-            body = json.dumps(answer).encode()
+            text = json.dumps({"id": number, "answer": await getattr(self, do)(**request)})
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
-                body = json.dumps({"id": number, "answer": None}).encode()
+                text = json.dumps({"id": number, "answer": None})
             else:
                 trouble = Trouble("it was cancelled by something inside it")
-                body = json.dumps({"id": number, "error": told(trouble)}).encode()
+                text = json.dumps({"id": number, "error": told(trouble)})
         except SystemExit as error:
             trouble = Trouble(f"it called sys.exit({error.code!r})", "usage" if do == "load" else "rollout")
-            body = json.dumps({"id": number, "error": told(trouble)}).encode()
+            text = json.dumps({"id": number, "error": told(trouble)})
         except BaseException as error:  # noqa: BLE001 - told to the other side, whatever it is
-            body = json.dumps({"id": number, "error": told(error)}).encode()
+            text = json.dumps({"id": number, "error": told(error)})
+        self._send(text)
+
+    def _send(self, text: str) -> None:
+        body = text.encode()
         if not self._writer.is_closing():
             self._writer.write(len(body).to_bytes(HEADER_BYTES, "big") + body)
 
@@ -103,6 +112,7 @@ class Worker:
         self._side = finding.load(module, folder, options, strict)
         for kind in (signal.SIGINT, signal.SIGTERM):  # v0 environments take these for themselves
             signal.signal(kind, signal.SIG_DFL)
+        gc.freeze()  # what was imported lives as long as the process: nobody has to look at it again
         about: dict[str, Any] = self._side.about()
         return about
 
@@ -118,9 +128,11 @@ class Worker:
     async def ping(self) -> None:
         """The loop turns."""
 
-    async def play(self, state: str, **request: Any) -> dict[str, Any]:
-        """Run one rollout; what scoring needs of it is kept under the name `state`."""
-        played: dict[str, Any] = await self._side.play(state, **request)
+    async def play(self, state: str, row: dict[str, Any], addresses: dict[str, tuple[str, str]]) -> dict[str, Any]:
+        """Run one rollout; what scoring needs of it is kept under the name `state`. `addresses` has address and key of each
+        role, the main one first."""
+        speakers = {role: Speaker(self._line, JOB.get(), role, url, key) for role, (url, key) in addresses.items()}
+        played: dict[str, Any] = await self._side.play(state, row, speakers)
         return played
 
     async def score(self, states: list[str]) -> list[list[tuple[str, float, float]]]:
