@@ -16,17 +16,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from ludus.sandbox import Limits, LocalSandbox, SandboxSpec
+from fake_kit import computer, run_there
 
-LARGE = Limits(memory_bytes=1 << 30, processes=400, disk_bytes=512 << 20, output_bytes=16 << 20)
+from ludus.sandbox import LocalSandbox
+
 VERSION = {"ApiVersion": "1.48", "MinAPIVersion": "1.24", "Version": "28", "Components": []}
-
-
-async def computer() -> LocalSandbox:
-    """What stands for a machine elsewhere."""
-    sandbox = await LocalSandbox.create(SandboxSpec(limits=LARGE, tier="namespaces"))
-    assert sandbox.tier == "namespaces"  # `kill -9 -1` is run there
-    return sandbox
 
 
 @dataclass
@@ -157,14 +151,8 @@ class FakeEngine:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\n")
         await writer.drain()
         found, argv = self.execs.pop(number)
-        try:
-            result = await found.sandbox.exec(argv, timeout_s=600)
-        except Exception as error:
-            print(f"fake engine: {error}")
-            return
-        for stream, text in ((1, result.stdout), (2, result.stderr)):
-            if text:
-                writer.write(struct.pack(">BxxxL", stream, len(text.encode())) + text.encode())
+        if out := await run_there(found.sandbox, argv):
+            writer.write(struct.pack(">BxxxL", 1, len(out.encode())) + out.encode())
 
     async def serve(self, reader, writer):
         try:

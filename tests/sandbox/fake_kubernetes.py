@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import socket
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-import uvicorn
-from fake_engine import computer
+from fake_kit import computer, run_there, served
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route, WebSocketRoute
@@ -80,13 +77,11 @@ class FakeCluster:
             message = await websocket.receive_bytes()
             assert message[0] == 0
             data += message[1:]
-        try:
-            result = await self.pods[websocket.path_params["name"]].sandbox.exec(argv, stdin=data, timeout_s=600)
-        except Exception as error:
-            print(f"fake cluster: {error}")
+        out = await run_there(self.pods[websocket.path_params["name"]].sandbox, argv, data)
+        if out is None:
             await websocket.close()
             return
-        out = result.stdout.encode()
+        out = out.encode()
         for start in range(0, len(out), FULL_PIPE):
             await websocket.send_bytes(b"\1" + out[start : start + FULL_PIPE])
         await websocket.send_bytes(b"\3" + json.dumps({"status": "Success"}).encode())
@@ -119,21 +114,11 @@ def kubeconfig(port):
 async def fake_cluster(config_file):
     """A cluster that a kubeconfig file points to."""
     cluster = FakeCluster()
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        config_file.write_text(kubeconfig(listening.getsockname()[1]))
-        settings = uvicorn.Config(cluster.app(), log_level="error", lifespan="off", ws="websockets-sansio",
-                                  ws_max_size=64 << 20, timeout_graceful_shutdown=1)  # fmt: skip
-        server = uvicorn.Server(settings)
-        server.install_signal_handlers = lambda: None
-        serving = asyncio.create_task(server.serve([listening]))
-        while not server.started:
-            await asyncio.sleep(0.005)
+    async with served(cluster.app()) as port:
+        config_file.write_text(kubeconfig(port))
         try:
             yield cluster
         finally:
             for pod in cluster.pods.values():
                 if pod.sandbox is not None:
                     await pod.sandbox.kill()
-            server.should_exit = True
-            await serving

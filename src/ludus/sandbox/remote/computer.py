@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 HOME = "/work"
 STOPPING_S = 30.0
-MOST_SCRIPT = 100_000
+MOST_SCRIPT = 60_000
 """Characters; what is longer is put into a file first."""
 
 

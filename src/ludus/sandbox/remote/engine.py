@@ -131,6 +131,14 @@ class Container(RemoteSandbox):
             await in_thread(lambda: remove(client, self.name))
 
 
+def forget_clients() -> None:
+    """Close the connections of this process to engines; the next sandbox connects anew."""
+    with _connecting:
+        while _clients:
+            _clients.popitem()[1].close()
+        _images.clear()
+
+
 def remove(client: Any, name: str) -> None:
     """Remove a container, unless it is not there."""
     try:

@@ -166,6 +166,13 @@ class Pod(RemoteSandbox):
             await in_thread(lambda: _remove(cluster, name))
 
 
+def forget_clusters() -> None:
+    """Close the connections of this process to clusters; the next sandbox connects anew."""
+    with _connecting:
+        while _clusters:
+            _clusters.popitem()[1].core.api_client.close()
+
+
 def _connected() -> Cluster:
     """The cluster, known from when it was first needed. Raises MissingExtra, SandboxUnavailable."""
     try:

@@ -23,8 +23,8 @@ BLOCK = 512
 """What `ulimit -f` counts in."""
 MARK = "ludus-end-of-output-7d1f0c5b9e3a42c8"
 READ_BLOCK = 1 << 16
-MOST_INLINE = 48_000
-"""Bytes that go along in a script; Linux takes 131,072 of one argument, and base64 needs a third more."""
+MOST_INLINE = 32_000
+"""Bytes that go along in a script: base64 makes a third more of them, and one service takes 65,536 of a command."""
 
 _OPEN = """
 d={folder}; mkdir -p "$d" && cd "$d" || exit
