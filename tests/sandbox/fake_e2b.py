@@ -11,7 +11,7 @@ from e2b.envd.process.process_connect import ProcessASGIApplication
 from fake_kit import computer, run_there, served
 from protobuf import Oneof
 from starlette.applications import Starlette
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
 PART = 30_000
@@ -43,11 +43,11 @@ class FakeE2B:
         if machine is None:
             return JSONResponse({"code": 404, "message": "no such sandbox"}, 404)
         await machine.kill()
-        return JSONResponse(None, 204)
+        return Response(status_code=204)
 
     async def renew(self, request):
         self.renewed.append(request.path_params["name"])
-        return JSONResponse(None, 204)
+        return Response(status_code=204)
 
     async def write(self, request):
         async with request.form() as form:
@@ -57,9 +57,14 @@ class FakeE2B:
         await self.machines[request.headers["e2b-sandbox-id"]].write(path, data)
         return JSONResponse([{"name": path, "path": path, "type": "file"}])
 
+    async def unknown(self, request, ctx):
+        raise NotImplementedError
+
+    list = update = stream_input = send_input = send_signal = close_stdin = connect = unknown
+
     async def start(self, request, ctx):
         """What the daemon says of a process: that it started, what it prints, and how it ended."""
-        machine = self.machines[ctx.request_headers()["e2b-sandbox-id"]]
+        machine = self.machines[ctx.request_headers["e2b-sandbox-id"]]
         yield said("start", pb.ProcessEvent.StartEvent(pid=1))
         out = await run_there(machine, [request.process.cmd, *request.process.args]) or ""
         for begin in range(0, len(out), PART):
@@ -73,7 +78,7 @@ class FakeE2B:
             Route("/sandboxes/{name}", self.remove, methods=["DELETE"]),
             Route("/sandboxes/{name}/timeout", self.renew, methods=["POST"]),
             Route("/files", self.write, methods=["POST"]),
-            Route("/health", lambda request: JSONResponse(None, 204)),
+            Route("/health", lambda request: Response(status_code=204)),
             Mount("/", ProcessASGIApplication(self)),
         ])  # fmt: skip
 
