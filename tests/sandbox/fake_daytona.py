@@ -27,7 +27,7 @@ class FakeDaytona:
         return {
             "id": name, "organizationId": "o", "name": asked.get("name", name), "user": "root", "env": {},
             "labels": asked["labels"], "public": False, "networkBlockAll": False, "target": "t", "cpu": 1, "gpu": 0,
-            "memory": 1, "disk": 1, "state": "started", "desiredState": "started", "recoverable": False,
+            "memory": 1, "disk": 1, "state": "started", "desiredState": "started", "kvm": False, "recoverable": False,
             "toolboxProxyUrl": f"http://127.0.0.1:{self.port}/toolbox", "sandboxClass": "container",
         }  # fmt: skip
 

@@ -158,7 +158,7 @@ class Pod(RemoteSandbox):
                 open_stream.run_forever()
                 return bytes(open_stream.read_channel(1))
             finally:
-                open_stream.close()
+                open_stream.sock.shutdown()  # its own `close` waits for seconds, and leaves the socket open
 
     async def _remove(self) -> None:
         if self._cluster is not None:
