@@ -8,7 +8,8 @@ import logging
 import posixpath
 import secrets
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Coroutine
+from typing import Any, ClassVar
 
 from ludus.errors import SandboxFailed
 from ludus.sandbox.remote import scripts
@@ -43,6 +44,7 @@ class Computer(ABC):
         self._numbers = itertools.count()
         self._waiting: set[asyncio.Future[bytes]] = set()
         self._ending: asyncio.Task[None] | None = None
+        self._also: set[asyncio.Task[None]] = set()
 
     # --- what a subclass says -----------------------------------------------------------------------------------
 
@@ -83,9 +85,21 @@ class Computer(ABC):
         await asyncio.shield(self._ending)
 
     async def _end(self) -> None:
-        for waiting in self._waiting:
+        for waiting in (*self._waiting, *self._also):
             waiting.cancel()
+        await asyncio.gather(*self._also, return_exceptions=True)
         await patiently("remove the sandbox", self._remove, self.transient)
+
+    @property
+    def over(self) -> bool:
+        """Whether it is being removed, or has been."""
+        return self._ending is not None
+
+    def also(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do this beside everything else, until the end of the sandbox at most."""
+        task = asyncio.create_task(work, name="work for a sandbox")
+        self._also.add(task)
+        task.add_done_callback(self._also.discard)
 
     # --- asking -------------------------------------------------------------------------------------------------
 

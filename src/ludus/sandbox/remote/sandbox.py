@@ -13,11 +13,12 @@ from typing import Self
 
 import msgspec
 
-from ludus.errors import ConfigError, SandboxFailed, SandboxFileError
+from ludus.errors import ConfigError, SandboxFailed, SandboxFileError, SandboxUnavailable
 from ludus.protocols import MOST_DOWNLOADED, MOST_READ, SandboxResult
 from ludus.sandbox.remote import archive, scripts
 from ludus.sandbox.remote.calls import to_its_end, turn_to_start
-from ludus.sandbox.remote.computer import HOME, Computer
+from ludus.sandbox.remote.computer import Computer
+from ludus.sandbox.remote.reach import Reach
 from ludus.sandbox.spec import SandboxSpec, checked_environment
 
 log = logging.getLogger(__name__)
@@ -26,8 +27,8 @@ GRACE_S = 30.0
 """How long ending processes and collecting what they said may take before the whole sandbox is given up."""
 READ_BLOCKS = 32
 """Blocks of a file that one script returns: 2 MiB."""
-PROGRAMS = ("__init__.py", "code.py", "session.py")
-"""Of the package `inside`: what a Python session runs."""
+PROGRAMS = ("__init__.py", "code.py", "session.py", "relay.py")
+"""Of the package `inside`: what a Python session runs, and what `reach` does."""
 
 _warned: set[str] = set()
 
@@ -42,6 +43,7 @@ class RemoteSandbox(Computer):
     def __init__(self, spec: SandboxSpec) -> None:
         super().__init__(spec)
         self._in_python = False
+        self._reach: Reach | None = None
 
     # --- beginning and end --------------------------------------------------------------------------------------
 
@@ -74,7 +76,7 @@ class RemoteSandbox(Computer):
         await self.kill()
 
     async def _prepare(self) -> None:
-        words = await self._asked(scripts.prepare(self._folder, self.spec.folders, HOME), "prepare its folders")
+        words = await self._asked(scripts.prepare(self._folder, self.spec.folders, self.home), "prepare its folders")
         self.home = words[0]
         for path, content in self.spec.files.items():
             await self.write(path, as_bytes(content))
@@ -115,7 +117,7 @@ class RemoteSandbox(Computer):
             folder = self._new_place()
             begin = await self._given(f"{folder}/code", as_bytes(code))
             script = scripts.python(
-                folder, self._session, self._environment(), self.home, self.spec.limits, _programs(), begin
+                folder, self._session, self._environment(), self.home, self.spec.limits, self.programs, begin
             )
             report = await self._timed(folder, script, timeout_s, self._session)
         finally:
@@ -168,6 +170,24 @@ class RemoteSandbox(Computer):
             oom_killed=report.oom_killed,
             tier=self.tier,
         )
+
+    # --- the host -----------------------------------------------------------------------------------------------
+
+    async def reach(self, url: str) -> str:
+        """An address that works in the sandbox and leads to this address of the host's, and to nothing else there.
+
+        The image has to have a `python3`. Raises SandboxUnavailable, ConfigError.
+        """
+        if self.spec.network == "none":
+            raise SandboxUnavailable("this sandbox's network is 'none'; with network=() it may reach single addresses")
+        if self._reach is None:
+            self._reach = Reach(self)
+        return await self._reach.address(url)
+
+    async def _end(self) -> None:
+        if self._reach is not None:
+            await self._reach.close()
+        await super()._end()
 
     # --- files --------------------------------------------------------------------------------------------------
 
@@ -223,6 +243,16 @@ class RemoteSandbox(Computer):
         if not path or "\0" in path:
             raise ConfigError(f"expected the path of a file in the sandbox, got {path!r}")
         return posixpath.join(self.home, path)
+
+    @property
+    def programs(self) -> dict[str, bytes]:
+        """Files of the package `inside` that run in the sandbox, by path."""
+        return _programs()
+
+    @property
+    def relay_folder(self) -> str:
+        """Where the server is that `reach` needs."""
+        return f"{self._folder}/reach"
 
     @property
     def _session(self) -> str:

@@ -80,6 +80,9 @@ fi
 _START_PYTHON = (
     "import sys; sys.path.append(sys.argv[1]); from inside.session import main; sys.path.pop(); main(sys.argv[1])"
 )
+_START_RELAY = (
+    "import sys; sys.path.append(sys.argv[1]); from inside.relay import main; sys.path.pop(); main(*sys.argv[2:])"
+)
 _END_OTHERS = """
 own=' '; p=$$
 while [ "$p" -gt 1 ]; do
@@ -100,6 +103,19 @@ while [ $pass -lt 100 ]; do
   before=$found; pass=$((pass + 1))
 done
 echo ok
+"""
+_BEGIN_RELAY = """
+command -v python3 >/dev/null || {{ echo no there is no python3 in this image; exit; }}
+r={folder}; rm -rf $r; mkdir -p $r
+{programs}
+$(command -v setsid) python3 -X utf8 -c "{start}" $r serve $r </dev/null >/dev/null 2>$r/said &
+n=0; until [ -e $r/socket ]; do
+  n=$((n + 1)); [ $n -gt 500 ] && {{ echo no "$(tail -n 1 $r/said)"; exit; }}; sleep 0.02
+done
+echo ok
+"""
+_ASK_RELAY = """
+echo ok; python3 -X utf8 -c "{start}" {folder} ask {folder} <{request}; rm -f {request}
 """
 _PREPARE = """
 home={home}
@@ -211,12 +227,21 @@ def python(
         programs: files of the package `inside` that the session runs.
         begin: a script that makes `code` in `$d`.
     """
-    files = "; ".join([f"mkdir -p {session}/inside", *(given(data, f"{session}/{at}") for at, data in programs.items())])
     run = _PYTHON.format(
-        session=session, programs=files, start=_START_PYTHON, cwd=shlex.quote(cwd), limited=_limited(limits),
+        session=session, programs=_programs(session, programs), start=_START_PYTHON, cwd=shlex.quote(cwd), limited=_limited(limits),
         env=_variables(env),
     )  # fmt: skip
     return _open(folder, limits) + begin + run + _CLOSE.format(mark=MARK) + _REPORT
+
+
+def begin_relay(folder: str, programs: Mapping[str, bytes]) -> str:
+    """Start the server that takes connections for the host."""
+    return _BEGIN_RELAY.format(folder=folder, programs=_programs(folder, programs), start=_START_RELAY)
+
+
+def ask_relay(folder: str, request: str) -> str:
+    """Put the request in a file, which is gone afterwards, to that server."""
+    return _ASK_RELAY.format(folder=folder, start=_START_RELAY, request=request)
 
 
 def collect(folder: str) -> str:
@@ -311,6 +336,10 @@ def _as_subprocess(status: int) -> int:
 
 def _open(folder: str, limits: Limits) -> str:
     return _OPEN.format(folder=folder, blocks=(limits.output_bytes + len(MARK)) // BLOCK + 1)
+
+
+def _programs(folder: str, programs: Mapping[str, bytes]) -> str:
+    return "; ".join([f"mkdir -p {folder}/inside", *(given(data, f"{folder}/{at}") for at, data in programs.items())])
 
 
 def _limited(limits: Limits) -> str:
