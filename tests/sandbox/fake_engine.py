@@ -69,7 +69,7 @@ class FakeEngine:
 
     async def answer(self, method, path, query, body):
         """(status, content); None where the answer is streamed by `exec_start`."""
-        path = re.sub(r"^/v[\d.]+", "", path).removeprefix("/libpod")
+        path, podman = re.sub(r"^/v[\d.]+", "", path).removeprefix("/libpod"), "/libpod/" in path
         self.requests.append(f"{method} {path}")
         for rule in self.failing:
             if re.search(rule[0], f"{method} {path}"):
@@ -79,24 +79,24 @@ class FakeEngine:
             return 200, VERSION
         kind, _, rest = path.lstrip("/").partition("/")
         if kind == "images" or kind == "build":
-            return self.image(method, unquote(rest), query, body)
+            return self.image(method, unquote(rest), query, body, podman)
         if kind == "exec":
             return 200, {"ExitCode": 0, "Running": False}
         return await self.container(method, rest, query, body)
 
-    def image(self, method, rest, query, body):
+    def image(self, method, rest, query, body, podman):
         if method == "GET":
             name = rest.removesuffix("/json")
             return (200, {"Id": f"sha256:{name}"}) if name in self.images else (404, {"message": "no such image"})
         if not rest:
             with tarfile.open(fileobj=io.BytesIO(body)) as tar:
                 self.built.append(sorted(tar.getnames()))
-            self.images.add(query["t"][0])
-            return 200, {"stream": "0123456789ab\n", "aux": {"ID": query["t"][0]}}
+            self.images |= {query["t"][0], "0123456789ab"}
+            return 200, {"stream": ("" if podman else "Successfully built ") + "0123456789ab\n"}
         name = (query.get("reference") or [f"{query['fromImage'][0]}:{query['tag'][0]}"])[0] if query else ""
         if "missing" in name:
             return 404, {"message": f"no image {name} to be pulled", "cause": ""}
-        self.images.add(name.removesuffix(":latest") if rest == "never" else name)
+        self.images.add(name)
         return 200, {"id": name, "status": "pulled"}
 
     async def container(self, method, rest, query, body):
@@ -165,7 +165,7 @@ class FakeEngine:
                 await self.exec_start(match[1], writer)
                 return
             status, content = await self.answer(method, url.path, parse_qs(url.query), body)
-            text = b"" if content is None else json.dumps(content).encode()
+            text = b"" if content is None or method == "HEAD" else json.dumps(content).encode()
             writer.write(f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nApi-Version: 1.48\r\n"
                          f"Content-Length: {len(text)}\r\nConnection: close\r\n\r\n".encode() + text)  # fmt: skip
         except (asyncio.IncompleteReadError, ConnectionError):

@@ -69,7 +69,10 @@ async def test_it_is_a_sandbox_and_says_how_it_is_contained(sandbox, kind):
 
 async def test_commands(sandbox):
     result = await sandbox.exec(
-        ["sh", "-c", "echo $COLOUR $SIZE; pwd; cat; echo wrong >&2; exit 3"], stdin="in", env={"SIZE": "9 'x'"}, cwd="/tmp"
+        ["sh", "-c", "echo $COLOUR $SIZE; pwd; cat; echo wrong >&2; exit 3"],
+        stdin="in",
+        env={"SIZE": "9 'x'"},
+        cwd="/tmp",
     )
     assert (result.stdout, result.stderr, result.exit_code) == ("red 9 'x'\n/tmp\nin", "wrong\n", 3)
     assert (await sandbox.exec("echo a | tr a b && cat a/b.txt")).stdout == "b\ntext"

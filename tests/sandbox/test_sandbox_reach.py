@@ -110,7 +110,7 @@ async def test_it_works_again_after_a_time_out_has_killed_everything(sandbox):
     async with served(APP) as port:
         url = await sandbox.reach(f"http://127.0.0.1:{port}/v1")
         assert (await sandbox.exec("sleep 60", timeout_s=0.2)).timed_out
-        until = "until python3 -c \"$0\" \"$1\" </dev/null 2>/dev/null; do sleep 0.1; done"
+        until = 'until python3 -c "$0" "$1" </dev/null 2>/dev/null; do sleep 0.1; done'
         asked = await sandbox.exec(["sh", "-c", until, ASK, url], timeout_s=20)
         assert asked.stdout == "me sent 0\n"
 

@@ -113,4 +113,3 @@ def _checked(members: list[tarfile.TarInfo], path: str, max_bytes: int) -> list[
         if "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
             raise SandboxFileError(f"the sandbox listed {name!r}, which is no name of a file below the folder")
     return named
-

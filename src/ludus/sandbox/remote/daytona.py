@@ -40,7 +40,12 @@ class DaytonaMachine(Service):
     unlimited = "processes and inodes, and memory and disk only in whole GiB of an `image`"
     key = "DAYTONA_API_KEY"
     unauthorised = ("DaytonaAuthenticationError", "DaytonaForbiddenError")
-    passing = ("DaytonaRateLimitError", "DaytonaConnectionError", "DaytonaBadGatewayError", "DaytonaServiceUnavailableError")
+    passing = (
+        "DaytonaRateLimitError",
+        "DaytonaConnectionError",
+        "DaytonaBadGatewayError",
+        "DaytonaServiceUnavailableError",
+    )
     _shared: Shared | None = None
 
     async def _make(self) -> Any:

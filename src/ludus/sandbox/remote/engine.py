@@ -108,7 +108,9 @@ class Container(RemoteSandbox):
         with _building[key]:  # of hundreds that ask for it, one does it
             if key not in _images:
                 try:
-                    _images[key] = _built(client, Path(wanted)) if Path(wanted).is_absolute() else _there(client, wanted)
+                    _images[key] = (
+                        _built(client, Path(wanted)) if Path(wanted).is_absolute() else _there(client, wanted)
+                    )
                 except Exception as error:  # noqa: BLE001 - whatever its client raises, there is no such image
                     raise SandboxFailed(f"there is no image {wanted}: {said(error)}", "environment") from None
             return _images[key]

@@ -31,7 +31,13 @@ START_S = 600.0
 POLL_S = 0.3
 REQUEST_S = (10.0, 60.0)
 """To connect, and for an answer."""
-HOPELESS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError", "CreateContainerError"}
+HOPELESS = {
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+}
 IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 _connecting = threading.Lock()
@@ -64,7 +70,9 @@ class Pod(RemoteSandbox):
         from websocket import WebSocketException
 
         status = getattr(error, "status", None)
-        return status in PASSING or (status in (None, 0) and isinstance(error, HTTPError | WebSocketException | OSError))
+        return status in PASSING or (
+            status in (None, 0) and isinstance(error, HTTPError | WebSocketException | OSError)
+        )
 
     async def _start(self) -> None:
         if self.spec.network not in ("none", ()):
@@ -232,9 +240,7 @@ def _remove_orphans(cluster: Cluster) -> None:
 
 def _remove(cluster: Cluster, name: str) -> None:
     try:
-        cluster.core.delete_namespaced_pod(
-            name, cluster.namespace, grace_period_seconds=0, _request_timeout=REQUEST_S
-        )
+        cluster.core.delete_namespaced_pod(name, cluster.namespace, grace_period_seconds=0, _request_timeout=REQUEST_S)
     except Exception as error:
         if getattr(error, "status", None) != 404:
             raise

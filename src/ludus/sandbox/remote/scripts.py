@@ -187,7 +187,7 @@ def append(data: bytes, path: str) -> str:
 
 def prepare(folder: str, folders: Sequence[str], home: str) -> str:
     """Make the sandbox's folders; says where its home is, which is another one where there is no right to this one."""
-    makes = f"w=$(mkdir -p {shlex.join(folders)} 2>&1) || {{ echo no \"$w\"; exit; }}" if folders else ""
+    makes = f'w=$(mkdir -p {shlex.join(folders)} 2>&1) || {{ echo no "$w"; exit; }}' if folders else ""
     return _PREPARE.format(home=home, folder=folder, folders=makes)
 
 

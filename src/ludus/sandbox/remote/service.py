@@ -61,7 +61,9 @@ class Service(RemoteSandbox):
         hosts = [] if self.spec.network == "none" else list(self.spec.network)
         for host in hosts:
             if ":" in host:
-                raise SandboxUnavailable(f"tier {self.tier!r} can allow hosts but no single ports: {host!r} in `network`")
+                raise SandboxUnavailable(
+                    f"tier {self.tier!r} can allow hosts but no single ports: {host!r} in `network`"
+                )
         return hosts
 
 
