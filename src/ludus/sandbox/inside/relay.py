@@ -74,7 +74,7 @@ class Relay:
     async def _poll(self, request: dict[str, Any]) -> dict[str, Any]:
         async with self.changed:
             if request["poll"] == self.sent["number"]:
-                with contextlib.suppress(asyncio.TimeoutError):  # noqa: UP041 - an image may have an older Python
+                with contextlib.suppress(asyncio.TimeoutError):  # an image may have an older Python
                     await asyncio.wait_for(self.changed.wait_for(lambda: bool(self.events)), request["wait"])
                 self.sent = {"number": request["poll"] + 1, "events": self.events}
                 self.events, self.waiting = [], 0

@@ -228,8 +228,8 @@ def python(
         begin: a script that makes `code` in `$d`.
     """
     run = _PYTHON.format(
-        session=session, programs=_programs(session, programs), start=_START_PYTHON, cwd=shlex.quote(cwd), limited=_limited(limits),
-        env=_variables(env),
+        session=session, programs=_programs(session, programs), start=_START_PYTHON, cwd=shlex.quote(cwd),
+        limited=_limited(limits), env=_variables(env),
     )  # fmt: skip
     return _open(folder, limits) + begin + run + _CLOSE.format(mark=MARK) + _REPORT
 
