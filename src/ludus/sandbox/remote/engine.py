@@ -31,7 +31,7 @@ POOL = 64
 KEPT_CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID"]
 """What root in an image needs to install things; a container has no others, and no way to more."""
 FIRST = """
-trap 'kill -9 -1' USR1
+trap 'kill -9 -1' USR1; trap exit TERM
 end=$(($(date +%s) + 86400))
 while [ "$(date +%s)" -lt "$end" ]; do sleep 60 & wait $!; done
 """
@@ -77,10 +77,11 @@ class Container(RemoteSandbox):
     def _run_new(self, client: Any, image: str) -> None:
         remove(client, self.name)  # of a try before, whose answer was lost
         limits = self.spec.limits
+        files = {"Name": "nofile", "Soft": limits.open_files, "Hard": limits.open_files}
         self._container = client.containers.create(
             image, entrypoint=["/bin/sh"], command=["-c", FIRST], name=self.name, labels={LABEL: owner()}, user="0",
             network_mode="none", auto_remove=True, mem_limit=limits.memory_bytes, memswap_limit=limits.memory_bytes,
-            pids_limit=limits.processes, cap_drop=["ALL"], cap_add=KEPT_CAPABILITIES, **self.options(),
+            pids_limit=limits.processes, ulimits=[files], cap_drop=["ALL"], cap_add=KEPT_CAPABILITIES, **self.options(),
         )  # fmt: skip
         self._container.start()
 

@@ -36,8 +36,8 @@ keep() {{
 keep o <o >/dev/null 2>&1 & keep e <e >/dev/null 2>&1 &
 exec 3>o 4>e
 killed() {{
-  while read -r key count; do [ "$key" = oom_kill ] && echo "$count"; done </sys/fs/cgroup/memory.events
-}} 2>/dev/null
+  cat /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control 2>/dev/null | sed -n 's/^oom_kill //p'
+}}
 before=$(killed)
 setsid=$(command -v setsid)
 """
@@ -146,8 +146,7 @@ f={path}
 [ -f "$f" ] && {{ echo ok file; exit; }}
 [ -d "$f" ] || {{ echo no not a regular file; exit; }}
 cd "$f" || {{ echo no Permission denied; exit; }}
-find . -type f >{target}.names; tar -cf - -T {target}.names 2>/dev/null | head -c {most} >{target}
-rm -f {target}.names; echo ok folder
+tar -cf - . 2>/dev/null | head -c {most} >{target}; echo ok folder
 """
 _UNPACK = """
 w=$(mkdir -p {path} 2>&1) || {{ echo no "${{w##*: }}"; exit; }}
@@ -276,7 +275,7 @@ def install(source: str, path: str, mode: int | None) -> str:
 
 
 def pack(path: str, target: str, most: int) -> str:
-    """Say whether a path is a "file" or a "folder", whose regular files go into an archive of at most so many bytes."""
+    """Say whether a path is a "file" or a "folder", of which an archive of at most so many bytes is made."""
     return _PACK.format(path=shlex.quote(path), target=target, most=most)
 
 
