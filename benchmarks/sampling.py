@@ -34,7 +34,7 @@ class Case:
 CASES = (
     Case("4x256", "float32", (8, 64), 128, 4),
     Case("4x256", "bfloat16", (8, 64), 128, 4),
-    Case("0.5B", "bfloat16", (4, 16), 8, 2),
+    Case("0.5B", "bfloat16", (4, 16), 8, 5),
 )
 QUICK = (Case("4x256", "bfloat16", (8, 64), 128, 2),)
 REQUESTS = (1, 32, 128)

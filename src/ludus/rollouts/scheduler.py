@@ -226,20 +226,33 @@ class Scheduler:
             (attempt.task.id, attempt.seeds.visit, attempt.seeds.sample),
             frozenset(self.env.pinned),
         )
-        models = {role: RecordedModel(recorder, role, self._gateway) for role in roles}
-        try:
-            if self._pool is not None:
-                rollout = await self._pool.play(attempt, recorder, models, self.plan.timeout_s)
-            else:
-                rollout = await play(self.env, attempt, recorder, models, self.plan.timeout_s)
-            blame_model(rollout, self.env, recorder.failed)
-            return rollout
-        finally:
-            for model in models.values():
-                model.close()
-            recorder.close()
+        return await play_recorded(self.env, attempt, recorder, self._gateway, self.plan.timeout_s, self._pool)
 
     def _lockstep_samplers(self) -> list[Lockstep]:
         """The distinct samplers behind the roles that can wait for each other."""
         samplers = [backend.sampler for backend in self.backends.values() if isinstance(backend, TokenBackend)]
         return list({id(sampler): sampler for sampler in samplers if isinstance(sampler, Lockstep)}.values())
+
+
+async def play_recorded(
+    env: Environment,
+    attempt: Attempt,
+    recorder: Recorder,
+    gateway: Gateway,
+    timeout_s: float | None,
+    pool: WorkerPool | None = None,
+) -> Rollout:
+    """Play an attempt, here or in a pool of workers; whatever happens, its models and its record are closed afterwards.
+    Where its model failed, that is why the rollout did."""
+    models = {role: RecordedModel(recorder, role, gateway) for role in recorder.backends}
+    try:
+        if pool is None:
+            rollout = await play(env, attempt, recorder, models, timeout_s)
+        else:
+            rollout = await pool.play(attempt, recorder, models, timeout_s)
+        blame_model(rollout, env, recorder.failed)
+        return rollout
+    finally:
+        for model in models.values():
+            model.close()
+        recorder.close()

@@ -16,11 +16,11 @@ from ludus.authoring.environment import Environment
 from ludus.errors import RolloutError, UsageError
 from ludus.recording.backend import Backend
 from ludus.recording.gateway import Gateway
-from ludus.recording.model import RecordedModel
 from ludus.recording.recorder import Recorder
 from ludus.recording.wire import canonical
-from ludus.rollouts.attempt import Attempt, play
-from ludus.rollouts.failure import as_failure, blame_model, mark_failed
+from ludus.rollouts.attempt import Attempt
+from ludus.rollouts.failure import as_failure, mark_failed
+from ludus.rollouts.scheduler import play_recorded
 from ludus.rollouts.scoring import score_group
 from ludus.types import Message, Reply, Rollout, Sampling, Seeds, Task
 
@@ -148,14 +148,7 @@ class Episode:
         env, attempt = self._env, self._attempt
         backends: dict[str, Backend] = {role: _Wire(role, self._asked) for role in env.roles}
         recorder = Recorder(backends, seed=attempt.seed("model"), session=attempt.id)
-        models = {role: RecordedModel(recorder, role, self._gateway) for role in env.roles}
-        try:
-            rollout = await play(env, attempt, recorder, models, timeout_s=None)
-            blame_model(rollout, env, recorder.failed)
-        finally:
-            for model in models.values():
-                model.close()
-            recorder.close()
+        rollout = await play_recorded(env, attempt, recorder, self._gateway, timeout_s=None)
         if env.group_scorers() and rollout.failure is None:
             try:
                 await score_group(env, [rollout])

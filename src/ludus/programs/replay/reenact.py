@@ -20,10 +20,10 @@ from ludus.programs.replay.rewards import Judged, judge, not_judged
 from ludus.programs.replay.selection import Environments, Selection
 from ludus.recording.backend import Backend
 from ludus.recording.gateway import Gateway
-from ludus.recording.model import RecordedModel
 from ludus.recording.recorder import Recorder
-from ludus.rollouts.attempt import Attempt, play
-from ludus.rollouts.failure import as_failure, blame_model, mark_failed
+from ludus.rollouts.attempt import Attempt
+from ludus.rollouts.failure import as_failure, mark_failed
+from ludus.rollouts.scheduler import play_recorded
 from ludus.rollouts.scoring import score_group
 from ludus.types import Failure, Rollout
 
@@ -66,15 +66,7 @@ async def _play(env: Environment, recorded: Rollout, gateway: Gateway, timeout_s
     backends: dict[str, Backend] = {role: Replies(recorded, role, log) for role in env.roles}
     attempt = Attempt(recorded.task, recorded.seeds, recorded.split, recorded.purpose)
     recorder = Recorder(backends, seed=attempt.seed("model"), session=recorded.id)
-    models = {role: RecordedModel(recorder, role, gateway) for role in env.roles}
-    try:
-        rollout = await play(env, attempt, recorder, models, timeout_s)
-        blame_model(rollout, env, recorder.failed)
-        return rollout, log
-    finally:
-        for model in models.values():
-            model.close()
-        recorder.close()
+    return await play_recorded(env, attempt, recorder, gateway, timeout_s), log
 
 
 async def _score_group(env: Environment, rollouts: list[Rollout]) -> None:
