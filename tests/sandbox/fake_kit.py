@@ -13,9 +13,13 @@ from ludus.sandbox import Limits, LocalSandbox, SandboxSpec
 LARGE = Limits(memory_bytes=1 << 30, processes=400, disk_bytes=512 << 20, output_bytes=16 << 20)
 
 
+PLACES = ("/app", "/logs", "/tests", "/data")
+"""Folders that may be made there, as in an image in which everything is writable."""
+
+
 async def computer() -> LocalSandbox:
     """What stands for a machine elsewhere."""
-    sandbox = await LocalSandbox.create(SandboxSpec(limits=LARGE, tier="namespaces"))
+    sandbox = await LocalSandbox.create(SandboxSpec(limits=LARGE, folders=PLACES, tier="namespaces"))
     assert sandbox.tier == "namespaces"  # `kill -9 -1` is run there
     return sandbox
 
