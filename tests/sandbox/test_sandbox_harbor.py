@@ -24,7 +24,9 @@ def folder(tmp_path):
     """A task whose Dockerfile installs something."""
     copied = Path(shutil.copytree(SAMPLE, tmp_path / "count-words"))
     dockerfile = copied / "environment" / "Dockerfile"
-    dockerfile.write_text("FROM ubuntu:24.04\nRUN apt-get install -y jq\nWORKDIR /opt\nWORKDIR ../app\nCOPY text.txt ./\n")
+    dockerfile.write_text(
+        "FROM ubuntu:24.04\nRUN apt-get install -y jq\nWORKDIR /opt\nWORKDIR ../app\nCOPY text.txt ./\n"
+    )
     (copied / "solution" / "solve.sh").write_text("#!/bin/bash\necho 7 > answer.txt\n")
     return copied
 

@@ -116,6 +116,14 @@ async def test_lasting_faults_are_the_infrastructures(engined):
     await sandbox.kill()
 
 
+async def test_what_can_not_be_removed_is_told_and_fails_nobody(engined, caplog):
+    kind, found = engined
+    sandbox = await create(SandboxSpec(tier=kind))
+    found.failing += [("DELETE /containers", 400)]
+    await sandbox.kill()
+    assert sandbox.name in caplog.text and "goes on until its time is over" in caplog.text
+
+
 async def test_so_many_are_started_at_a_time_and_no_more(engined):
     kind, found = engined
     made = await asyncio.gather(*(create(SandboxSpec(tier=kind)) for _ in range(STARTS_AT_A_TIME + 8)))

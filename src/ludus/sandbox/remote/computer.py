@@ -79,16 +79,21 @@ class Computer(ABC):
     # --- its end ---------------------------------------------------------------------------------------
 
     async def kill(self) -> None:
-        """End it: returns once it is removed. May be called again. Raises SandboxFailed."""
+        """End it: returns once it is removed, or can't be, which is logged. May be called again."""
         if self._ending is None:
             self._ending = asyncio.create_task(self._end(), name="end of a sandbox")
         await asyncio.shield(self._ending)
 
     async def _end(self) -> None:
-        for waiting in (*self._waiting, *self._also):
+        for waiting in self._waiting:
             waiting.cancel()
+        for task in self._also:
+            task.cancel()
         await asyncio.gather(*self._also, return_exceptions=True)
-        await patiently("remove the sandbox", self._remove, self.transient)
+        try:
+            await patiently("remove the sandbox", self._remove, self.transient)
+        except SandboxFailed as error:
+            log.error("the sandbox %s at %s goes on until its time is over: %s", self.name, self.tier, error)
 
     @property
     def over(self) -> bool:

@@ -193,16 +193,21 @@ class RemoteSandbox(Computer):
 
     async def read(self, path: str, *, max_bytes: int = MOST_READ) -> bytes:
         """A regular file, of at most so many bytes. Raises SandboxFileError."""
+        data = await self._beginning_of(self._path(path), path, max_bytes + 1)
+        if len(data) > max_bytes:
+            raise SandboxFileError(f"{path} is larger than the {max_bytes} bytes that may be read of it")
+        return data
+
+    async def _beginning_of(self, place: str, path: str, most: int) -> bytes:
+        """The first bytes of a file, which errors call `path`."""
         content = bytearray()
-        size, count = scripts.READ_BLOCK, min(READ_BLOCKS, max_bytes // scripts.READ_BLOCK + 1)
+        size, count = scripts.READ_BLOCK, min(READ_BLOCKS, -(-most // scripts.READ_BLOCK))
         while True:
-            script = scripts.read(self._path(path), len(content) // size, count)
+            script = scripts.read(place, len(content) // size, count)
             data = scripts.decoded((await self._asked(script, f"read {path}"))[1:])
             content += data
-            if len(content) > max_bytes:
-                raise SandboxFileError(f"{path} is larger than the {max_bytes} bytes that may be read of it")
-            if len(data) < size * count:
-                return bytes(content)
+            if len(data) < size * count or len(content) >= most:
+                return bytes(content[:most])
 
     async def write(self, path: str, data: bytes, *, mode: int | None = None) -> None:
         """Make or replace a file; its folders are made. Raises SandboxFileError."""
@@ -229,13 +234,12 @@ class RemoteSandbox(Computer):
             FileProblem: the place on the host.
         """
         target = archive.checked_target(Path(host_path))
-        place = self._new_place()
-        most = max_bytes + archive.MOST_HEADS
-        kind = (await self._asked(scripts.pack(self._path(path), place, most + 1), f"read {path}"))[0]
+        place, most = self._new_place(), max_bytes + archive.MOST_HEADS
+        kind = (await self._asked(scripts.pack(self._path(path), place, most), f"read {path}"))[0]
         if kind == "file":
             archive.make(target, await self.read(path, max_bytes=max_bytes))
             return
-        packed = await self.read(place, max_bytes=most)
+        packed = await self._beginning_of(place, path, most)
         await self._asked(f"rm -f {place}; echo ok", f"read {path}")
         await asyncio.to_thread(archive.unpack, packed, target, path, max_bytes)
 

@@ -245,7 +245,7 @@ def ask_relay(folder: str, request: str) -> str:
 
 def collect(folder: str) -> str:
     """Report a call whose processes were killed."""
-    return f"d={folder}; cd $d || exit; how=ended status=137{_REPORT}"
+    return f"d={folder}; cd $d || exit; how=over status=137{_REPORT}"
 
 
 def stop(folder: str, session: str = "") -> str:
