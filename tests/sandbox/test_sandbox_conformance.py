@@ -16,8 +16,10 @@ from ludus.errors import ConfigError, FileProblem, SandboxFailed, SandboxFileErr
 from ludus.protocols import Sandbox
 from ludus.sandbox import Limits, SandboxSpec, create
 from ludus.sandbox.remote import engine, kubernetes
+from ludus.sandbox.spec import REMOTE
 
-KINDS = ("namespaces", "docker", "podman", "kubernetes", "e2b", "modal", "daytona")
+KINDS = ["namespaces", "docker", *(pytest.param(kind, marks=pytest.mark.slow) for kind in REMOTE if kind != "docker")]
+"""Adapters differ in a few lines, which test_sandbox_remote.py looks at for each."""
 
 
 @pytest.fixture(params=KINDS)

@@ -20,7 +20,11 @@ from ludus.sandbox.remote.calls import STARTS_AT_A_TIME
 from ludus.sandbox.spec import REMOTE
 
 
-@pytest.fixture(params=["docker", "podman"])
+SOME_SLOW = [kind if kind in ("docker", "e2b") else pytest.param(kind, marks=pytest.mark.slow) for kind in REMOTE]
+"""Importing the other clients takes a second or two each."""
+
+
+@pytest.fixture(params=SOME_SLOW[:2])
 async def engined(request, tmp_path, monkeypatch):
     """A kind of container, and the engine behind it."""
     pytest.importorskip(request.param)
@@ -52,7 +56,7 @@ async def test_a_missing_client_is_named_with_its_extra(kind, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # podman's client leaves its socket open
-@pytest.mark.parametrize("kind", REMOTE)
+@pytest.mark.parametrize("kind", SOME_SLOW)
 async def test_no_engine_no_cluster_no_key(kind, monkeypatch, tmp_path):
     pytest.importorskip(kind)
     for name in ("E2B_API_KEY", "DAYTONA_API_KEY", "MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET"):
@@ -82,10 +86,15 @@ async def test_what_a_container_is_made_with(engined):
     assert not found.containers
 
 
-async def test_what_can_not_be_kept_is_refused(engined, cluster):
-    for kind in (engined[0], "kubernetes"):
-        with pytest.raises(SandboxUnavailable, match="no allow-list"):
-            await create(SandboxSpec(tier=kind, network=("pypi.org",)))
+async def test_what_can_not_be_kept_is_refused(engined):
+    with pytest.raises(SandboxUnavailable, match="no allow-list"):
+        await create(SandboxSpec(tier=engined[0], network=("pypi.org",)))
+
+
+@pytest.mark.slow
+async def test_what_a_cluster_can_not_do_is_refused(cluster):
+    with pytest.raises(SandboxUnavailable, match="no allow-list"):
+        await create(SandboxSpec(tier="kubernetes", network=("pypi.org",)))
     with pytest.raises(SandboxUnavailable, match="push it to a registry"):
         await create(SandboxSpec(tier="kubernetes", image="/a/folder"))
 
@@ -173,6 +182,7 @@ async def test_what_a_dead_process_left_is_removed_and_nothing_else(engined):
     assert set(found.containers) == {"ours", "elsewhere", "odd"}
 
 
+@pytest.mark.slow
 async def test_what_a_pod_is_made_with(cluster):
     cluster.failing += [500]
     limits = Limits(memory_bytes=64 << 20, disk_bytes=1 << 20)
@@ -187,6 +197,7 @@ async def test_what_a_pod_is_made_with(cluster):
     assert not cluster.pods
 
 
+@pytest.mark.slow
 async def test_a_pod_that_can_not_start_is_removed(cluster):
     with pytest.raises(SandboxFailed, match="ErrImagePull: there is no such image") as raised:
         await create(SandboxSpec(tier="kubernetes", image="missing:1"))
@@ -216,6 +227,7 @@ async def test_what_e2b_is_asked_for(monkeypatch):
         assert wrong not in str(raised.value)
 
 
+@pytest.mark.slow
 async def test_what_daytona_is_asked_for(monkeypatch):
     pytest.importorskip("daytona")
     from fake_daytona import fake_daytona
@@ -229,6 +241,7 @@ async def test_what_daytona_is_asked_for(monkeypatch):
         assert not service.machines
 
 
+@pytest.mark.slow
 async def test_what_modal_is_asked_for(monkeypatch, tmp_path):
     pytest.importorskip("modal")
     from fake_modal import fake_modal

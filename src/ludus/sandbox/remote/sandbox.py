@@ -235,12 +235,14 @@ class RemoteSandbox(Computer):
         """
         target = archive.checked_target(Path(host_path))
         place, most = self._new_place(), max_bytes + archive.MOST_HEADS
-        kind = (await self._asked(scripts.pack(self._path(path), place, most), f"read {path}"))[0]
+        kind = (await self._asked(scripts.pack(self._path(path), place, most + 1), f"read {path}"))[0]
         if kind == "file":
             archive.make(target, await self.read(path, max_bytes=max_bytes))
             return
-        packed = await self._beginning_of(place, path, most)
+        packed = await self._beginning_of(place, path, most + 1)
         await self._asked(f"rm -f {place}; echo ok", f"read {path}")
+        if len(packed) > most:  # what is cut between two files looks whole
+            raise SandboxFileError(f"{path} is larger than the {max_bytes} bytes that may be read of it")
         await asyncio.to_thread(archive.unpack, packed, target, path, max_bytes)
 
     def _path(self, path: str) -> str:
