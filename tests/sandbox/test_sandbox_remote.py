@@ -19,7 +19,6 @@ from ludus.sandbox.remote import archive, engine, kubernetes, owners
 from ludus.sandbox.remote.calls import STARTS_AT_A_TIME
 from ludus.sandbox.spec import REMOTE
 
-
 SOME_SLOW = [kind if kind in ("docker", "e2b") else pytest.param(kind, marks=pytest.mark.slow) for kind in REMOTE]
 """Importing the other clients takes a second or two each."""
 

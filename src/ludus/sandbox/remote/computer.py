@@ -12,7 +12,7 @@ from collections.abc import Coroutine
 from typing import Any, ClassVar
 
 from ludus.errors import SandboxFailed
-from ludus.sandbox.remote import scripts
+from ludus.sandbox.remote import files, scripts
 from ludus.sandbox.remote.calls import TRIES, patiently
 from ludus.sandbox.spec import SandboxSpec
 
@@ -68,9 +68,9 @@ class Computer(ABC):
     async def _put(self, path: str, data: bytes) -> None:
         """Make a file that is too long to go along in a script."""
         await self._shell(f"rm -f {path}")
-        for start in range(0, len(data), scripts.MOST_INLINE):
-            script = scripts.append(data[start : start + scripts.MOST_INLINE], path)
-            scripts.words_of(await self._shell(script), f"write {path}")
+        for start in range(0, len(data), files.MOST_INLINE):
+            script = files.append(data[start : start + files.MOST_INLINE], path)
+            files.words_of(await self._shell(script), f"write {path}")
 
     async def _end_processes(self) -> None:
         """Kill all processes but those that the computer itself needs."""
@@ -108,9 +108,9 @@ class Computer(ABC):
 
     # --- asking -------------------------------------------------------------------------------------------------
 
-    async def _asked(self, script: str, what: str) -> list[str]:
+    async def asked(self, script: str, what: str) -> list[str]:
         """What a script said after `ok`, line by line. It may be run again. Raises SandboxFileError, SandboxFailed."""
-        return scripts.words_of(await self._ask(script, TRIES), what)
+        return files.words_of(await self._ask(script, TRIES), what)
 
     async def _ask(self, script: str, tries: int = 1) -> bytes:
         """What a script printed; the end of the sandbox ends the wait. Raises SandboxFailed."""
@@ -129,7 +129,7 @@ class Computer(ABC):
 
     async def _run(self, script: str, tries: int) -> bytes:
         if len(script) > MOST_SCRIPT:
-            place = self._new_place()
+            place = self.new_place()
             await self._put_patiently(place, script.encode(errors="surrogateescape"))
             script = f"sh {place}; rm -f {place}"
         return await patiently("run a script in the sandbox", lambda: self._shell(script), self.transient, tries)
@@ -137,14 +137,14 @@ class Computer(ABC):
     async def _put_patiently(self, place: str, data: bytes) -> None:
         await patiently(f"send {len(data)} bytes to the sandbox", lambda: self._put(place, data), self.transient)
 
-    async def _given(self, place: str, data: bytes) -> str:
+    async def given(self, place: str, data: bytes) -> str:
         """A script that makes a file and its folder; what is long is there already."""
         folder = posixpath.dirname(place)
-        if len(data) <= scripts.MOST_INLINE:
-            return f"mkdir -p {folder}; {scripts.given(data, place)}"
-        await self._asked(f"mkdir -p {folder}; echo ok", "make a folder")
+        if len(data) <= files.MOST_INLINE:
+            return f"mkdir -p {folder}; {files.given(data, place)}"
+        await self.asked(f"mkdir -p {folder}; echo ok", "make a folder")
         await self._put_patiently(place, data)
         return ""
 
-    def _new_place(self) -> str:
+    def new_place(self) -> str:
         return f"{self._folder}/{next(self._numbers)}"

@@ -68,7 +68,7 @@ class Reach:
         self._polled = self._pushed = 0
         script = scripts.begin_relay(self._sandbox.relay_folder, self._sandbox.programs)
         try:
-            await self._sandbox._asked(script, "reach the host from")
+            await self._sandbox.asked(script, "reach the host from")
         except SandboxFileError as error:
             raise SandboxUnavailable(str(error)) from None
         for port in self._places.values():
@@ -152,10 +152,10 @@ class Reach:
 
     async def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """The answer of the server in the sandbox. Raises SandboxFailed."""
-        place = self._sandbox._new_place()
-        begin = await self._sandbox._given(place, json.dumps(request).encode())
+        place = self._sandbox.new_place()
+        begin = await self._sandbox.given(place, json.dumps(request).encode())
         script = f"{begin}\n{scripts.ask_relay(self._sandbox.relay_folder, place)}"
-        lines = await self._sandbox._asked(script, "reach the host from")
+        lines = await self._sandbox.asked(script, "reach the host from")
         try:
             answer: dict[str, Any] = json.loads(lines[1])
         except (IndexError, ValueError):

@@ -15,7 +15,7 @@ import msgspec
 
 from ludus.errors import ConfigError, SandboxFailed, SandboxFileError, SandboxUnavailable
 from ludus.protocols import MOST_DOWNLOADED, MOST_READ, SandboxResult
-from ludus.sandbox.remote import archive, scripts
+from ludus.sandbox.remote import archive, files, scripts
 from ludus.sandbox.remote.calls import to_its_end, turn_to_start
 from ludus.sandbox.remote.computer import Computer
 from ludus.sandbox.remote.reach import Reach
@@ -76,7 +76,7 @@ class RemoteSandbox(Computer):
         await self.kill()
 
     async def _prepare(self) -> None:
-        words = await self._asked(scripts.prepare(self._folder, self.spec.folders, self.home), "prepare its folders")
+        words = await self.asked(files.prepare(self._folder, self.spec.folders, self.home), "prepare its folders")
         self.home = words[0]
         for path, content in self.spec.files.items():
             await self.write(path, as_bytes(content))
@@ -97,9 +97,9 @@ class RemoteSandbox(Computer):
         if not argv or any(not isinstance(word, str) or "\0" in word for word in argv):
             raise ConfigError(f"exec: expected a program and its arguments as text, got {command!r}")
         variables = self._environment() | checked_environment(env or {})
-        folder, data = self._new_place(), as_bytes(stdin)
+        folder, data = self.new_place(), as_bytes(stdin)
         place = f"{folder}/stdin" if data else "/dev/null"
-        begin = await self._given(place, data) if data else ""
+        begin = await self.given(place, data) if data else ""
         script = scripts.command(folder, argv, variables, self._path(cwd or "."), place, self.spec.limits, begin)
         return self._result(await self._timed(folder, script, timeout_s))
 
@@ -114,8 +114,8 @@ class RemoteSandbox(Computer):
             )
         self._in_python = True
         try:
-            folder = self._new_place()
-            begin = await self._given(f"{folder}/code", as_bytes(code))
+            folder = self.new_place()
+            begin = await self.given(f"{folder}/code", as_bytes(code))
             script = scripts.python(
                 folder, self._session, self._environment(), self.home, self.spec.limits, self.programs, begin
             )
@@ -201,19 +201,19 @@ class RemoteSandbox(Computer):
     async def _beginning_of(self, place: str, path: str, most: int) -> bytes:
         """The first bytes of a file, which errors call `path`."""
         content = bytearray()
-        size, count = scripts.READ_BLOCK, min(READ_BLOCKS, -(-most // scripts.READ_BLOCK))
+        size, count = files.READ_BLOCK, min(READ_BLOCKS, -(-most // files.READ_BLOCK))
         while True:
-            script = scripts.read(place, len(content) // size, count)
-            data = scripts.decoded((await self._asked(script, f"read {path}"))[1:])
+            script = files.read(place, len(content) // size, count)
+            data = files.decoded((await self.asked(script, f"read {path}"))[1:])
             content += data
             if len(data) < size * count or len(content) >= most:
                 return bytes(content[:most])
 
     async def write(self, path: str, data: bytes, *, mode: int | None = None) -> None:
         """Make or replace a file; its folders are made. Raises SandboxFileError."""
-        place = self._new_place()
-        begin = await self._given(place, as_bytes(data))
-        await self._asked(f"{begin}\n{scripts.install(place, self._path(path), mode)}", f"write {path}")
+        place = self.new_place()
+        begin = await self.given(place, as_bytes(data))
+        await self.asked(f"{begin}\n{files.install(place, self._path(path), mode)}", f"write {path}")
 
     async def upload(self, host_path: str | Path, path: str) -> None:
         """Copy a file or folder of the host into the sandbox; links are left out. Raises FileProblem."""
@@ -222,9 +222,9 @@ class RemoteSandbox(Computer):
             await self.write(path, source.read_bytes(), mode=archive.mode_of(source))
             return
         packed = await asyncio.to_thread(archive.packed, source)
-        place = self._new_place()
-        begin = await self._given(place, packed)
-        await self._asked(f"{begin}\n{scripts.unpack(place, self._path(path))}", f"write {path}")
+        place = self.new_place()
+        begin = await self.given(place, packed)
+        await self.asked(f"{begin}\n{files.unpack(place, self._path(path))}", f"write {path}")
 
     async def download(self, path: str, host_path: str | Path, *, max_bytes: int = MOST_DOWNLOADED) -> None:
         """Copy a file, or the regular files below a folder, to a place of the host where nothing is yet.
@@ -234,13 +234,13 @@ class RemoteSandbox(Computer):
             FileProblem: the place on the host.
         """
         target = archive.checked_target(Path(host_path))
-        place, most = self._new_place(), max_bytes + archive.MOST_HEADS
-        kind = (await self._asked(scripts.pack(self._path(path), place, most + 1), f"read {path}"))[0]
+        place, most = self.new_place(), max_bytes + archive.MOST_HEADS
+        kind = (await self.asked(files.pack(self._path(path), place, most + 1), f"read {path}"))[0]
         if kind == "file":
             archive.make(target, await self.read(path, max_bytes=max_bytes))
             return
         packed = await self._beginning_of(place, path, most + 1)
-        await self._asked(f"rm -f {place}; echo ok", f"read {path}")
+        await self.asked(f"rm -f {place}; echo ok", f"read {path}")
         if len(packed) > most:  # what is cut between two files looks whole
             raise SandboxFileError(f"{path} is larger than the {max_bytes} bytes that may be read of it")
         await asyncio.to_thread(archive.unpack, packed, target, path, max_bytes)
