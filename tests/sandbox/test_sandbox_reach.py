@@ -36,7 +36,7 @@ class Folder(RemoteSandbox):
             return (await process.communicate())[0]
         except asyncio.CancelledError:
             os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+            await process.communicate()
             raise
 
     async def _end_processes(self):
@@ -119,6 +119,29 @@ async def test_who_is_not_there_is_not_there(sandbox):
     url = await sandbox.reach("http://127.0.0.1:9")
     said = await sandbox.exec(["python3", "-c", ASK, url], timeout_s=20)
     assert said.exit_code == 1 and "closed connection" in said.stderr
+
+
+JUNK = """
+import os, socket, sys
+os.unlink(sys.argv[1])
+with socket.socket(socket.AF_UNIX) as server:
+    server.bind(sys.argv[1])
+    server.listen()
+    for _ in range(2):
+        connection, _ = server.accept()
+        connection.recv(1 << 16)
+        connection.sendall(sys.argv[2].encode() + b"\\n")
+        connection.close()
+"""
+
+
+@pytest.mark.parametrize("answer", ['{"number": 1, "events": [[1, 2, "?"]]}', "{"])
+async def test_a_server_there_that_was_replaced_hurts_nobody_else(sandbox, answer):
+    await sandbox.reach("http://127.0.0.1:9")
+    socket = f"{sandbox.relay_folder}/socket"
+    await sandbox._end_processes()
+    await sandbox.exec(["python3", "-c", JUNK, socket, answer], timeout_s=1)
+    assert (await sandbox.exec("echo fine")).stdout == "fine\n"
 
 
 async def test_what_can_not_be_reached():

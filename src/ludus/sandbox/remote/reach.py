@@ -27,6 +27,10 @@ CHUNK = 1 << 16
 MOST_AT_ONCE = 2 << 20
 """Bytes, in base64, of one push."""
 BEGINNINGS = 3
+MOST_CONNECTIONS = 256
+"""At a time, of one sandbox."""
+MOST_UNREAD = 64
+"""Pieces that may wait for a server here to read them."""
 
 Event = tuple[int, str | None]
 
@@ -107,16 +111,26 @@ class Reach:
             answer = await self._carried({"poll": self._polled, "wait": WAIT_S})
             if answer is None:
                 return
-            self._polled = answer["number"]
-            for number, port, data in answer["events"]:
-                connection = self._connections.get(number)
-                if connection is None and data is not None:
-                    place = next((place for place, known in self._places.items() if known == port), None)
-                    if place is None:
-                        continue
-                    connection = self._connections[number] = Connection(number, place, self._add)
-                if connection is not None:
-                    connection.given.put_nowait(None if data is None else base64.b64decode(data))
+            try:
+                self._polled = int(answer["number"])
+                events = [(int(number), int(port), _decoded(data)) for number, port, data in answer["events"]]
+            except (KeyError, TypeError, ValueError) as error:
+                log.warning("a sandbox sent something that is no connection; it reaches nothing any more: %r", error)
+                return
+            for number, port, data in events:
+                await self._deliver(number, port, data)
+
+    async def _deliver(self, number: int, port: int, data: bytes | None) -> None:
+        connection = self._connections.get(number)
+        if connection is None:
+            place = next((place for place, known in self._places.items() if known == port), None)
+            if data is None or place is None:
+                return
+            if len(self._connections) >= MOST_CONNECTIONS:
+                await self._add(number, None)
+                return
+            connection = self._connections[number] = Connection(number, place, self._add)
+        await connection.give(data)
 
     async def _push(self) -> None:
         """Take what comes back into the sandbox: as much as there is, while the push before was under way."""
@@ -168,8 +182,14 @@ class Connection:
 
     def __init__(self, number: int, place: tuple[str, int], add: Any) -> None:
         self.number, self.place, self.add = number, place, add
-        self.given: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.given: asyncio.Queue[bytes | None] = asyncio.Queue(MOST_UNREAD)
         self.task = asyncio.create_task(self._carry(), name="connection of a sandbox")
+
+    async def give(self, data: bytes | None) -> None:
+        """Send something on; None is the end of it. Waits while too much has not been read."""
+        put = asyncio.ensure_future(self.given.put(data))
+        await asyncio.wait({put, self.task}, return_when=asyncio.FIRST_COMPLETED)
+        put.cancel()
 
     async def _carry(self) -> None:
         try:
@@ -193,3 +213,7 @@ class Connection:
                 writer.write(data)
                 await writer.drain()
             writer.write_eof()
+
+
+def _decoded(data: str | None) -> bytes | None:
+    return None if data is None else base64.b64decode(data)
