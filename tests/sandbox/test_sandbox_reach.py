@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from starlette.routing import Route
 
 from ludus.errors import ConfigError, SandboxUnavailable
 from ludus.sandbox import SandboxSpec
+from ludus.sandbox.remote.calls import in_thread
 from ludus.sandbox.remote.sandbox import RemoteSandbox
 
 
@@ -28,16 +30,11 @@ class Folder(RemoteSandbox):
         self.home = f"{self._folder}/work"
 
     async def _shell(self, script):
-        process = await asyncio.create_subprocess_exec(
-            "/bin/sh", "-c", script, stdout=asyncio.subprocess.PIPE,
-            stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
-        try:
-            return (await process.communicate())[0]
-        except asyncio.CancelledError:
-            os.killpg(process.pid, signal.SIGKILL)
-            await process.communicate()
-            raise
+        def run():
+            streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+            return subprocess.run(["/bin/sh", "-c", script], check=False, start_new_session=True, **streams).stdout
+
+        return await in_thread(run)
 
     async def _end_processes(self):
         for entry in Path("/proc").iterdir():
