@@ -2,5 +2,16 @@
 
 import os
 
+import pytest
+
 # Several workers test at once: operators of one that spin on many threads would hold up the others.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def nothing_is_left():
+    """No process, file or control group of a sandbox is left on this machine afterwards."""
+    from leftovers import left_at_last
+
+    yield
+    assert not left_at_last()

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ludus.types import Reward as Reward
     from ludus.types import Rollout as Rollout
     from ludus.types import Task as Task
+    from ludus.types import calls_tool as calls_tool
 
 __version__ = "0.1.0"
 
@@ -47,7 +48,7 @@ _HOMES = {
     "ludus.programs.evaluate": ("evaluate",),
     "ludus.programs.run_recipe": ("train",),
     "ludus.protocols": ("Model",),
-    "ludus.types": ("Message", "Reply", "Reward", "Rollout", "Task"),
+    "ludus.types": ("Message", "Reply", "Reward", "Rollout", "Task", "calls_tool"),
 }
 """What the imports above say, for the interpreter; a test holds the two together."""
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -7,6 +7,7 @@ of one attempt at one task; everything else the stack shows or trains on is comp
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Any, Literal
 
 import msgspec
@@ -29,6 +30,16 @@ def user(content: str) -> Message:
     {'role': 'user', 'content': 'hi'}
     """
     return {"role": "user", "content": content}
+
+
+def calls_tool(name: str, **arguments: Any) -> Message:
+    """An assistant message that calls a tool, as an expert's play may have it.
+
+    >>> calls_tool("add", a=1)["tool_calls"][0]["function"]
+    {'name': 'add', 'arguments': '{"a": 1}'}
+    """
+    function = {"name": name, "arguments": json.dumps(arguments, ensure_ascii=False)}
+    return {"role": "assistant", "content": "", "tool_calls": [{"id": name, "type": "function", "function": function}]}
 
 
 def content_hash(value: Any) -> str:
@@ -284,6 +295,8 @@ class Rollout(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Wall-clock time, seconds since the epoch."""
     versions: dict[str, str] = msgspec.field(default_factory=dict)
     """Versions of the libraries that made it."""
+    sandboxes: list[str] = msgspec.field(default_factory=list)
+    """How what ran in its sandboxes was contained: their tiers, such as ["namespaces"]; [] where it had none."""
     schema: int = RECORD_VERSION
 
     @property

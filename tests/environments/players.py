@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from ludus.authoring.environment import Environment
 from ludus.authoring.tasks import take
 from ludus.recording.backend import Backend
+from ludus.renderers.parsing import tool_calls_of
 from ludus.rollouts.scheduler import Plan, Scheduler
 from ludus.types import MAIN_ROLE, Reply, Rollout
 
@@ -21,6 +22,22 @@ class Says:
     async def complete(self, messages, tools, sampling):
         await asyncio.sleep(0)
         return Reply({"role": "assistant", "content": self._by(messages)})
+
+
+class Calls:
+    """A model that says messages one after another, such as those of `calls_tool`, and then that it is done."""
+
+    name = "calls"
+
+    def __init__(self, *messages: dict) -> None:
+        self._messages = messages
+
+    async def complete(self, messages, tools, sampling):
+        await asyncio.sleep(0)
+        turn = _replies(messages)
+        message = self._messages[turn] if turn < len(self._messages) else {"role": "assistant", "content": "done"}
+        called = tool_calls_of(message)
+        return Reply(message, called, "tool_calls" if called else "stop")
 
 
 def _replies(messages: Iterable[dict]) -> int:
@@ -44,3 +61,8 @@ def spoken(rollout: Rollout, role: str = MAIN_ROLE) -> list[str]:
     """The texts of a role's conversation, in order."""
     messages = rollout.messages if role == MAIN_ROLE else rollout.conversation(role)
     return [message["content"] for message in messages]
+
+
+def heard(rollout: Rollout) -> list[str]:
+    """What the tools answered, in order."""
+    return [message["content"] for message in rollout.messages if message["role"] == "tool"]

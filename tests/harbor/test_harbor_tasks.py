@@ -1,7 +1,6 @@
 """Task folders in Harbor's format: what is read of them, and what a wrong one is told, in one line."""
 
 import shutil
-import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -241,10 +240,3 @@ def test_task_folders_are_named_by_their_prefix(folder, monkeypatch):
     ):
         with pytest.raises(UsageError, match=said):
             load_environment(spec)
-
-
-async def test_without_sandboxes_it_says_so(folder, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ludus.sandbox", None)
-    with pytest.raises(UsageError, match="harbor: tasks run in sandboxes, which can't be had here"):
-        async with Harbor(str(folder)).opened():
-            pass

@@ -1,62 +1,19 @@
-"""Every test of this folder leaves the host as it was: no process, file or control group of a sandbox.
-
-Spares, which wait for a sandbox to be asked for, are told from the rest by having no system-call filter yet.
-"""
+"""Every test of this folder leaves the host as it was."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
 
-from ludus.sandbox import capabilities, host
+from ludus.sandbox import capabilities
 
-PATIENCE_S = 5
 HERE = Path(__file__).parent
 
 
-def status(pid: int, key: str) -> str:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return ""
-    return next((line.split()[1] for line in lines if line.startswith(f"{key}:")), "")
-
-
-def below(ancestors: set[int]) -> list[int]:
-    pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
-    return [pid for pid in pids if int(status(pid, "PPid") or 0) in ancestors]
-
-
-def groups_of(zygote: int) -> list[Path]:
-    """The control groups of a zygote that are there still, its own included."""
-    places = [Path(line.split()[1]) for line in Path("/proc/mounts").read_text().splitlines() if " cgroup" in line]
-    own = {line.split(":", 2)[2].lstrip("/") for line in Path("/proc/self/cgroup").read_text().splitlines()}
-    return [group for place in places for path in own for group in (place / path).glob(f"ludus-{zygote}/**/")]
-
-
-def groups() -> set[str]:
-    """The groups of sandboxes, each once, however many controllers count it."""
-    found = [group for zygote in host._zygotes.values() for group in groups_of(zygote.process.pid)]
-    return {f"{group.parent.name}/{group.name}" for group in found if group.name.startswith("box-")}
-
-
-def left_behind() -> list[object]:
-    first = below({zygote.process.pid for zygote in host._zygotes.values()})
-    making_ahead = {zygote.process.pid for zygote in host._zygotes.values() if zygote.tier == "namespaces"}
-    spares = [pid for pid in below(making_ahead) if status(pid, "Seccomp") == "0"]
-    left: list[object] = [*set(first) - set(spares), *below(set(first)), *Path("/tmp").glob("ludus-sandbox-*")]
-    return left + sorted(groups())[len(spares) :]
-
-
 @pytest.fixture(autouse=True)
-def nothing_is_left():
-    yield
-    until = time.monotonic() + PATIENCE_S
-    while (left := left_behind()) and time.monotonic() < until:
-        time.sleep(0.01)
-    assert not left
+def leaves_nothing(nothing_is_left):
+    """For all of them."""
 
 
 def pytest_collection_modifyitems(items):

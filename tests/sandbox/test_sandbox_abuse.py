@@ -110,11 +110,19 @@ def test_nothing_of_the_host_is_in_its_environment(monkeypatch):
     assert "sk-123" not in found.stdout + found.stderr
 
 
+def test_nothing_of_the_host_is_in_its_arguments():
+    read = "open('/proc/1/cmdline').read().split('\\0')[1:], open('/proc/self/cmdline').read()"
+    said = run(f"import sys\nprint({read}, sys.orig_argv)").stdout
+    assert (
+        said.startswith("['-I', '-S', '-X', 'utf8', '-', '']") and "inside" not in said and str(os.getpid()) not in said
+    )
+
+
 def test_who_it_is():
     code = """
 import os, socket
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-print(os.getresuid(), os.getgroups() in ([], [65534], [65534, 65534]) or os.getgroups(), socket.gethostname())
+print(os.getresuid(), set(os.getgroups()) <= {1000, 65534} or os.getgroups(), socket.gethostname())
 print({int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")})
 print(status["NoNewPrivs"].strip(), status["Seccomp"].strip(), os.getppid())
 """

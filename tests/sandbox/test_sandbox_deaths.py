@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import below, groups_of
+from leftovers import below, groups_of
 from ludus.errors import SandboxFailed
 from ludus.sandbox import close_all, host, open_sandbox, run
 
@@ -96,3 +96,18 @@ def test_a_fork_of_the_host_has_its_own():
             os._exit(2)
     assert os.waitpid(child, 0)[1] == 0
     assert run("print(3)").stdout == "3\n" and host.zygote("namespaces").process.pid == zygote
+
+
+async def test_a_fork_of_the_host_leaves_the_sandboxes_of_its_parent_alone():
+    async with open_sandbox() as sandbox:
+        child = os.fork()
+        if child == 0:
+            try:
+                killing = sandbox.kill()  # without an event loop: it must not need to wait for anything
+                with pytest.raises(StopIteration):
+                    killing.send(None)
+                os._exit(0)
+            finally:
+                os._exit(2)
+        assert (await asyncio.to_thread(os.waitpid, child, 0))[1] == 0
+        assert (await sandbox.exec("echo there")).stdout == "there\n"

@@ -24,6 +24,9 @@ def decide(program: bytes, architecture: int, number: int, *args: int) -> int:
         if code == 0x20:
             value = struct.unpack_from("<I", data, word)[0]
             continue
+        if code == 0x54:
+            value &= word
+            continue
         test = {0x15: value == word, 0x25: value > word, 0x35: value >= word, 0x45: bool(value & word)}[code]
         at += yes if test else no
 
@@ -32,8 +35,8 @@ def decide(program: bytes, architecture: int, number: int, *args: int) -> int:
 def ask(request):
     arm = request.param == "aarch64"
 
-    def ask(numbers, *args, counted=True, unix_sockets=True):
-        program = filters.program(request.param, counted, unix_sockets)
+    def ask(numbers, *args, counted=True, unix_sockets=True, internet=False):
+        program = filters.program(request.param, counted, unix_sockets, internet)
         return decide(program, filters.ARCHITECTURES[request.param], numbers[arm], *args)
 
     return ask
@@ -57,6 +60,22 @@ def test_only_unix_sockets(ask):
             assert ask(numbers, family) == NO_FAMILY
     assert ask(filters.SOCKETS[0], 1, unix_sockets=False) == NO_FAMILY
     assert ask(filters.SOCKETS[1], 1, unix_sockets=False) == ALLOW
+
+
+def test_tcp_and_udp_where_there_is_a_network(ask):
+    by_name, pair = filters.SOCKETS
+    close_on_exec, non_blocking = 0x80000, 0x800
+    for family in (2, 10):
+        for kind, protocol in ((1, 0), (1, 6), (2, 0), (2, 17), (1 | close_on_exec, 0), (2 | non_blocking, 17)):
+            assert ask(by_name, family, kind, protocol, internet=True) == ALLOW
+            assert ask(by_name, family, kind, protocol) == NO_FAMILY
+            assert ask(pair, family, kind, protocol, internet=True) == NO_FAMILY
+        for kind, protocol in ((3, 0), (3, 255), (1, 132), (1, 262), (2, 1), (2, 58), (2, 136), (5, 0), (6, 0), (0, 0)):
+            assert ask(by_name, family, kind, protocol, internet=True) == NO_FAMILY
+    assert ask(by_name, 1, 5, 0, internet=True) == ALLOW
+    for family in (0, 16, 17, 38, 40, 0xFFFFFFFF):
+        assert ask(by_name, family, 1, 0, internet=True) == NO_FAMILY
+    assert ask((0, 63), internet=True) == ALLOW and ask(filters.DENIED["mount"], internet=True) == EPERM
 
 
 def test_no_new_namespaces_but_new_processes_and_threads(ask):

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from ludus.errors import SandboxFailed, SandboxUnavailable
+from ludus.errors import SandboxFailed, SandboxFileError, SandboxUnavailable
 from ludus.sandbox import Limits, SandboxSpec, capabilities, open_sandbox, run
 
 
@@ -56,6 +56,26 @@ async def test_landlock_is_a_sandbox_as_well():
         assert (await sandbox.python("x + 1")).stdout == "2\n"
         await sandbox.exec("setsid sleep 600 >/dev/null 2>&1 &")
         assert (await sandbox.exec("sleep 600", timeout_s=0.2)).timed_out
+
+
+@needs_landlock
+async def test_landlock_s_links_lead_nowhere_for_the_host_either(tmp_path):
+    tmp_path.chmod(0o777)
+    (tmp_path / "secret").write_text("x")
+    async with open_sandbox(SandboxSpec(tier="landlock")) as sandbox:
+        await sandbox.exec(f"ln -s {tmp_path} out; ln -s /etc etc; mkdir in; echo 1 > in/f; ln -s in inner")
+        for path in ("out/secret", "etc/passwd", str(tmp_path / "secret"), "/etc/passwd", "etc"):
+            with pytest.raises(SandboxFileError):
+                await sandbox.read(path)
+        for path in ("out/planted", "out/deep/planted", str(tmp_path / "planted"), "/tmp/planted"):
+            with pytest.raises(SandboxFileError, match="Permission denied"):
+                await sandbox.write(path, b"1")
+        assert await sandbox.read("inner/f") == b"1\n"
+        await sandbox.write("new/deep/f", b"22")
+        assert await sandbox.list(".") == [("in/f", 2), ("new/deep/f", 2)]
+        with pytest.raises(SandboxFileError):
+            await sandbox.list("out")
+    assert [path.name for path in tmp_path.iterdir()] == ["secret"]
 
 
 @needs_landlock

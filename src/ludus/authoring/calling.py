@@ -7,6 +7,7 @@ stop the process from exiting.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import inspect
 import queue
@@ -80,7 +81,9 @@ async def call(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     try:
         if inspect.iscoroutinefunction(fn):
             return await fn(*args, **kwargs)
-        result = await asyncio.get_running_loop().run_in_executor(THREADS, lambda: _contain(fn, args, kwargs))
+        result = await asyncio.get_running_loop().run_in_executor(
+            THREADS, contextvars.copy_context().run, _contain, fn, args, kwargs
+        )
         return await result if inspect.isawaitable(result) else result
     except SystemExit as error:
         raise RuntimeError(f"{_name(fn)} called sys.exit({error.code!r})") from None

@@ -15,6 +15,7 @@ class ToolMark(msgspec.Struct, frozen=True):
 
     name: str
     timeout_s: float | None = None
+    in_order: bool = False
 
 
 class ScorerMark(msgspec.Struct, frozen=True):
@@ -44,8 +45,10 @@ def mark_of(fn: Any) -> ToolMark | ScorerMark | StopMark | None:
 @overload
 def tool(fn: FunctionT, /) -> FunctionT: ...
 @overload
-def tool(*, name: str = "", timeout_s: float | None = None) -> Callable[[FunctionT], FunctionT]: ...
-def tool(fn: Any = None, /, *, name: str = "", timeout_s: float | None = None) -> Any:
+def tool(
+    *, name: str = "", timeout_s: float | None = None, in_order: bool = False
+) -> Callable[[FunctionT], FunctionT]: ...
+def tool(fn: Any = None, /, *, name: str = "", timeout_s: float | None = None, in_order: bool = False) -> Any:
     """Mark a method (or function) as a tool: its schema comes from its signature and docstring.
 
     Parameters called `ctx`, `task`, `state`, `sandbox` or `random` are filled in and never shown to the model.
@@ -54,14 +57,15 @@ def tool(fn: Any = None, /, *, name: str = "", timeout_s: float | None = None) -
     Args:
         name: what the model calls it; the function's name by default.
         timeout_s: seconds one call may take; the rollout then fails with boundary "tool".
+        in_order: whether calls of one reply run one after another though they are coroutines.
     """
     if fn is None:
-        return lambda function: tool_mark(function, name, timeout_s)
-    return tool_mark(fn, name, timeout_s)
+        return lambda function: tool_mark(function, name, timeout_s, in_order)
+    return tool_mark(fn, name, timeout_s, in_order)
 
 
-def tool_mark(fn: FunctionT, name: str, timeout_s: float | None) -> FunctionT:
-    return _mark(fn, ToolMark(name or fn.__name__, timeout_s))
+def tool_mark(fn: FunctionT, name: str, timeout_s: float | None, in_order: bool) -> FunctionT:
+    return _mark(fn, ToolMark(name or fn.__name__, timeout_s, in_order))
 
 
 @overload

@@ -35,6 +35,7 @@ class Tool:
         self.fn = fn
         self.name = mark.name if isinstance(mark, ToolMark) else fn.__name__
         self.timeout_s = mark.timeout_s if isinstance(mark, ToolMark) else None
+        self.in_order = isinstance(mark, ToolMark) and mark.in_order
         self._arguments = _arguments_model(getattr(fn, "__func__", fn))
 
     @functools.cached_property
@@ -66,8 +67,9 @@ class Tool:
 
     @property
     def concurrent(self) -> bool:
-        """Whether it may run beside other calls of a reply: coroutines may, functions may count on their order."""
-        return inspect.iscoroutinefunction(self.fn)
+        """Whether it may run beside other calls of a reply: coroutines may unless marked, functions may count on their
+        order."""
+        return inspect.iscoroutinefunction(self.fn) and not self.in_order
 
     async def _run(self, arguments: Mapping[str, Any], available: Mapping[str, Any]) -> Any:
         """Check the arguments and call the function. Raises ToolError where they don't fit the schema."""
@@ -101,7 +103,7 @@ class SchemaTool(Tool):
         run: Callable[[dict[str, Any]], Awaitable[Any]],
         timeout_s: float | None = None,
     ) -> None:
-        self.fn, self.name, self.timeout_s = run, name, timeout_s
+        self.fn, self.name, self.timeout_s, self.in_order = run, name, timeout_s, False
         self.schema = _schema(name, description, parameters)
 
     async def _run(self, arguments: Mapping[str, Any], available: Mapping[str, Any]) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ludus.cli.output import align, decimals, faint, heading, say
+from ludus.display.sandboxes import tiers_text
 
 if TYPE_CHECKING:
     from ludus.store import PurposeSummary, RolloutIndex
@@ -39,6 +40,7 @@ def show(run: Path, rollout: str | None, purpose: str | None, task: str | None, 
 def _list(index: RolloutIndex, run: Path, purpose: str | None, task: str | None, failed: bool, limit: int) -> None:
     from ludus.cli.transcript import listing
     from ludus.errors import UnknownName
+    from ludus.programs.report.words import clean
 
     purposes = index.purposes()
     names = [summary.purpose for summary in purposes]
@@ -47,6 +49,8 @@ def _list(index: RolloutIndex, run: Path, purpose: str | None, task: str | None,
     if not (purpose or task or failed):
         for line in _overview(purposes):
             say(line)
+        if tiers := {tier for summary in purposes for tier in summary.sandboxes}:
+            say(faint(f"sandboxes: {clean(tiers_text(sorted(tiers)))}"))
         say()
     rows = index.query(purpose=purpose, task=task, limit=None if failed else limit + 1)
     rows = [row for row in rows if row.boundary or not failed]

@@ -12,6 +12,7 @@ import click
 
 from ludus import config
 from ludus.cli.output import align, faint, heading, terminal_width
+from ludus.display.sandboxes import tiers_text
 from ludus.programs.recipe import Recipe
 from ludus.programs.tables import training_changes, training_effort, training_table
 
@@ -23,6 +24,8 @@ def summary(result: Mapping[str, Any]) -> list[str]:
     if table := training_table(result):
         changes = [f"  {name}: {heading(change)}" for name, change in training_changes(result)]
         lines += [*_fitting(table), "", *changes, *([""] if changes else [])]
+    if tiers := result.get("sandboxes"):
+        lines += [f"  sandboxes  {tiers_text(tiers)}", ""]
     lines.append(f"  report  {result['report']}")
     lines.append(f"  model   {result['model']}")
     lines.append("")

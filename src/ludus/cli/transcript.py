@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ludus.cli.output import align, faint, heading
+from ludus.display.sandboxes import tiers_text
 from ludus.programs.report.words import clean
 from ludus.types import MAIN_ROLE, Call, Failure, Message, Reward, Rollout
 
@@ -26,7 +27,7 @@ def rollout_lines(rollout: Rollout, *, success_reward: float | None = None) -> I
     seeds = rollout.seeds
     yield faint(
         f"task {clean(rollout.task.id)}, visit {seeds.visit}, sample {seeds.sample}, attempt {seeds.attempt}, "
-        f"seed {seeds.run}"
+        f"seed {seeds.run}" + (f", sandboxes: {clean(tiers_text(rollout.sandboxes))}" if rollout.sandboxes else "")
     )
     turns: dict[str, int] = {}
     for call in rollout.calls:

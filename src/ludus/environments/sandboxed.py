@@ -45,6 +45,8 @@ class Sandboxed(Environment):
 
     async def open(self) -> None:
         """Find out whether there are sandboxes before anybody asks. Raises SandboxUnavailable."""
+        if self.sandbox in CONTAINING:
+            await (await create(SandboxSpec(tier=self.sandbox))).kill()
         if self.sandbox != "auto":
             return
         found = await probe()
@@ -64,3 +66,8 @@ class Sandboxed(Environment):
         """Kill it."""
         if ctx.sandbox is not None:
             await ctx.sandbox.kill()
+
+
+async def end_processes(sandbox: Sandbox) -> None:
+    """End whatever an agent left running, so that nothing changes any more: what runs out of time takes all along."""
+    await sandbox.exec(["sleep", "60"], timeout_s=0.01)

@@ -68,6 +68,8 @@ class Evaluation(msgspec.Struct, kw_only=True):
     latency_s: dict[str, float]
     """Quantiles of a rollout's time."""
     seconds: float
+    sandboxes: list[str] = []
+    """How what ran in sandboxes was contained: their tiers."""
     stopped: str = ""
     """Why it ended early, if it did."""
     out: str = ""
@@ -101,10 +103,12 @@ class Tally:
         self.seconds: list[float] = []
         self.metrics: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         self.num_failed = self.num_truncated = 0
+        self.sandboxes: set[str] = set()
 
     def spend(self, rollout: Rollout) -> None:
         """Count what an attempt took, whether or not it is a sample's last."""
         self.usage = self.usage + rollout.usage
+        self.sandboxes.update(rollout.sandboxes)
 
     def add(self, rollout: Rollout) -> None:
         """Count one sample's last attempt."""
@@ -137,7 +141,7 @@ class Tally:
             num_excluded=excluded, excluded_rate=excluded / max(1, scored + excluded),
             failed_rate=self.num_failed / max(1, scored), truncated_rate=self.num_truncated / max(1, scored),
             tokens={"prompt": self.usage.prompt_tokens, "completion": self.usage.completion_tokens},
-            cost=self.usage.cost, latency_s=quantiles(self.seconds), **about,
+            cost=self.usage.cost, latency_s=quantiles(self.seconds), sandboxes=sorted(self.sandboxes), **about,
         )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ludus.display.numbers import decimals, duration, interval, plus_minus, short
+from ludus.display.sandboxes import tiers_text
 from ludus.programs.members import AT, with_members
 
 if TYPE_CHECKING:
@@ -133,6 +134,8 @@ def _columns(evaluations: Sequence[Evaluation]) -> list[Column]:
     if any(e.failed_rate for e in evaluations):
         columns.append(("failed", lambda e: f"{e.failed_rate:.1%}"))
     columns.append(("excluded", lambda e: f"{e.num_excluded} ({e.excluded_rate:.1%})" if e.num_excluded else "0"))
+    if any(e.sandboxes for e in evaluations):
+        columns.append(("sandboxes", lambda e: tiers_text(e.sandboxes) or "–"))
     return columns
 
 

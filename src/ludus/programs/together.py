@@ -61,5 +61,5 @@ def together(found: Mapping[str, Evaluation], weights: Sequence[float] | None = 
         tokens={key: sum(part.tokens[key] for part in parts) for key in parts[0].tokens},
         cost=sum(part.cost for part in parts), latency_s={}, seconds=sum(part.seconds for part in parts),
         stopped="; ".join(f"{name}: {part.stopped}" for name, part in found.items() if part.stopped),
-        envs=dict(found),
+        sandboxes=sorted({tier for part in parts for tier in part.sandboxes}), envs=dict(found),
     )  # fmt: skip

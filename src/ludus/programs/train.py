@@ -25,7 +25,7 @@ from ludus.programs.training import Progress, Training
 from ludus.protocols import Loss
 from ludus.redaction import HIDDEN
 from ludus.sinks import check_sinks
-from ludus.store import RunFolder
+from ludus.store import RolloutIndex, RunFolder
 from ludus.types import MAIN_ROLE
 
 
@@ -144,12 +144,19 @@ async def _finish(training: Training) -> dict[str, Any]:
         "tokens": {"sampled": position.tokens_sampled, "trained": position.tokens_trained},
         "steps": {"sft": position.sft_steps, "rl": position.rl_steps},
         "weights_hash": await training.engine.trainer.weights_hash(),
+        "sandboxes": _tiers(training.run.path),
         "model": str(exported),
         "run": str(training.run.path),
     }
     training.run.write_result(result)
     result["report"] = str(report(training.run.path))
     return result
+
+
+def _tiers(run: Path) -> list[str]:
+    """Of the sandboxes of all its rollouts."""
+    with RolloutIndex(run) as index:
+        return sorted({tier for summary in index.purposes() for tier in summary.sandboxes})
 
 
 def check_recipe(recipe: Recipe, members: Sequence[Member]) -> None:

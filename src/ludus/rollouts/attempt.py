@@ -23,6 +23,7 @@ from ludus.protocols import Model
 from ludus.rollouts.failure import as_failure, mark_failed
 from ludus.rollouts.recordable import make_recordable
 from ludus.rollouts.scoring import score
+from ludus.sandbox.noted import noting_tiers
 from ludus.seeds import derive
 from ludus.types import MAIN_ROLE, Call, Failure, Message, Rollout, Seeds, Sequence, Task
 
@@ -81,14 +82,16 @@ async def play(
     equipment = AsyncExitStack()
     recorder.bind(env, ctx)
     began = time.perf_counter()
-    try:
-        error = await _run_and_score(env, ctx, equipment, rollout, recorder, timeout_s)
-    finally:
-        unclean = await _tear_down(env, ctx, equipment, timeout_s)
+    with noting_tiers() as tiers:
+        try:
+            error = await _run_and_score(env, ctx, equipment, rollout, recorder, timeout_s)
+        finally:
+            unclean = await _tear_down(env, ctx, equipment, timeout_s)
     if error or unclean:
         await recorder.settle()
         _finish(rollout, recorder, ctx)
         mark_failed(rollout, env, _combined(error, unclean))
+    rollout.sandboxes = _all_tiers(tiers, ctx)
     make_recordable(rollout, env)
     rollout.seconds = time.perf_counter() - began
     return rollout
@@ -146,6 +149,12 @@ def _combined(error: Exception | None, unclean: Exception | None) -> Failure:
     failure = as_failure(error)
     text = f"{failure.error}; then teardown raised {type(unclean).__name__}: {unclean}"
     return msgspec.structs.replace(failure, error=text)
+
+
+def _all_tiers(noted: set[str], ctx: Context) -> list[str]:
+    """Those of sandboxes that were made here, and that of one that an author made in a way of their own."""
+    own = getattr(ctx.sandbox, "tier", None)
+    return sorted(noted | ({own} if isinstance(own, str) else set()))
 
 
 def _finish(rollout: Rollout, recorder: Recording, ctx: Context) -> None:

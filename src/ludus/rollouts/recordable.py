@@ -17,7 +17,7 @@ DEEPEST = 20
 _FIELDS = {
     field.name: (msgspec.json.Decoder(field.type), field.type)
     for field in msgspec.structs.fields(Rollout)
-    if field.name in ("environment", "task", "tools", "calls", "epilogue", "rewards", "stop", "failure")
+    if field.name in ("environment", "task", "tools", "calls", "epilogue", "rewards", "stop", "failure", "sandboxes")
 }
 """Where an author's values may be."""
 

@@ -27,6 +27,7 @@ from ludus.rollouts.failure import FailureWatch, as_failure, blame_model, mark_f
 from ludus.rollouts.lag import LagMonitor
 from ludus.rollouts.scoring import score_group
 from ludus.rollouts.workers import WorkerPool, cancel_all
+from ludus.sandbox.noted import noting_tiers
 from ludus.types import MAIN_ROLE, Rollout, Sampling, Seeds, Task
 
 log = logging.getLogger(__name__)
@@ -185,13 +186,16 @@ class Scheduler:
         """Compare what did not fail: a failure's reward is the environment's `failure_reward` and nothing else."""
         if not self.env.group_scorers() or not rollouts:
             return
-        try:
-            async with asyncio.timeout(self.plan.timeout_s) as limit:
-                await score_group(self.env, rollouts)
-        except (RolloutError, TimeoutError) as error:
-            late = RolloutTimeout(f"scoring the group took more than {self.plan.timeout_s} s")
-            for rollout in rollouts:
-                mark_failed(rollout, self.env, as_failure(late if limit.expired() else error))
+        with noting_tiers() as tiers:
+            try:
+                async with asyncio.timeout(self.plan.timeout_s) as limit:
+                    await score_group(self.env, rollouts)
+            except (RolloutError, TimeoutError) as error:
+                late = RolloutTimeout(f"scoring the group took more than {self.plan.timeout_s} s")
+                for rollout in rollouts:
+                    mark_failed(rollout, self.env, as_failure(late if limit.expired() else error))
+        for rollout in rollouts:
+            rollout.sandboxes = sorted(tiers.union(rollout.sandboxes))
 
     async def _until_scored(self, task: Task, visit: int, sample: int, limit: asyncio.Semaphore | None) -> Rollout:
         """Attempts at one sample until one counts, or retries are used up; failed ones are reported on the way."""

@@ -6,6 +6,7 @@ from importlib import import_module
 
 from ludus.protocols import Sandbox
 from ludus.sandbox.local import LocalSandbox
+from ludus.sandbox.noted import note_tier
 from ludus.sandbox.spec import REMOTE, SandboxSpec
 
 
@@ -22,4 +23,5 @@ async def create(spec: SandboxSpec | None = None) -> Sandbox:
         return await LocalSandbox.create(spec)
     module = import_module(f"ludus.sandbox.remote.{spec.tier}")
     sandbox: Sandbox = await module.create(spec)
+    note_tier(sandbox.tier)
     return sandbox

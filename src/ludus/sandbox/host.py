@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import errno
+import itertools
 import os
 import socket
 import subprocess
 import sys
 import threading
+from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from ludus.errors import SandboxUnavailable
-from ludus.sandbox.spec import Limits
+from ludus.sandbox.spec import SandboxSpec
 
-START = (
-    "import sys; sys.path.append(sys.argv[1]); from inside.zygote import main; sys.path.pop();"
-    "main(int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))"
-)
+START = """
+import sys
+sys.path.append({folder!r})
+from inside.zygote import main
+sys.path.pop()
+main({control}, {tier!r}, {host})
+"""
+FULL = (errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS)
+"""Many things are asked for at once: the kernel holds a few hundred packets."""
 FULL_WAIT_S = 0.002
+MOST_DISMISSED = 4000
 
 
 class Zygote:
@@ -31,6 +41,8 @@ class Zygote:
         self.tier = tier
         if sys.platform != "linux":
             raise SandboxUnavailable(f"sandboxes need Linux; this is {sys.platform}")
+        self._numbers = itertools.count()
+        self._dismissed: deque[int] = deque()
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self.process = self._start(theirs)
@@ -44,35 +56,72 @@ class Zygote:
     def _start(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
         # the interpreter beneath a virtual environment; nothing of this process but one socket goes along
         python = getattr(sys, "_base_executable", None) or sys.executable
-        words = [str(Path(__file__).parent), str(theirs.fileno()), self.tier, str(os.getpid())]
-        return subprocess.Popen(
-            [python, "-I", "-S", "-X", "utf8", "-c", START, *words],
+        folder, control = str(Path(__file__).parent), theirs.fileno()
+        process = subprocess.Popen(
+            [python, "-I", "-S", "-X", "utf8", "-"],
             env={},
             cwd="/",
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
+            pass_fds=[control],
             start_new_session=True,
         )
+        assert process.stdin is not None
+        # not as an argument: sandboxes can read those of their first process
+        with contextlib.suppress(BrokenPipeError), process.stdin as source:
+            source.write(START.format(folder=folder, control=control, tier=self.tier, host=os.getpid()).encode())
+        return process
 
     @property
     def alive(self) -> bool:
         """Whether it still takes requests."""
         return self.process.poll() is None
 
-    async def ask(self, limits: Limits, theirs: socket.socket) -> None:
-        """Request a sandbox at the other end of a stream. Raises OSError if the zygote is gone."""
-        packet = msgspec.json.encode(limits)
+    async def ask(self, spec: SandboxSpec, theirs: Sequence[socket.socket]) -> int:
+        """Request a sandbox at the other end of a stream, and of a second one where it has a network.
+
+        Returns:
+            Its number, for `dismiss`.
+
+        Raises:
+            OSError: the zygote is gone.
+        """
+        number = next(self._numbers)
+        wanted = {"limits": spec.limits, "folders": spec.folders, "network": spec.network != "none", "number": number}
+        packet = msgspec.json.encode(wanted)
         while True:
             try:
-                socket.send_fds(self.control, [packet], [theirs.fileno()])
-                return
+                socket.send_fds(self.control, [packet], [end.fileno() for end in theirs])
+                return number
             except OSError as error:
-                # many are asked for at once: the kernel holds a few hundred packets
-                if error.errno not in (errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS):
+                if error.errno not in FULL:
                     raise
             await asyncio.sleep(FULL_WAIT_S)
+
+    def dismiss(self, number: int) -> None:
+        """Have a sandbox killed: in one go with all that are dismissed in this turn of the event loop.
+
+        Its end could be seen by its stream as well, but then its first process would wake up to see it, which takes
+        longer than to kill it.
+        """
+        self._dismissed.append(number)
+        asyncio.get_running_loop().call_soon(self._send_dismissed)
+
+    def _send_dismissed(self) -> None:
+        numbers: list[int] = []
+        with contextlib.suppress(IndexError):
+            while len(numbers) < MOST_DISMISSED:
+                numbers.append(self._dismissed.popleft())
+        if not numbers:
+            return
+        try:
+            self.control.send(msgspec.json.encode({"kill": numbers}))
+        except OSError as error:
+            if error.errno in FULL:
+                self._dismissed.extend(numbers)
+                asyncio.get_running_loop().call_later(FULL_WAIT_S, self._send_dismissed)
+            # else it is gone, and all its sandboxes with it
 
     def close(self) -> None:
         """End it and all its sandboxes; waits until nothing is left."""

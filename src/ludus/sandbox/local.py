@@ -10,10 +10,12 @@ from typing import Any, Self
 
 import msgspec
 
-from ludus.errors import ConfigError, SandboxFailed, SandboxFileError
+from ludus.errors import ConfigError, SandboxFailed, SandboxFileError, SandboxUnavailable
 from ludus.protocols import SandboxResult
 from ludus.sandbox import transfer
+from ludus.sandbox.doors import Doors, address_of, inside
 from ludus.sandbox.host import zygote
+from ludus.sandbox.noted import note_tier
 from ludus.sandbox.spec import SandboxSpec, checked_environment
 from ludus.sandbox.stream import Answer, Stream
 
@@ -21,6 +23,8 @@ CHUNK = 1 << 20
 MOST_READ = 64 << 20
 GRACE_S = 10.0
 """How much later than the time-out an answer may come before the whole sandbox is given up."""
+HELD_UP_S = 1.0
+"""Where the event loop is late by more than that, it is not the sandbox's code that is to blame."""
 
 
 class LocalSandbox:
@@ -33,28 +37,34 @@ class LocalSandbox:
     def __init__(self, spec: SandboxSpec, stream: Stream, home: str) -> None:
         self.spec, self.home = spec, home
         self._stream = stream
+        self._env: dict[str, str] = {}
+        self._doors = Doors(stream)
+        stream.first_end = self._doors.close
 
     @classmethod
     async def create(cls, spec: SandboxSpec | None = None) -> Self:
         """A new sandbox.
 
         Raises:
-            SandboxUnavailable: this machine can't do the tier; the text says what the kernel refused.
+            SandboxUnavailable: this machine can't do the tier, or the tier not what is asked for; the text says why.
+            ConfigError: a folder that would hide programs.
             SandboxFailed: it could not be started.
         """
         from ludus.sandbox.tiers import best  # which starts sandboxes itself, to see what works
 
         spec = spec or SandboxSpec()
         tier = await best() if spec.tier == "auto" else spec.tier
-        stream, first = await Stream.open(zygote(tier), spec.limits)
+        _check_possible(spec, tier)
+        stream, first = await Stream.open(zygote(tier), spec)
         sandbox = cls(spec, stream, str(first.get("home", "")))
         try:
-            await stream.call("hello", {"env": sandbox._environment()})
+            sandbox._env = await sandbox._environment()
             for path, content in spec.files.items():
                 await sandbox.write(path, _bytes(content))
         except BaseException:
             await sandbox.kill()
             raise
+        note_tier(tier)
         return sandbox
 
     @property
@@ -89,16 +99,18 @@ class LocalSandbox:
         Raises:
             SandboxFailed: the sandbox is gone.
         """
-        argv = ["/bin/sh", "-c", command] if isinstance(command, str) else list(command)
-        if not argv or any(not isinstance(word, str) or "\0" in word for word in argv):
-            raise ConfigError(f"exec: expected a program and its arguments as text, got {command!r}")
-        words = {"argv": argv, "env": checked_environment(env or {}), "cwd": cwd}
+        argv = ["/bin/sh", "-c", command] if isinstance(command, str) else command
+        if not isinstance(argv, Sequence) or not argv or not all(_is_word(word) for word in argv):
+            raise ConfigError(f"exec: expected a program and its arguments as text, got {command!r:.200}")
+        if cwd is not None and not _is_word(cwd):
+            raise ConfigError(f"exec: expected a folder to begin in, got cwd={cwd!r:.200}")
+        words = {"argv": list(argv), "env": self._env | checked_environment(env or {}), "cwd": cwd}
         return self._result(*await self._timed("exec", words, _bytes(stdin), timeout_s))
 
     async def run(self, code: str, *, timeout_s: float = 60, stdin: str | bytes = b"") -> SandboxResult:
         """Run Python code as a program of its own, in a fork of a warm interpreter. Raises SandboxFailed."""
         source = _bytes(code)
-        words = {"source": len(source), "env": {}, "cwd": None}
+        words = {"source": len(source), "env": self._env, "cwd": None}
         return self._result(*await self._timed("exec", words, source + _bytes(stdin), timeout_s))
 
     async def python(self, code: str, *, timeout_s: float = 60) -> SandboxResult:
@@ -109,7 +121,7 @@ class LocalSandbox:
         Raises:
             SandboxFailed: the sandbox is gone, or its session is busy with another call.
         """
-        words, data = await self._timed("python", {}, _bytes(code), timeout_s)
+        words, data = await self._timed("python", {"env": self._env}, _bytes(code), timeout_s)
         result = self._result(words, data)
         if not words.get("over"):
             return result
@@ -157,20 +169,41 @@ class LocalSandbox:
         words, _ = await self._file("list", path, {"most": 10_000})
         await transfer.download(self, path, Path(host_path), words.get("kind") == "folder", max_bytes)
 
+    async def reach(self, url: str) -> str:
+        """An address that works in the sandbox and leads to this address of the host's, and to nothing else there.
+
+        Raises:
+            SandboxUnavailable: the sandbox has no network at all, or the address wants TLS.
+            ConfigError: it is no address.
+            SandboxFailed: the sandbox is gone.
+        """
+        if self.tier == "none":
+            return url
+        parts, host, port = address_of(url)
+        if self.spec.network == "none":
+            raise SandboxUnavailable(
+                f"reach: a sandbox with network='none' reaches nothing, not {url}; network=() does"
+            )
+        return inside(parts, await self._doors.to(host, port))
+
     async def kill(self) -> None:
-        """End it: returns once no process, file or control group of it is left. May be called again."""
+        """End it: returns once no process, file, socket or control group of it is left. May be called again."""
         await self._stream.end()
 
     async def _timed(self, do: str, words: dict[str, Any], data: bytes, timeout_s: float) -> Answer:
-        if not 0 < timeout_s < 1e9:
+        if not isinstance(timeout_s, int | float) or not 0 < timeout_s < 1e9:
             raise ConfigError(f"timeout_s must be more than 0 seconds, got {timeout_s!r}")
+        loop = asyncio.get_running_loop()
+        latest = loop.time() + timeout_s + GRACE_S
         try:
-            async with asyncio.timeout(timeout_s + GRACE_S):
+            async with asyncio.timeout_at(latest):
                 answer = await self._stream.call(do, {**words, "timeout_s": timeout_s}, data)
         except TimeoutError:
+            held_up = loop.time() - latest  # the answer may have been waiting for this process
             await self.kill()
             raise SandboxFailed(
-                f"the sandbox did not answer {GRACE_S:g} s after a time-out; it was killed", "policy"
+                f"the sandbox did not answer {GRACE_S:g} s after a time-out; it was killed",
+                "policy" if held_up < HELD_UP_S else "infrastructure",
             ) from None
         if "error" in answer[0]:
             raise SandboxFailed(f"{do} in the sandbox: {answer[0]['error']}", "policy")
@@ -192,17 +225,56 @@ class LocalSandbox:
             raise SandboxFailed(f"the sandbox gave an answer that makes no sense: {error!r}", "policy") from None
 
     async def _file(self, do: str, path: str, words: dict[str, Any], data: bytes = b"") -> Answer:
-        if not path or "\0" in path:
-            raise ConfigError(f"expected the path of a file in the sandbox, got {path!r}")
+        if not path or not _is_word(path):
+            raise ConfigError(f"expected the path of a file in the sandbox, got {path!r:.200}")
         answer = await self._stream.call(do, {**words, "path": path}, data)
         if "error" in answer[0]:
-            raise SandboxFileError(f"can't {do} {path} in the sandbox: {answer[0]['error']}")
+            raise SandboxFileError(f"can't {do} {path:.200} in the sandbox: {answer[0]['error']}")
         return answer
 
-    def _environment(self) -> dict[str, str]:
+    async def _environment(self) -> dict[str, str]:
         path = f"{Path(sys.base_prefix).resolve()}/bin:/usr/local/bin:/usr/bin:/bin"
         temporary = "/tmp" if self.tier == "namespaces" else self.home
-        return {"PATH": path, "HOME": self.home, "LANG": "C.UTF-8", "TMPDIR": temporary, **self.spec.env}
+        variables = {"PATH": path, "HOME": self.home, "LANG": "C.UTF-8", "TMPDIR": temporary}
+        if self.tier == "namespaces" and self.spec.network != "none" and self.spec.network:
+            from ludus.sandbox.proxy import Proxy  # few sandboxes have one
+
+            port = await self._doors.open(Proxy(self.spec.network).serve)
+            named = {"HTTP_PROXY": f"http://127.0.0.1:{port}", "NO_PROXY": "127.0.0.1,localhost,::1"}
+            named["HTTPS_PROXY"] = named["HTTP_PROXY"]
+            variables |= named | {name.lower(): value for name, value in named.items()}
+        return {**variables, **self.spec.env}
+
+
+def _check_possible(spec: SandboxSpec, tier: str) -> None:
+    """Whether this kind of sandbox can have the folders and the network. Raises SandboxUnavailable, ConfigError."""
+    if tier == "namespaces" and spec.folders:
+        from ludus.sandbox.inside.root import unusable  # which no other system than Linux could import
+
+        for folder in spec.folders:
+            if why := unusable(folder):
+                raise ConfigError(f"folders: a sandbox can't have {folder} as a writable folder: {why}")
+    elif spec.folders:
+        raise SandboxUnavailable(
+            f"sandboxes of the tier {tier!r} have no file tree of their own, so they can't have {', '.join(spec.folders)}; "
+            f"those of the tier 'namespaces' and containers can"
+        )
+    if tier == "landlock" and spec.network != "none":
+        raise SandboxUnavailable(
+            "sandboxes of the tier 'landlock' have no network of their own, so no single address can be opened to them; "
+            "those of the tier 'namespaces' and containers can"
+        )
+
+
+def _is_word(text: object) -> bool:
+    """Whether a process can be given it as an argument or a path."""
+    if not isinstance(text, str) or "\0" in text:
+        return False
+    try:
+        text.encode(errors="surrogateescape")  # as names of files that are no text are written
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _bytes(content: str | bytes) -> bytes:

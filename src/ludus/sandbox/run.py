@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 from ludus.protocols import Sandbox, SandboxResult
@@ -78,7 +79,7 @@ def _wait_for(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
             outcome.append(error)
 
-    thread = threading.Thread(target=elsewhere, name="sandbox")
+    thread = threading.Thread(target=copy_context().run, args=(elsewhere,), name="sandbox")
     thread.start()
     thread.join()
     if isinstance(outcome[0], BaseException):

@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from ludus.errors import ConfigError, UnknownName
+from ludus.sandbox.hosts import parse_host
 
 MIB = 1 << 20
 LOCAL = ("auto", "namespaces", "landlock", "none")
@@ -16,6 +17,9 @@ LOCAL = ("auto", "namespaces", "landlock", "none")
 REMOTE = ("docker", "podman", "kubernetes", "e2b", "modal", "daytona")
 """Container engines and services, each behind an extra of its own."""
 MOST_OUTPUT = 16 * MIB
+MOST_FOLDERS, LONGEST_FOLDER = 64, 255
+LEAST = {"memory_bytes": 16 * MIB, "inodes": 16, "open_files": 16}
+"""Below these a sandbox itself does not work."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,8 +49,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
                 raise ConfigError(f"Limits: {name} must be a whole number of at least 1, got {value!r}")
         if self.output_bytes > MOST_OUTPUT:
             raise ConfigError(f"Limits: output_bytes may be {MOST_OUTPUT} at most, got {self.output_bytes}")
-        if self.memory_bytes < 16 * MIB:
-            raise ConfigError(f"Limits: memory_bytes must be {16 * MIB} (16 MiB) at least, got {self.memory_bytes}")
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                raise ConfigError(f"Limits: {name} must be {least} at least, got {getattr(self, name)}")
 
 
 class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,10 +81,23 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
             isinstance(self.network, str) or not all(isinstance(host, str) and host for host in self.network)
         ):
             raise ConfigError(f"network: expected 'none' or names of hosts, got {self.network!r}")
+        for host in () if self.network == "none" else self.network:
+            parse_host(host)
+        if isinstance(self.folders, str) or len(self.folders) > MOST_FOLDERS:
+            raise ConfigError(f"folders: expected at most {MOST_FOLDERS} absolute paths, got {self.folders!r:.200}")
         for folder in self.folders:
-            if not isinstance(folder, str) or not folder.startswith("/") or posixpath.normpath(folder) != folder:
-                raise ConfigError(f"folders: expected absolute paths such as /app, got {folder!r}")
+            if not _is_folder(folder):
+                raise ConfigError(f"folders: expected absolute paths such as /app, got {folder!r:.200}")
         checked_environment(self.env)
+
+
+def _is_folder(path: object) -> bool:
+    if not isinstance(path, str) or not path.startswith("/") or path.startswith("//") or "\0" in path:
+        return False
+    try:
+        return posixpath.normpath(path) == path and len(path.encode()) <= LONGEST_FOLDER
+    except UnicodeEncodeError:
+        return False
 
 
 def checked_environment(env: Mapping[str, str]) -> dict[str, str]:

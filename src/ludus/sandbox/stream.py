@@ -9,13 +9,15 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import os
 import socket
+from collections.abc import Awaitable, Callable
 from typing import Any, Self
 
-from ludus.errors import ConfigError, SandboxFailed, SandboxUnavailable
+from ludus.errors import ConfigError, SandboxFailed, SandboxUnavailable, UsageError
 from ludus.sandbox.host import Zygote
 from ludus.sandbox.inside import frames
-from ludus.sandbox.spec import Limits
+from ludus.sandbox.spec import SandboxSpec
 
 log = logging.getLogger(__name__)
 
@@ -29,28 +31,44 @@ Answer = tuple[dict[str, Any], bytes]
 class Stream:
     """One living sandbox of a zygote; made by `open`."""
 
-    def __init__(self, zygote: Zygote, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.zygote = zygote
-        self._reader, self._writer = reader, writer
+    def __init__(
+        self,
+        zygote: Zygote,
+        number: int,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        doors: socket.socket | None,
+    ) -> None:
+        self.zygote, self._number = zygote, number
+        self._reader, self._writer, self._doors = reader, writer, doors
+        self._loop, self._pid = asyncio.get_running_loop(), os.getpid()
         self._ids = itertools.count()
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._reading: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
+        self.first_end: Callable[[], Awaitable[None]] | None = None
+        """What else has to end, before the sandbox does."""
 
     @classmethod
-    async def open(cls, zygote: Zygote, limits: Limits) -> tuple[Self, dict[str, Any]]:
+    async def open(cls, zygote: Zygote, spec: SandboxSpec) -> tuple[Self, dict[str, Any]]:
         """A new sandbox, and what it says first. Raises SandboxUnavailable, SandboxFailed."""
-        ours, theirs = socket.socketpair()
+        ours: list[socket.socket] = []
         try:
-            with theirs:
-                await zygote.ask(limits, theirs)
-            reader, writer = await asyncio.open_connection(sock=ours)
+            with contextlib.ExitStack() as theirs:
+                ends = []
+                for kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET)[: 1 if spec.network == "none" else 2]:
+                    our_end, their_end = socket.socketpair(socket.AF_UNIX, kind)
+                    ours.append(our_end)
+                    ends.append(theirs.enter_context(their_end))
+                number = await zygote.ask(spec, ends)
+            reader, writer = await asyncio.open_connection(sock=ours[0])
         except BaseException as error:
-            ours.close()
+            for end in ours:
+                end.close()
             if isinstance(error, OSError):
                 raise SandboxFailed(f"no sandbox could be asked for: {error}") from error
             raise
-        stream = cls(zygote, reader, writer)
+        stream = cls(zygote, number, reader, writer, ours[1] if len(ours) > 1 else None)
         try:
             return stream, await stream._begin()
         except BaseException:
@@ -68,7 +86,14 @@ class Stream:
         return words
 
     async def call(self, do: str, words: dict[str, Any], data: bytes = b"") -> Answer:
-        """One request and its answer; if nobody waits any longer, what it started is killed. Raises SandboxFailed."""
+        """One request and its answer. If nobody waits any longer, what it started is killed.
+
+        Raises:
+            SandboxFailed: the sandbox is gone.
+            UsageError: this is not the event loop that it was made in.
+        """
+        if asyncio.get_running_loop() is not self._loop:
+            raise UsageError("a sandbox is for the event loop that it was made in; make one in this loop")
         if self._reading is None or self._reading.done() or self._ending is not None:
             raise self._over()
         number = next(self._ids)
@@ -87,15 +112,34 @@ class Stream:
         finally:
             self._waiting.pop(number, None)
 
+    async def listener(self) -> socket.socket:
+        """A new socket that listens on the loopback of the sandbox, which must have a network. Raises SandboxFailed."""
+        words, _ = await self.call("listen", {})
+        if "error" in words or self._doors is None:
+            raise SandboxFailed(f"no address could be opened in the sandbox: {words.get('error')}", "policy")
+        try:  # it was sent before the answer
+            _, fds, _, _ = socket.recv_fds(self._doors, 1, 1, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
+            listener = socket.socket(fileno=fds[0])
+        except (OSError, IndexError) as error:
+            raise SandboxFailed(f"no address could be opened in the sandbox: {error}") from None
+        listener.setblocking(False)
+        return listener
+
     async def end(self) -> None:
         """Kill the sandbox; returns once the zygote has closed its end, when nothing is left. May be called again."""
+        if os.getpid() != self._pid:  # a fork of the process that it belongs to
+            return
+        if asyncio.get_running_loop() is not self._loop:
+            await self._end_elsewhere()
+            return
         if self._ending is None:
             self._ending = asyncio.create_task(self._end(), name="end of a sandbox")
         await asyncio.shield(self._ending)
 
     async def _end(self) -> None:
-        with contextlib.suppress(OSError):
-            self._writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
+        if self.first_end is not None:
+            await self.first_end()
+        self.zygote.dismiss(self._number)
         try:
             async with asyncio.timeout(END_S):
                 if self._reading is not None:
@@ -109,7 +153,27 @@ class Stream:
         finally:
             if self._reading is not None:
                 self._reading.cancel()
-            self._writer.close()
+            self._close()
+
+    def _close(self) -> None:
+        self._writer.close()
+        if self._doors is not None:
+            self._doors.close()
+
+    async def _end_elsewhere(self) -> None:
+        """As `end`, in another event loop than its own, which may be closed."""
+        if not self._loop.is_closed():
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self.end(), self._loop))
+            return
+        if self._doors is not None:
+            self._doors.close()
+        end = self._writer.get_extra_info("socket")
+        if end.fileno() >= 0:
+            with contextlib.suppress(OSError), end.dup() as own:
+                own.setblocking(False)
+                own.shutdown(socket.SHUT_WR)
+                while await asyncio.get_running_loop().sock_recv(own, CHUNK):
+                    pass
 
     async def _read(self) -> None:
         """Hand out answers until the stream ends."""
@@ -122,6 +186,9 @@ class Stream:
                     waiting.set_result((words, data))
         except (EOFError, ConnectionError, frames.BadFrame) as error:
             log.debug("a sandbox's stream ended: %s", error)
+        except asyncio.CancelledError:  # its event loop comes to an end, and the sandbox with it
+            self._close()
+            raise
         for waiting in self._waiting.values():
             if not waiting.done():
                 waiting.set_exception(self._over())

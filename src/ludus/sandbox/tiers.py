@@ -8,7 +8,7 @@ import msgspec
 
 from ludus.errors import SandboxUnavailable
 from ludus.sandbox.host import zygote
-from ludus.sandbox.spec import Limits
+from ludus.sandbox.spec import SandboxSpec
 from ludus.sandbox.stream import Stream
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ async def probe() -> Capabilities:
         problems: dict[str, str] = {}
         for tier in CONTAINING:
             try:
-                stream, first = await Stream.open(zygote(tier), Limits())
+                stream, first = await Stream.open(zygote(tier), SandboxSpec())
             except SandboxUnavailable as error:
                 problems[tier] = str(error)
                 log.warning("%s", error)

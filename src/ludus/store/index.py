@@ -48,6 +48,8 @@ class IndexRow(msgspec.Struct, frozen=True):
     boundary: str | None
     """Where it failed; None where it did not."""
     blame: str | None
+    sandboxes: str
+    """Tiers of its sandboxes, with commas between them; "" where it had none."""
     segment: str
     offset: int
     length: int
@@ -72,13 +74,15 @@ class PurposeSummary(msgspec.Struct, frozen=True):
     """Ended because a reply hit its token limit."""
     mean_reward: float | None
     """Of those not excluded; None without any."""
+    sandboxes: list[str] = []
+    """Tiers of their sandboxes."""
 
 
 COLUMNS = IndexRow.__struct_fields__
 LAYOUT = zlib.crc32(",".join(COLUMNS).encode()) >> 1
 """Kept in the file: an index with other columns is made anew."""
 
-_TEXT = {"id", "group", "purpose", "split", "task", "stop", "boundary", "blame", "segment"}
+_TEXT = {"id", "group", "purpose", "split", "task", "stop", "boundary", "blame", "sandboxes", "segment"}
 _REAL = {"reward", "seconds"}
 _RETRIED = """EXISTS (
     SELECT 1 FROM rollouts AS later WHERE later."group" = rollouts."group" AND later.purpose = rollouts.purpose
@@ -184,11 +188,12 @@ class RolloutIndex:
         statement = f"""
             SELECT purpose, sum(NOT retried), count(DISTINCT task), sum(excluded AND NOT retried),
                    sum(blame IS 'policy' AND NOT retried), sum(retried), sum(stop = 'length' AND NOT retried),
-                   avg(CASE WHEN NOT excluded AND NOT retried THEN reward END)
+                   avg(CASE WHEN NOT excluded AND NOT retried THEN reward END), group_concat(DISTINCT sandboxes)
             FROM (SELECT *, blame IS NOT NULL AND blame != 'policy' AS excluded, {_RETRIED} AS retried FROM rollouts)
             GROUP BY purpose ORDER BY min(segment || printf('%012d', offset))
         """
-        return [PurposeSummary(*row) for row in self._db.execute(statement)]
+        rows = self._db.execute(statement)
+        return [PurposeSummary(*row[:-1], _tiers(row[-1])) for row in rows]  # type: ignore[call-arg] # one a field
 
     def close(self) -> None:
         self._db.close()
@@ -253,6 +258,10 @@ def _column(name: str) -> str:
     return f'"{name}" {kind}' + (" PRIMARY KEY" if name == "id" else "")
 
 
+def _tiers(joined: str) -> list[str]:
+    return sorted(set(filter(None, joined.split(","))))
+
+
 def _names(columns: tuple[str, ...]) -> str:
     return ", ".join(f'"{name}"' for name in columns)
 
@@ -275,6 +284,7 @@ def _row(place: Location, rollout: Rollout) -> IndexRow:
         stop=rollout.stop,
         boundary=failure.boundary if failure else None,
         blame=failure.blame if failure else None,
+        sandboxes=",".join(rollout.sandboxes),
         segment=place.segment,
         offset=place.offset,
         length=place.length,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,21 +12,18 @@ from tempfile import TemporaryDirectory
 import msgspec
 
 from ludus.authoring.context import Context
-from ludus.authoring.declare import metric, reward, tool
-from ludus.environments.harbor.furnishing import end_processes, furnish, take_out
+from ludus.authoring.declare import metric, reward
+from ludus.environments.harbor.furnishing import furnish, take_out
 from ludus.environments.harbor.task import HarborTask, find_tasks, read_task, resolved
 from ludus.environments.harbor.verifier import REWARD, NoReward, verify
-from ludus.environments.sandboxed import Sandboxed
-from ludus.errors import Blame, ConfigError, RolloutError, ToolError, UnknownName
+from ludus.environments.sandboxed import end_processes
+from ludus.environments.shell import Shell
+from ludus.errors import Blame, ConfigError, RolloutError, UnknownName
 from ludus.protocols import Sandbox
 from ludus.sandbox.create import create
 from ludus.sandbox.spec import Limits, SandboxSpec
-from ludus.types import MAIN_ROLE, Message, Reward, Task, content_hash
+from ludus.types import MAIN_ROLE, Message, Reward, Task, calls_tool, content_hash
 
-MOST_COMMAND = 100_000
-"""Bytes of one; Linux takes 131,071."""
-MOST_OUTPUT = 10_000
-"""Characters of a command's output that the model is shown."""
 SHOWN_PROBLEMS = 3
 MIB = 1 << 20
 
@@ -40,7 +36,7 @@ class State:
     scores: dict[str, float] = field(default_factory=dict)
 
 
-class Harbor(Sandboxed):
+class Harbor(Shell):
     """Tasks in Harbor's format: work with a shell in a sandbox, judged by the tests of each task."""
 
     name = "harbor"
@@ -108,18 +104,13 @@ class Harbor(Sandboxed):
                 raise
             ctx.stop = "timeout"
 
-    @tool
-    async def bash(self, command: str, state: State, sandbox: Sandbox) -> str:
-        """Run a command with bash in the task's folder, and read what it prints."""
-        _check_command(command)
-        task = state.task
-        outcome = await sandbox.exec(
-            ["bash", "-c", command], timeout_s=self.command_timeout_s, env=task.env, cwd=task.workdir
-        )
-        text = _shortened(outcome.stdout + outcome.stderr)
-        if outcome.timed_out:
-            return f"{text}\n(stopped after {self.command_timeout_s:g} s, with everything that ran beside it)".lstrip()
-        return f"{text}\n(exit code {outcome.exit_code})".lstrip() if outcome.exit_code else text or "(no output)"
+    def folder(self, task: Task) -> str:
+        """The task's own working folder."""
+        return self._tasks[task.id].workdir
+
+    def variables(self, task: Task) -> Mapping[str, str]:
+        """Those that the task asks for."""
+        return self._tasks[task.id].env
 
     @reward
     async def verified(self, ctx: Context) -> float:
@@ -147,9 +138,7 @@ class Harbor(Sandboxed):
             return None
         env = resolved(found.toml.solution.env, self._allowed, f"{found.folder / 'task.toml'}, [solution.env]")
         exports = "".join(f"export {key}={shlex.quote(value)}\n" for key, value in env.items())
-        arguments = json.dumps({"command": exports + path.read_text(encoding="utf-8")})
-        call = {"id": "solve", "type": "function", "function": {"name": "bash", "arguments": arguments}}
-        return [{"role": "assistant", "content": "", "tool_calls": [call]}, "Done."]
+        return [calls_tool("bash", command=exports + path.read_text(encoding="utf-8")), "Done."]
 
     async def _finish(self, sandbox: Sandbox, task: HarborTask, folder: Path) -> dict[str, Path]:
         """End the agent's sandbox, and keep what the verifier is to see of it."""
@@ -188,16 +177,6 @@ class Harbor(Sandboxed):
             return self._blames[task.id]
 
 
-def _check_command(command: str) -> None:
-    """Raises ToolError for what no program can be given: the model's mistake, which it is told of."""
-    try:
-        size = len(command.encode())
-    except UnicodeEncodeError:
-        raise ToolError("the command has characters that are no text") from None
-    if "\0" in command or size > MOST_COMMAND:
-        raise ToolError(f"a command has no NUL characters and at most {MOST_COMMAND} bytes; write long texts in parts")
-
-
 def _read_all(folder: Path, names: list[str] | None, allowed: frozenset[str], kind: str) -> dict[str, HarborTask]:
     """Raises ConfigError with the first few problems, one line each, and UnknownName."""
     found = find_tasks(folder)
@@ -226,11 +205,3 @@ def _split(tasks: dict[str, HarborTask], train_share: float) -> dict[str, list[s
         return {"test": list(tasks)}
     train = [name for name in tasks if int(content_hash(name)[:8], 16) < train_share * 2**32]
     return {"train": train, "test": [name for name in tasks if name not in train]}
-
-
-def _shortened(text: str) -> str:
-    """The beginning and the end of what is long."""
-    if len(text) <= MOST_OUTPUT:
-        return text.rstrip("\n")
-    half = MOST_OUTPUT // 2
-    return f"{text[:half]}\n… {len(text) - MOST_OUTPUT} characters left out …\n{text[-half:]}".rstrip("\n")

@@ -54,11 +54,6 @@ def said(result: SandboxResult) -> str:
     return f"{how}: {text[-MOST_SAID:]}" if text else how
 
 
-async def end_processes(sandbox: Sandbox) -> None:
-    """End whatever the agent left running, so that nothing changes any more."""
-    await sandbox.exec(["sleep", "60"], timeout_s=0.01)
-
-
 async def take_out(sandbox: Sandbox, artifacts: Sequence[Artifact], folder: Path) -> dict[str, Path]:
     """Copy artifacts that are there out of a sandbox; by their place in it, where they are now."""
     taken: dict[str, Path] = {}

@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ludus.display.sandboxes import tiers_text
 from ludus.errors import MissingExtra, RunFolderError, UsageError
 from ludus.programs.compare import scores_by_task
 from ludus.programs.members import AT, by_member, with_members
@@ -94,6 +95,7 @@ def cards(rows: Sequence[Mapping[str, Any]], result: Mapping[str, Any]) -> list[
         found += [(f"tokens {what}", number(tokens[what])) for what in ("sampled", "completion") if what in tokens]
     elif tokens is not None:
         found.append(("tokens", number(tokens)))
+    found += [("sandboxes", tiers_text(result["sandboxes"]))] if result.get("sandboxes") else []
     found += [("time", duration(result["seconds"]))] if isinstance(result.get("seconds"), int | float) else []
     return found
 

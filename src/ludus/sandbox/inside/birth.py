@@ -35,6 +35,8 @@ class Child:
     slot: int
     folder: str
     """The files on the host of the tiers that have no file tree of their own."""
+    number: int = -1
+    """What the host calls it."""
     channel: socket.socket | None = None
     """Our copy of the stream to the host; None for a spare."""
 
@@ -77,12 +79,16 @@ class Births:
                 self.forget(child)
             raise
 
-    def assign(self, child: Child, limits: dict[str, Any], channel: socket.socket) -> None:
+    def assign(self, child: Child, wanted: dict[str, Any], channels: list[socket.socket]) -> None:
         """Let a sandbox begin. Raises OSError."""
-        child.group.limit(limits["memory_bytes"], limits["processes"] + 1)
-        socket.send_fds(child.line, [json.dumps(limits).encode()], [channel.fileno()])
+        limits = wanted["limits"]
+        child.group.limit(limits["memory_bytes"], limits["processes"] + 1, wanted["network"])
+        socket.send_fds(child.line, [json.dumps(wanted).encode()], [channel.fileno() for channel in channels])
         child.line.close()
-        child.channel = channel  # ours to close from now on
+        child.number = wanted["number"]
+        child.channel, *others = channels  # ours to close from now on
+        for other in others:
+            other.close()
 
     def forget(self, child: Child) -> bool:
         """Take away what is left of an ended sandbox; False while the kernel still holds some of it."""
@@ -140,23 +146,25 @@ class Births:
                 confine.prepare(self.tier, folder, uid)
             except OSError as error:
                 problem = str(error)
-            packet, fds, _, _ = socket.recv_fds(line, 1 << 16, 1)
+            packet, fds, _, _ = socket.recv_fds(line, 1 << 16, 2)
             line.close()
             if packet and fds:
-                self._serve(json.loads(packet), socket.socket(fileno=fds[0]), events, folder, problem)
+                self._serve(json.loads(packet), [socket.socket(fileno=fd) for fd in fds], events, folder, problem)
         finally:
             os._exit(1)
 
-    def _serve(self, limits: dict[str, Any], channel: socket.socket, events: int, folder: str, problem: str) -> None:
+    def _serve(
+        self, wanted: dict[str, Any], channels: list[socket.socket], events: int, folder: str, problem: str
+    ) -> None:
         try:
             if problem:
                 raise OSError(problem)
-            home, before_code = confine.lock(self.tier, limits, not self.groups.missing, folder)
-            guest = Guest(channel, limits, events, self.tier == "namespaces", before_code)
+            home, before_code = confine.lock(self.tier, wanted, not self.groups.missing, folder)
+            guest = Guest(channels, wanted["limits"], events, self.tier, before_code)
             guest.serve({"home": home, "uncounted": self.groups.missing})
         except BaseException as error:  # noqa: BLE001 - whatever it is, the host is told and the process ends
             with contextlib.suppress(OSError):
-                channel.sendall(frames.pack({"failed": str(error) or type(error).__name__}))
+                channels[0].sendall(frames.pack({"failed": str(error) or type(error).__name__}))
 
     def _folder(self, uid: int | None) -> str:
         if self.tier == "namespaces":

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 CONTROLLERS = ("memory", "pids")
+SOCKETS_SHARE = 4
+"""One part in so many of the memory may wait in sockets besides, where it is counted apart (v1)."""
 
 
 @dataclass
@@ -34,7 +36,7 @@ class Group:
     name: str
     hierarchies: list[Hierarchy] = field(default_factory=list)
 
-    def limit(self, memory_bytes: int, processes: int) -> None:
+    def limit(self, memory_bytes: int, processes: int, network: bool) -> None:
         """Set the limits. Raises OSError."""
         for hierarchy in self.hierarchies:
             v1 = hierarchy.version == 1
@@ -44,6 +46,8 @@ class Group:
                     self._write(hierarchy, "memory.memsw.limit_in_bytes", memory_bytes) if v1 else self._write(
                         hierarchy, "memory.swap.max", 0
                     )
+                if v1 and network:  # version 2 counts what waits in sockets as memory like any other
+                    self._write(hierarchy, "memory.kmem.tcp.limit_in_bytes", memory_bytes // SOCKETS_SHARE)
             if "pids" in hierarchy.controllers:
                 self._write(hierarchy, "pids.max", processes)
 

@@ -12,6 +12,10 @@ import threading
 import traceback
 import types
 from collections.abc import Callable
+from functools import cache
+
+_out_of_sight: list[types.ModuleType] = []
+"""To take them apart would copy the pages that they are on, which this process shares with many others."""
 
 
 def run_program(source: str) -> int:
@@ -54,10 +58,15 @@ def _writer(fd: int) -> io.TextIOWrapper:
     return io.TextIOWrapper(io.FileIO(fd, "w", closefd=False), "utf-8", "backslashreplace", line_buffering=True)
 
 
+@cache
+def own_modules() -> list[str]:
+    """Names of this package's modules; all have to be loaded when this is first asked."""
+    return [name for name in sys.modules if name.partition(".")[0] == __name__.partition(".")[0]]
+
+
 def _fresh_main() -> dict[str, object]:
-    """The names of a new `__main__` module; this package's own modules are forgotten."""
-    for name in [name for name in sys.modules if name.partition(".")[0] == __name__.partition(".")[0]]:
-        del sys.modules[name]
+    """The names of a new `__main__` module; this package's own modules are no longer found."""
+    _out_of_sight.extend(sys.modules.pop(name) for name in own_modules())
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
     sys.argv, sys.path[:0] = [""], [""]

@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Callable
 from functools import cache
+from itertools import product
 from typing import Any
 
 from . import filters, landlock, linux, root
@@ -55,12 +56,12 @@ def prepare(tier: str, folder: str, uid: int | None) -> None:
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
 
 
-def lock(tier: str, limits: dict[str, Any], counted: bool, folder: str) -> tuple[str, Callable[[], None]]:
+def lock(tier: str, wanted: dict[str, Any], counted: bool, folder: str) -> tuple[str, Callable[[], None]]:
     """Give up everything else, for good.
 
     Args:
         tier: as in `prepare`.
-        limits: the fields of `Limits`.
+        wanted: `limits`, the fields of `Limits`; `folders` that are to be writable; whether there is a `network`.
         counted: whether control groups count memory and processes; otherwise each process has the limit of memory.
         folder: as in `prepare`.
 
@@ -70,27 +71,30 @@ def lock(tier: str, limits: dict[str, Any], counted: bool, folder: str) -> tuple
     Raises:
         OSError: the kernel refuses a step.
     """
+    limits, network = wanted["limits"], wanted["network"]
     others = 0 if tier == "namespaces" else num_tasks(os.getuid()) - 1
     if tier == "landlock":
         return folder, lambda: _lock_by_path(folder, limits, counted, others)
     if tier == "none":
         return folder, lambda: set_limits(limits, counted, others)
-    root.set_size(limits["disk_bytes"], limits["inodes"])
+    root.finish(limits["disk_bytes"], limits["inodes"], wanted["folders"])
+    if network:
+        linux.loopback_up()
     set_limits(limits, counted)
     linux.drop_capabilities()
-    linux.install_filter(_filter(counted))
+    linux.install_filter(_filter(counted, True, network))
     return root.HOME, _nothing
 
 
 def warm_up() -> None:
     """Do once, before anything is forked, what would be the same each time."""
-    for counted in (True, False):
-        _filter(counted)
+    for counted, network in product((True, False), repeat=2):
+        _filter(counted, True, network)
 
 
 @cache
-def _filter(counted: bool, unix_sockets: bool = True) -> bytes:
-    return filters.program(linux.MACHINE, counted, unix_sockets)
+def _filter(counted: bool, unix_sockets: bool, internet: bool) -> bytes:
+    return filters.program(linux.MACHINE, counted, unix_sockets, internet)
 
 
 def become(uid: int) -> None:
@@ -126,7 +130,7 @@ def _lock_by_path(folder: str, limits: dict[str, Any], counted: bool, others: in
     set_limits(limits, counted, others)
     linux.drop_capabilities()
     landlock.restrict([*root.read_only_paths(), "/proc/self"], [folder], [f"/dev/{name}" for name in root.DEVICES])
-    linux.install_filter(_filter(counted, unix_sockets=False))
+    linux.install_filter(_filter(counted, False, False))
 
 
 def _end_with_all(*_: object) -> None:

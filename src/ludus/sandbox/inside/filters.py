@@ -1,8 +1,9 @@
 """The system-call filter: what the kernel refuses to code in a sandbox whatever else fails (seccomp, classic BPF).
 
 A deny list, because model-written code may use any ordinary program. Refused are ways to the kernel's rarely tested
-parts, to other processes' memory, to the host's keys and clock, and to new namespaces; sockets only of AF_UNIX. Call
-numbers that are newer than this list answer "no such call", for which C libraries have their own way round.
+parts, to other processes' memory, to the host's keys and clock, and to new namespaces; sockets only of AF_UNIX, and TCP
+and UDP where a sandbox has a network. Call numbers that are newer than this list answer "no such call", for which C
+libraries have their own way round.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ import struct
 
 ALLOW, KILL = 0x7FFF0000, 0x80000000
 EPERM, ENOSYS, EAFNOSUPPORT = 1, 38, 97
-AF_UNIX = 1
+AF_UNIX, AF_INET, AF_INET6 = 1, 2, 10
+STREAM, DATAGRAM, KINDS = 1, 2, 0xF
+PROTOCOLS = (0, 6, 17)
+"""Of internet sockets: the kind's own, TCP, UDP."""
 NEWEST = 462
 """mseal, of Linux 6.10: the last call that was looked at."""
 
@@ -51,16 +55,17 @@ NEW_NAMESPACES = 0x7E020000
 TERMINAL_INPUT = (0x5412, 0x541C)
 """TIOCSTI and TIOCLINUX: typing on behalf of others."""
 
-_NUMBER, _ARCHITECTURE, _FIRST, _SECOND = 0, 4, 16, 24  # offsets in struct seccomp_data
+_NUMBER, _ARCHITECTURE, _FIRST, _SECOND, _THIRD = 0, 4, 16, 24, 32  # offsets in struct seccomp_data
 
 
-def program(machine: str, counted: bool, unix_sockets: bool = True) -> bytes:
+def program(machine: str, counted: bool, unix_sockets: bool = True, internet: bool = False) -> bytes:
     """The filter for a machine, 8 bytes an instruction.
 
     Args:
         machine: "x86_64" or "aarch64".
         counted: whether a cgroup counts all memory.
         unix_sockets: whether AF_UNIX sockets can be made by name; pairs always can.
+        internet: whether sockets of TCP and UDP can be made.
 
     Raises:
         KeyError: another machine.
@@ -78,13 +83,27 @@ def program(machine: str, counted: bool, unix_sockets: bool = True) -> bytes:
     # of itself alone: the sandbox's first process has the same user
     code += [_equal(PRLIMIT[arm], 0, 4), _load(_FIRST), _equal(0, 1, 0), _refuse(EPERM), _answer(ALLOW)]
     by_name, pair = (numbers[arm] for numbers in SOCKETS)
-    family = _equal(AF_UNIX, 1, 0) if unix_sockets else _equal(0xFFFFFFFF, 1, 0)
-    code += [_equal(by_name, 0, 4), _load(_FIRST), family, _refuse(EAFNOSUPPORT), _answer(ALLOW)]
+    sockets = _sockets(unix_sockets, internet)
+    code += [_equal(by_name, 0, len(sockets)), *sockets]
     code += [_equal(pair, 0, 4), _load(_FIRST), _equal(AF_UNIX, 1, 0), _refuse(EAFNOSUPPORT), _answer(ALLOW)]
     code += [_equal(IOCTL[arm], 0, 4), _load(_SECOND)]
     code += [_equal(TERMINAL_INPUT[0], 1, 0), _equal(TERMINAL_INPUT[1], 0, 1), _refuse(EPERM)]
     code += [_answer(ALLOW)]
     return b"".join(code)
+
+
+def _sockets(unix: bool, internet: bool) -> list[bytes]:
+    """Which sockets can be made; begins with the first argument of the call to come, and answers in any case."""
+    family = _equal(AF_UNIX if unix else 0xFFFFFFFF, 11 if internet else 1, 0)
+    if not internet:
+        return [_load(_FIRST), family, _refuse(EAFNOSUPPORT), _answer(ALLOW)]
+    to_refusal, to_the_end = (8, 4), (3, 2, 1)
+    return [
+        _load(_FIRST), family, _equal(AF_INET, 1, 0), _equal(AF_INET6, 0, to_refusal[0]),
+        _load(_SECOND), _keep(KINDS), _equal(STREAM, 1, 0), _equal(DATAGRAM, 0, to_refusal[1]),
+        _load(_THIRD), *(_equal(protocol, far, 0) for protocol, far in zip(PROTOCOLS, to_the_end, strict=True)),
+        _refuse(EAFNOSUPPORT), _answer(ALLOW),
+    ]  # fmt: skip
 
 
 def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
@@ -93,6 +112,10 @@ def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> 
 
 def _load(offset: int) -> bytes:
     return _instruction(0x20, offset)
+
+
+def _keep(mask: int) -> bytes:
+    return _instruction(0x54, mask)
 
 
 def _equal(value: int, if_true: int, if_false: int) -> bytes:

@@ -16,10 +16,12 @@ from collections.abc import Callable
 from typing import Any
 
 from . import files, frames
+from .apart import apart
 from .cgroups import killed_for_memory
 from .jobs import Job, Launch, start
 from .processes import kill_all, resident_bytes
 
+BACKLOG = 4096
 WATCH_S = 0.1
 """How often memory is counted where no control group does it."""
 
@@ -28,24 +30,25 @@ class Guest:
     """Serves one stream until it ends.
 
     Args:
-        channel: the stream to the host.
+        channels: the stream to the host, and where there is a network a socket that descriptors go to the host through.
         limits: the fields of `Limits`.
         events: descriptor of the file that counts processes killed for memory, or -1.
-        own_pids: whether this is the first process of a namespace.
+        tier: "namespaces", where this is the first process of its own, "landlock" or "none".
         confine: what each process that runs code does first.
     """
 
     def __init__(
-        self, channel: socket.socket, limits: dict[str, Any], events: int, own_pids: bool, confine: Callable[[], None]
+        self, channels: list[socket.socket], limits: dict[str, Any], events: int, tier: str, confine: Callable[[], None]
     ) -> None:
-        self.channel, self.limits, self.events, self.own_pids = channel, limits, events, own_pids
-        self.confine = confine
-        self.environment: dict[str, str] = {}
+        self.channel, *self.doors = channels
+        self.limits, self.events, self.confine = limits, events, confine
+        self.own_pids = tier == "namespaces"
+        self.unlocked = tier == "landlock"  # itself: its processes are locked one by one
         self.jobs: dict[int, Job] = {}  # by pid
         self.session: Job | None = None
         self.killed = 0  # for memory, by the watch below
         self.selector = selectors.DefaultSelector()
-        self.selector.register(channel, selectors.EVENT_READ, self._request)
+        self.selector.register(self.channel, selectors.EVENT_READ, self._request)
 
     def serve(self, first: dict[str, Any]) -> None:
         """Say the first words, and answer until the host hangs up."""
@@ -72,27 +75,26 @@ class Guest:
         try:
             answer = getattr(self, f"_do_{words['do']}")(words, data)
         except OSError as error:
-            answer = {"error": error.strerror or str(error), "errno": error.errno or 0}, b""
-        if answer is not None:
+            answer = {"error": error.strerror or str(error)}, b""
+        except (ValueError, MemoryError) as error:  # such as a path that is no text
+            answer = {"error": str(error) or type(error).__name__}, b""
+        if answer is None:
+            return
+        try:
             self._say({"id": words["id"], **answer[0]}, answer[1])
+        except frames.BadFrame as error:
+            self._say({"id": words["id"], "error": str(error)})
 
     # --- requests: an answer, or None where it comes later ------------------------------------------------------
-
-    def _do_hello(self, words: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
-        self.environment = words["env"]
-        return {}, b""
 
     def _do_exec(self, words: dict[str, Any], data: bytes) -> None:
         length = words.get("source")
         source = None if length is None else data[:length].decode(errors="replace")
-        launch = Launch(
-            words.get("argv"), source, {**self.environment, **words["env"]}, words["cwd"], data[length or 0 :]
-        )
-        self._begin(launch, words)
+        self._begin(Launch(words.get("argv"), source, words["env"], words["cwd"], data[length or 0 :]), words)
 
     def _do_python(self, words: dict[str, Any], data: bytes) -> None:
         if self.session is None or self.session.channel is None:
-            self.session = self._begin(Launch(None, None, self.environment, None, b""), None)
+            self.session = self._begin(Launch(None, None, words["env"], None, b""), None)
             session = self.session
             assert session.channel is not None
             self.selector.register(session.channel, selectors.EVENT_READ, lambda: self._session_says(session))
@@ -111,16 +113,29 @@ class Guest:
             if job.call == words["call"]:
                 job.signal_group(signal.SIGKILL)
 
+    def _do_listen(self, words: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
+        """A socket on the loopback, for the host to answer at."""
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen(BACKLOG)
+            socket.send_fds(self.doors[0], [b"listener"], [listener.fileno()])
+        return {}, b""
+
     def _do_read(self, words: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
-        size, chunk = files.read(words["path"], words["offset"], words["count"])
-        return {"size": size}, chunk
+        return {}, self._with_files(lambda: files.read(words["path"], words["offset"], words["count"]))
 
     def _do_write(self, words: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
-        files.write(words["path"], words["offset"], data, words.get("mode"))
+        self._with_files(lambda: files.write(words["path"], words["offset"], data, words.get("mode")))
         return {}, b""
 
     def _do_list(self, words: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
-        return {"kind": files.kind(words["path"])}, files.listing(words["path"], words["most"])
+        listed = self._with_files(lambda: files.listing(words["path"], words["most"]))
+        kind, _, names = listed.partition(b" ")
+        return {"kind": kind.decode()}, names
+
+    def _with_files(self, work: Callable[[], bytes]) -> bytes:
+        """Do something with files that code in the sandbox may have planted links among."""
+        return apart(work, self.confine) if self.unlocked else work()
 
     # --- processes ----------------------------------------------------------------------------------------------
 

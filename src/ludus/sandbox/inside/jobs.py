@@ -1,7 +1,5 @@
 """One process that was asked for: how it starts, what it is fed, and what of its output is kept."""
 
-# System calls by their own names: these processes are forked often, and are small.
-# ruff: noqa: PTH123
 from __future__ import annotations
 
 import contextlib
@@ -20,7 +18,7 @@ PATIENCE_S = 0.5
 DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 NOT_FOUND, NOT_RUN = 127, 126
 """Exit statuses of shells for a command that does not exist, or can't be run."""
-FIRST_TO_GO = 800
+FIRST_TO_GO = b"800"
 """Added to a process's share when the kernel looks for one to kill for memory, so that it is never the first one."""
 
 
@@ -133,10 +131,10 @@ def _child(
         os.setsid()
         for target, fd in enumerate(streams):
             os.dup2(fd, target)
-        linux.close_all_but({channel.fileno()} if channel else set())
         linux.prctl(linux.PR_SET_DUMPABLE, 1)
-        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-            file.write(str(FIRST_TO_GO))
+        with contextlib.suppress(OSError):
+            os.write(os.open("/proc/self/oom_score_adj", os.O_WRONLY), FIRST_TO_GO)
+        linux.close_all_but({channel.fileno()} if channel else set())
         signal.set_wakeup_fd(-1)
         for number in DEFAULT_SIGNALS:
             signal.signal(number, signal.SIG_DFL)
@@ -149,7 +147,8 @@ def _child(
         status = _run(launch, channel)
     except OSError as error:
         status = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_RUN
-        what = error.filename or (launch.argv[0] if launch.argv else "python")
+        # of a program that is nowhere in the path only the last place that was looked at would be named, as bytes
+        what = error.filename if isinstance(error.filename, str) else launch.argv[0] if launch.argv else "python"
         os.write(2, f"{what}: {error.strerror or error}\n".encode(errors="replace"))
     except BaseException as error:  # noqa: BLE001 - a fork of this process must never return into its loop
         os.write(2, f"{type(error).__name__}: {error}\n".encode(errors="replace"))

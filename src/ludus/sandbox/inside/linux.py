@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
-import platform
+import socket
 import struct
 
-MACHINE = platform.machine()
+MACHINE = os.uname().machine
 
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS = 0x00020000, 0x02000000, 0x04000000
 CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x08000000, 0x10000000, 0x20000000, 0x40000000
@@ -24,7 +25,7 @@ PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEA
 # name: (x86_64, aarch64); from 424 on all architectures agree
 _NUMBERS = {"clone": (56, 220), "pivot_root": (155, 41), "capset": (126, 91), "mount_setattr": (442, 442)}
 _NUMBERS |= {"landlock_create_ruleset": (444, 444), "landlock_add_rule": (445, 445)}
-_NUMBERS |= {"landlock_restrict_self": (446, 446), "close_range": (436, 436)}
+_NUMBERS |= {"landlock_restrict_self": (446, 446), "close_range": (436, 436), "openat2": (437, 437)}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -128,6 +129,20 @@ def install_filter(program: bytes) -> None:
     filtered = 2
     code = _libc.prctl(PR_SET_SECCOMP, ctypes.c_ulong(filtered), ctypes.c_char_p(head), ctypes.c_ulong(0))
     _checked(code, "seccomp")
+
+
+def open_below(folder: int, path: str) -> int:
+    """A descriptor of a folder below another, on a way without links. Raises OSError."""
+    no_links, below = 0x06, 0x08
+    how = struct.pack("<QQQ", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, 0, no_links | below)
+    return syscall("openat2", folder, os.fsencode(path), how, len(how))
+
+
+def loopback_up() -> None:
+    """Let programs of this network namespace reach each other. Raises OSError."""
+    set_flags, up = 0x8914, 1
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, set_flags, struct.pack("16sh22x", b"lo", up))
 
 
 def close_all_but(keep: set[int]) -> None:

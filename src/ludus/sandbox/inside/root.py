@@ -6,19 +6,23 @@ else. Each sandbox starts from a copy of it, so that all it has to add is its ow
 """
 
 # System calls by their own names: these processes are forked often, and are small.
-# ruff: noqa: PTH102, PTH110, PTH112, PTH114, PTH115, PTH211
+# ruff: noqa: PTH102, PTH103, PTH110, PTH112, PTH114, PTH115, PTH208, PTH211
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import linux
 
 HOME = "/work"
 PROGRAMS = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin")
-SETTINGS = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/localtime")
+SETTINGS = (
+    "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/localtime",
+    "/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/pki/tls/certs", "/etc/pki/ca-trust/extracted",
+)  # fmt: skip
 DEVICES = ("null", "zero", "full", "random", "urandom")
 LINKS = {"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"}
 WRITABLE = {"home": HOME, "tmp": "/tmp", "shm": "/dev/shm"}
@@ -67,12 +71,7 @@ def enter_template() -> None:
         Path(base + path).write_text(text)
     for folder in ("/box", "/empty", "/etc", *WRITABLE.values()):
         Path(base + folder).mkdir(exist_ok=True)
-    os.chdir(base)
-    linux.syscall("pivot_root", b".", b".")
-    linux.unmount(".")
-    os.chdir("/")
-    remount = linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | linux.MS_NOSUID | linux.MS_NODEV
-    linux.mount("none", "/", flags=remount)
+    _move_into(base)
 
 
 def complete() -> None:
@@ -83,16 +82,76 @@ def complete() -> None:
     for name, place in WRITABLE.items():
         os.mkdir(f"/box/{name}", 0o755)
         linux.mount(f"/box/{name}", place, flags=linux.MS_BIND)
-    linux.mount("/empty", "/box", flags=linux.MS_BIND)
     # only processes: the machine's own files in /proc say much about the host
     linux.mount("proc", "/proc", "proc", flags | linux.MS_NOEXEC, "subset=pid")
     os.chdir(HOME)
 
 
-def set_size(disk_bytes: int, inodes: int) -> None:
-    """Give a sandbox's own disk its size. Raises OSError."""
+def finish(disk_bytes: int, inodes: int, folders: Sequence[str]) -> None:
+    """Give a sandbox's own disk its size, and show it at these folders as well. Raises OSError."""
     flags = linux.MS_REMOUNT | linux.MS_NOSUID | linux.MS_NODEV
-    linux.mount("tmpfs", HOME, "tmpfs", flags, f"size={disk_bytes},nr_inodes={inodes}")
+    linux.mount("tmpfs", "/box", "tmpfs", flags, f"size={disk_bytes},nr_inodes={inodes}")
+    there = tuple(WRITABLE.values())
+    places = [path for path in folders if not any(is_below(path, other) for other in (*there, *folders))]
+    if set(places) - set(there):
+        _add_places(sorted(set(places) - set(there)))
+    else:
+        linux.mount("/empty", "/box", flags=linux.MS_BIND)
+    for path in folders:
+        os.makedirs(path, exist_ok=True)  # those within another
+
+
+def unusable(folder: str) -> str:
+    """Why the tree can't have a writable folder at this place; "" where it can."""
+    if any(folder == place or is_below(folder, place) for place in WRITABLE.values()):
+        return ""
+    for path in (*read_only_paths(), sys.base_prefix, *FILES, "/dev", "/proc"):
+        if folder == path or is_below(path, folder):
+            return f"it would hide {path}"
+        if is_below(folder, path):
+            return f"it is in {path}, which is read-only"
+    return ""
+
+
+def is_below(path: str, folder: str) -> bool:
+    """Whether an absolute path leads to something in a folder."""
+    return path != folder and path.startswith(folder.rstrip("/") + "/")
+
+
+def _add_places(places: list[str]) -> None:
+    """Move this process from its copy of the tree into another that has places for these folders too."""
+    base = "/empty"
+    linux.mount("tmpfs", base, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=1m,nr_inodes=1024,mode=0755")
+    for name in sorted({*os.listdir("/")} - {"box", "empty"}):
+        _repeat(f"/{name}", base, places)
+    for number, place in enumerate(places):
+        os.mkdir(f"/box/{number}", 0o755)
+        os.makedirs(base + place, exist_ok=True)
+        linux.mount(f"/box/{number}", base + place, flags=linux.MS_BIND)
+    _move_into(base)
+    os.chdir(HOME)
+
+
+def _repeat(path: str, base: str, places: list[str]) -> None:
+    """Show something of the tree at the same place of another; what places are in is made anew."""
+    if os.path.islink(path):
+        os.symlink(os.readlink(path), base + path)
+    elif any(is_below(place, path) for place in places):
+        os.mkdir(base + path)
+        for name in os.listdir(path):
+            _repeat(f"{path}/{name}", base, places)
+    else:
+        _bind(path, base + path)
+
+
+def _move_into(base: str) -> None:
+    """Make a tree the root of this process, read-only, and forget the one before."""
+    os.chdir(base)
+    linux.syscall("pivot_root", b".", b".")
+    linux.unmount(".")
+    os.chdir("/")
+    remount = linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | linux.MS_NOSUID | linux.MS_NODEV
+    linux.mount("none", "/", flags=remount)
 
 
 def _place_outside(paths: list[str]) -> str:

@@ -1,10 +1,11 @@
 """The process that all sandboxes are forked from: an interpreter that is warm and knows nothing.
 
 It is started with an empty environment and one socket, prepares what all sandboxes share once, and then makes one per
-request. A request is a packet with JSON and one descriptor, the sandbox's end of a stream; all answers come through
-that stream. The stream is also the sandbox's life: once the other side shuts it down the zygote kills the sandbox, takes
-its control groups away, and only then closes its own copy, so that whoever reads to the end of the stream knows that
-nothing is left. When the host process dies, the zygote and all sandboxes go with it.
+request. A request is a packet with JSON and the sandbox's end of a stream, and with that of a second socket, through
+which descriptors go to the host, where the sandbox has a network. All answers come through the stream. It is also the
+sandbox's life: once the other side shuts it down, or a packet says so, the zygote kills the sandbox, takes its control
+groups away, and only then closes its own copy, so that whoever reads to the end of the stream knows that nothing is left.
+When the host process dies, the zygote and all sandboxes go with it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from . import confine, frames, linux, root
+from . import code, confine, frames, linux, root
 from .birth import Births, Child
 from .cgroups import Groups
 from .processes import kill_below, kill_strays
@@ -29,7 +30,7 @@ RETRY_S = 0.005
 SPARES = 4
 AT_ONCE = 16
 
-Request = tuple[dict[str, Any], socket.socket]
+Request = tuple[dict[str, Any], list[socket.socket]]
 
 
 class Zygote:
@@ -47,6 +48,7 @@ class Zygote:
         self.spares: list[Child] = []
         self.children: dict[int, Child] = {}  # by pidfd, spares included
         self.channels: dict[int, Child] = {}  # by the descriptor of the stream
+        self.numbers: dict[int, Child] = {}  # by what the host calls them
         self.leaving: list[Child] = []
         self.problem = ""
         self.groups = Groups()
@@ -63,6 +65,7 @@ class Zygote:
     def serve(self) -> None:
         """Until the host closes the socket or dies."""
         confine.warm_up()
+        code.own_modules()
         gc.freeze()  # collections in the children would copy the pages of all that is shared
         while True:
             events = self.epoll.poll(0 if len(self.spares) < self.most_spares else RETRY_S if self.leaving else -1)
@@ -110,43 +113,59 @@ class Zygote:
     # --- requests -----------------------------------------------------------------------------------------------
 
     def _answer(self) -> bool:
-        """Make the sandboxes that the waiting packets ask for; False at the end."""
+        """Do what the waiting packets ask for; False at the end."""
         requests: list[Request] = []
+        dismissed: list[int] = []
         over = False
         while len(requests) < AT_ONCE and not over:
             try:
-                packet, fds, _, _ = socket.recv_fds(self.control, 1 << 16, 1)
+                packet, fds, _, _ = socket.recv_fds(self.control, 1 << 16, 2)
             except BlockingIOError:
                 break
             over = not packet
-            if packet and fds:  # without one no descriptor was free to receive it; the asker sees its stream end
-                requests.append((json.loads(packet), socket.socket(fileno=fds[0])))
+            channels = [socket.socket(fileno=fd) for fd in fds]
+            wanted = json.loads(packet) if packet else {"kill": []}
+            if "kill" in wanted:
+                dismissed += wanted["kill"]
+            elif channels and len(channels) == 1 + wanted["network"]:
+                requests.append((wanted, channels))
+            else:  # no descriptor was free to receive them; the asker sees its stream end
+                for channel in channels:
+                    channel.close()
+        self._make(requests)
+        for number in dismissed:
+            if number in self.numbers:
+                self._kill(self.numbers[number])
+        return not over
+
+    def _make(self, requests: list[Request]) -> None:
         problem = self.problem
         try:
             self._add(0 if problem else len(requests) - len(self.spares))
         except OSError as error:
             problem = str(error)
-        for limits, channel in requests:
+        for wanted, channels in requests:
             try:
-                self._begin(limits, channel, problem)
+                self._begin(wanted, channels, problem)
             except OSError as error:
                 with contextlib.suppress(OSError):
-                    channel.sendall(frames.pack({"failed": str(error)}))
-                channel.close()
-        return not over
+                    channels[0].sendall(frames.pack({"failed": str(error)}))
+                for channel in channels:
+                    channel.close()
 
-    def _begin(self, limits: dict[str, Any], channel: socket.socket, problem: str) -> None:
+    def _begin(self, wanted: dict[str, Any], channels: list[socket.socket], problem: str) -> None:
         """Give one of the spares to who asks. Raises OSError, also where there is none because of a problem."""
         if not self.spares:
             raise OSError(problem or "no sandbox could be made")
         child = self.spares.pop()
         try:
-            self.births.assign(child, limits, channel)
+            self.births.assign(child, wanted, channels)
         except OSError:
             self._kill(child)
             raise
-        self.channels[channel.fileno()] = child
-        self.epoll.register(channel, select.EPOLLRDHUP)
+        self.numbers[child.number] = child
+        self.channels[channels[0].fileno()] = child
+        self.epoll.register(channels[0], select.EPOLLRDHUP)
 
     def _refill(self) -> None:
         """Nobody asks at the moment: make spares."""
@@ -176,6 +195,7 @@ class Zygote:
         self._kill(child)
         self.epoll.unregister(child.pidfd)
         del self.children[child.pidfd]
+        self.numbers.pop(child.number, None)
         with contextlib.suppress(ValueError):
             self.spares.remove(child)
         with contextlib.suppress(ChildProcessError):
@@ -197,6 +217,7 @@ def main(control: int, tier: str, host: int) -> None:
         signal.signal(number, signal.SIG_IGN)  # a Ctrl-C is the host's to handle; it then closes the socket
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0o022)
+    os.dup2(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), 0)
     requests = socket.socket(fileno=control)
     requests.setblocking(False)
     zygote = Zygote(requests, tier, host)
