@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import msgspec
+
 from ludus.authoring.context import Context
 from ludus.authoring.declare import metric, reward
 from ludus.environments.harbor.furnishing import furnish, take_out
@@ -18,6 +20,7 @@ from ludus.environments.sandboxed import end_processes
 from ludus.environments.shell import Shell
 from ludus.errors import Blame, ConfigError, RolloutError, UnknownName
 from ludus.protocols import Sandbox
+from ludus.sandbox.create import create
 from ludus.sandbox.spec import Limits, SandboxSpec
 from ludus.types import MAIN_ROLE, Message, Reward, Task, calls_tool, content_hash
 
@@ -55,14 +58,14 @@ class Harbor(Shell):
             max_turns: replies of the model.
             command_timeout_s: seconds one command may take.
             pass_env: variables of this process that tasks may have.
-            sandbox: how it is contained, as for every `Sandboxed`.
+            sandbox: how it is contained, as for every `Sandboxed`; "docker" and the like use and build tasks' images.
         """
         super().__init__(sandbox)
         if not 0 <= train_share <= 1 or max_turns < 1 or not command_timeout_s > 0:
             raise ValueError("train_share must be from 0 to 1, max_turns at least 1, command_timeout_s more than 0")
         self.max_turns, self.command_timeout_s = max_turns, command_timeout_s
         self._allowed = frozenset(pass_env or ())
-        self._tasks = _read_all(Path(folder), names, self._allowed)
+        self._tasks = _read_all(Path(folder), names, self._allowed, sandbox)
         self._by_split = _split(self._tasks, train_share)
         self.splits = tuple(self._by_split)
         self._blames: dict[str, Blame] = {}
@@ -82,7 +85,7 @@ class Harbor(Shell):
         place = found.toml.environment
         wanted = {"memory_bytes": place.memory_mb, "disk_bytes": place.storage_mb}
         limits = Limits(**{key: mib * MIB for key, mib in wanted.items() if mib is not None})
-        return SandboxSpec(limits=limits, folders=found.writable)
+        return SandboxSpec(limits=limits, folders=found.writable, image=found.image)
 
     async def setup(self, ctx: Context) -> None:
         """A sandbox with what the task's agent is to find."""
@@ -148,9 +151,14 @@ class Harbor(Shell):
 
     async def _verify(self, task: Task, taken: Mapping[str, Path]) -> dict[str, float]:
         """What the tests say in a sandbox of their own. Raises NoReward."""
-        sandbox = await self.new_sandbox(task)
+        found = self._tasks[task.id]
+        if found.verifier_image == found.image:
+            sandbox = await self.new_sandbox(task)
+        else:
+            spec = msgspec.structs.replace(self.spec(task), image=found.verifier_image, tier=self.sandbox)
+            sandbox = await create(spec)
         try:
-            return await verify(self._tasks[task.id], taken, sandbox)
+            return await verify(found, taken, sandbox)
         finally:
             await sandbox.kill()
 
@@ -169,7 +177,7 @@ class Harbor(Shell):
             return self._blames[task.id]
 
 
-def _read_all(folder: Path, names: list[str] | None, allowed: frozenset[str]) -> dict[str, HarborTask]:
+def _read_all(folder: Path, names: list[str] | None, allowed: frozenset[str], kind: str) -> dict[str, HarborTask]:
     """Raises ConfigError with the first few problems, one line each, and UnknownName."""
     found = find_tasks(folder)
     for name in names or ():
@@ -178,7 +186,7 @@ def _read_all(folder: Path, names: list[str] | None, allowed: frozenset[str]) ->
     tasks, problems = {}, []
     for name in names or found:
         try:
-            tasks[name] = read_task(found[name], name, allowed)
+            tasks[name] = read_task(found[name], name, allowed, kind)
         except ConfigError as error:
             problems.append(str(error))
     if problems:

@@ -1,7 +1,8 @@
-"""What a task's Dockerfile asks for, where that is a plain base with files in it, which needs no container.
+"""What a task's Dockerfile asks for: an image, or, where that is a plain base with files in it, no container at all.
 
-Tasks run in sandboxes that show the programs of this machine. So a Dockerfile may name a plain Linux or Python, a working
-folder, variables, folders and files to copy; one that installs anything is refused, with the line that does.
+Without a container engine, tasks run in sandboxes that show the programs of this machine. So a Dockerfile may then name a
+plain Linux or Python, a working folder, variables, folders and files to copy; one that installs anything is refused, with
+the line that does. With one, it is built as it is.
 """
 
 from __future__ import annotations
@@ -19,6 +20,11 @@ PLAIN = re.compile(r"(docker\.io/)?(library/)?(debian|ubuntu|python)(:[\w.-]+)?(
 IGNORED = {"CMD", "ENTRYPOINT", "EXPOSE", "HEALTHCHECK", "LABEL", "MAINTAINER", "SHELL", "STOPSIGNAL", "USER", "ARG"}
 """They say how a container starts, which nobody does here, or are names in the others, where they are refused."""
 COPY_OPTIONS = ("--chown=", "--chmod=", "--link")
+NAMED = ("docker", "podman", "kubernetes", "e2b", "modal", "daytona")
+"""Kinds of sandboxes that are made from an image with a name."""
+BUILT = ("docker", "podman", "modal", "daytona")
+"""Those that build one from a folder with a Dockerfile."""
+NEEDS = "needs a container image, and tasks run here without a container engine (--arg sandbox=docker uses one)"
 WORKDIR = "/app"
 """Where neither task.toml nor a Dockerfile says."""
 
@@ -49,11 +55,43 @@ def read_dockerfile(path: Path) -> Base:
             elif word not in IGNORED:
                 _follow(base, word, rest, path.parent)
         except ValueError as error:
-            raise ConfigError(
-                f"{path}, line {number}: {error}; that needs a container image, and tasks run here without a container "
-                f"engine"
-            ) from None
+            raise ConfigError(f"{path}, line {number}: {error}; that {NEEDS}") from None
     return base
+
+
+def image_of(folder: Path, name: str | None, kind: str) -> str:
+    """The image of a folder that may have a Dockerfile: a name, the folder itself, which is to be built, or "" for none.
+
+    Args:
+        folder: of the task: `environment` or `tests`.
+        name: of an image, which task.toml has.
+        kind: of sandbox.
+
+    Raises:
+        ConfigError: this kind has no images, or builds none.
+    """
+    dockerfile = folder / "Dockerfile"
+    if name:
+        if kind not in NAMED:
+            raise ConfigError(f"{folder.parent / 'task.toml'}: docker_image = {name!r} {NEEDS}")
+        return name
+    if not dockerfile.is_file() or kind not in NAMED:
+        return ""
+    if kind not in BUILT:
+        raise ConfigError(f"{dockerfile}: sandboxes of the kind {kind!r} build no images; docker_image can name one")
+    return str(folder.resolve())
+
+
+def built_base(path: Path) -> Base:
+    """The base where an image is built from a Dockerfile, which has everything in it already."""
+    base = Base()
+    if path.is_file():
+        for _, word, rest in _instructions(path):
+            if word == "FROM":
+                base = Base(workdir="/")
+            elif word == "WORKDIR" and "$" not in rest:
+                base.workdir = posixpath.normpath(posixpath.join(base.workdir, *shlex.split(rest)[:1]))
+    return base if base.workdir != "/" else Base()
 
 
 def _instructions(path: Path) -> Iterator[tuple[int, str, str]]:

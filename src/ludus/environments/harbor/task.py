@@ -1,8 +1,8 @@
 """A task folder in Harbor's format, read and checked: `task.toml`, `instruction.md`, `environment/`, `tests/`, `solution/`.
 
 The format is Harbor's own (schema 1.x, github.com/harbor-framework/harbor); keys that are not used here are left alone,
-as Harbor leaves those that it does not know. What can't be honoured here is refused: container images, several steps,
-GPUs, Windows, MCP servers, users, sidecars. Nothing of a task's code runs when it is read.
+as Harbor leaves those that it does not know. What can't be honoured here is refused: several steps, GPUs, Windows, MCP
+servers, users, sidecars, and images where the sandbox has none. Nothing of a task's code runs when it is read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from ludus import config
 from ludus.config import Config
-from ludus.environments.harbor.image import Base, read_dockerfile
+from ludus.environments.harbor.image import NAMED, Base, built_base, image_of, read_dockerfile
 from ludus.errors import ConfigError
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -128,6 +128,9 @@ class HarborTask:
     verifier_env: dict[str, str]
     digest: str
     """Of every file in the folder."""
+    image: str = ""
+    """What the agent's sandbox is made from, as in `SandboxSpec`."""
+    verifier_image: str = ""
 
     @property
     def workdir(self) -> str:
@@ -169,13 +172,14 @@ def find_tasks(folder: Path) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix(): path for path in found}
 
 
-def read_task(folder: Path, name: str = "", allowed: Collection[str] = ()) -> HarborTask:
+def read_task(folder: Path, name: str = "", allowed: Collection[str] = (), kind: str = "auto") -> HarborTask:
     """Read and check a task folder.
 
     Args:
         folder: holds task.toml.
         name: what it is called; by default as the folder.
         allowed: variables of this process that the task may have.
+        kind: of the sandboxes that it runs in, as in `SandboxSpec.tier`.
 
     Raises:
         ConfigError: in one line, what is wrong with it or can't be had here, and where.
@@ -187,14 +191,18 @@ def read_task(folder: Path, name: str = "", allowed: Collection[str] = ()) -> Ha
     toml = config.parse(TaskToml, values, where=str(path))
     _check_supported(toml, path)
     digest = _digest(folder)
-    base = _base(folder, toml)
+    place, verifier = toml.environment, toml.verifier.environment
+    image = image_of(folder / "environment", place.docker_image, kind)
+    verifier_image = image_of(folder / "tests", verifier.docker_image if verifier else None, kind) or image
+    base = _base(folder, toml, kind)
     if not (folder / "tests" / "test.sh").is_file():
         raise ConfigError(f"{folder}: tests/test.sh is missing, which gives the reward")
     _check_artifacts(toml, path)
     return HarborTask(
         name=name or folder.resolve().name, folder=folder, instruction=_instruction(folder), toml=toml, base=base,
         env={**base.env, **resolved(toml.environment.env, allowed, f"{path}, [environment.env]")},
-        verifier_env=resolved(toml.verifier.env, allowed, f"{path}, [verifier.env]"), digest=digest,
+        verifier_env=resolved(toml.verifier.env, allowed, f"{path}, [verifier.env]"), digest=digest, image=image,
+        verifier_image=verifier_image,
     )  # fmt: skip
 
 
@@ -243,19 +251,18 @@ def _check_supported(toml: TaskToml, path: Path) -> None:
             raise ConfigError(f"{path}: {why}")
 
 
-def _base(folder: Path, toml: TaskToml) -> Base:
-    """Raises ConfigError where the agent or the verifier needs an image."""
-    needs = "needs a container image, and tasks run here without a container engine"
-    for where, place in (("environment", toml.environment), ("verifier.environment", toml.verifier.environment)):
-        if place is not None and place.docker_image:
-            raise ConfigError(f"{folder / 'task.toml'}: [{where}] docker_image = {place.docker_image!r} {needs}")
+def _base(folder: Path, toml: TaskToml, kind: str) -> Base:
+    """Raises ConfigError for what needs more than one container, and for an image where the sandbox has none."""
     for name in ("environment/docker-compose.yaml", "tests/docker-compose.yaml"):
         if (folder / name).exists():
-            raise ConfigError(f"{folder / name}: it {needs}")
-    if (folder / "tests" / "Dockerfile").is_file():
-        read_dockerfile(folder / "tests" / "Dockerfile")  # its tests are copied in any case
+            raise ConfigError(f"{folder / name}: tasks of several containers can't be run here: they need Compose")
     dockerfile = folder / "environment" / "Dockerfile"
-    base = read_dockerfile(dockerfile) if dockerfile.is_file() else Base()
+    if kind in NAMED:
+        base = built_base(dockerfile)
+    else:
+        if (folder / "tests" / "Dockerfile").is_file():
+            read_dockerfile(folder / "tests" / "Dockerfile")  # its tests are copied in any case
+        base = read_dockerfile(dockerfile) if dockerfile.is_file() else Base()
     if toml.environment.workdir:
         base.workdir = posixpath.normpath(posixpath.join("/", toml.environment.workdir))
     return base

@@ -7,14 +7,12 @@ import atexit
 import contextlib
 import io
 import linecache
-import socket
 import sys
 import threading
 import traceback
 import types
+from collections.abc import Callable
 from functools import cache
-
-from . import frames
 
 _out_of_sight: list[types.ModuleType] = []
 """To take them apart would copy the pages that they are on, which this process shares with many others."""
@@ -26,17 +24,25 @@ def run_program(source: str) -> int:
     return _end(status)
 
 
-def serve_session(channel: socket.socket) -> int:
-    """Run pieces of code in one namespace until one of them exits; each is answered with its status, 1 if it raised."""
+def serve_session(receive: Callable[[], bytes | None], answer: Callable[[int], None]) -> int:
+    """Run pieces of code in one namespace until one of them exits.
+
+    Args:
+        receive: the next piece; None ends the session.
+        answer: takes the status of each, 1 if it raised.
+
+    Returns:
+        The exit status that the last piece asked for.
+    """
     names = _fresh_main()
     count = 0
-    while request := frames.receive(channel):
+    while (source := receive()) is not None:
         count += 1
-        status, exited = _execute(request[1].decode(errors="replace"), f"<python {count}>", names, echo=True)
+        status, exited = _execute(source.decode(errors="replace"), f"<python {count}>", names, echo=True)
         if exited:
             return _end(status)
         _flush()
-        channel.sendall(frames.pack({"status": status}))
+        answer(status)
     return 0
 
 

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from . import code, linux
+from . import code, frames, linux
 
 CHUNK = 1 << 16
 PATIENCE_S = 0.5
@@ -165,4 +165,9 @@ def _run(launch: Launch, channel: socket.socket | None) -> int:
     if launch.source is not None:
         return code.run_program(launch.source)
     assert channel is not None
-    return code.serve_session(channel)
+
+    def receive() -> bytes | None:
+        request = frames.receive(channel)
+        return None if request is None else request[1]
+
+    return code.serve_session(receive, lambda status: channel.sendall(frames.pack({"status": status})))
