@@ -46,6 +46,14 @@ PEERS = {
     "inspect": Peer({"inspect-ai": "0.3.285"}, beside=True),
     # both want the MCP SDK's first version, which we have left behind
     "servers": Peer({"openenv": "0.10.0", "ors-sdk": "0.1.0", "mcp": "1.30.0"}, beside=True),
+    # daytona wants another OpenTelemetry than we have
+    "services": Peer(
+        {
+            "docker": "7.2.0", "podman": "5.8.0", "kubernetes": "37.0.2", "e2b": "2.63.0", "modal": "1.6.4",
+            "daytona": "0.226.1",
+        },
+        beside=True,
+    ),
     # tasks of its own, and environments of other frameworks that serve them
     "reasoning-core": Peer(
         {"reasoning-core": "0.5.0", "verifiers": "0.3.1", "openenv": "0.10.0"},

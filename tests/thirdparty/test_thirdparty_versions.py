@@ -15,10 +15,16 @@ SERVERS = (
     "serve/test_serve_openenv.py",
     "serve/test_serve_ors.py",
 )
+SERVICES = (
+    "sandbox/test_sandbox_conformance.py",
+    "sandbox/test_sandbox_harbor.py",
+    "sandbox/test_sandbox_reach.py",
+    "sandbox/test_sandbox_remote.py",
+)
 INSPECT = ("programs/test_programs_export_inspect.py", "cli/test_cli_mixtures.py")
 
 
-@pytest.mark.parametrize(("peer", "files"), [("servers", SERVERS), ("inspect", INSPECT)])
+@pytest.mark.parametrize(("peer", "files"), [("servers", SERVERS), ("services", SERVICES), ("inspect", INSPECT)])
 def test_what_is_skipped_elsewhere(peer, files):
     names = [f"tests/{name}" for name in files]
     command = [python_of(peer), "-m", "pytest", "-rs", "-m", "", "-p", "no:cacheprovider", "-p", "no:xdist", *names]
