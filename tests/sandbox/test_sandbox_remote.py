@@ -98,6 +98,7 @@ async def test_what_a_cluster_can_not_do_is_refused(cluster):
         await create(SandboxSpec(tier="kubernetes", image="/a/folder"))
 
 
+@pytest.mark.slow
 async def test_passing_faults_are_tried_again(engined):
     kind, found = engined
     found.failing += [("POST /containers/create", 500), (r"POST /containers/\w+/start", 503)]
