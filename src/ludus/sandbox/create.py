@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from ludus.errors import SandboxUnavailable
 from ludus.protocols import Sandbox
 from ludus.sandbox.local import LocalSandbox
 from ludus.sandbox.noted import note_tier
@@ -21,6 +22,10 @@ async def create(spec: SandboxSpec | None = None) -> Sandbox:
     spec = spec or SandboxSpec()
     if spec.tier not in REMOTE:
         return await LocalSandbox.create(spec)
+    if spec.packages:
+        raise SandboxUnavailable(
+            f"sandboxes of the tier {spec.tier!r} can't see packages of this machine: put them into the image"
+        )
     module = import_module(f"ludus.sandbox.remote.{spec.tier}")
     sandbox: Sandbox = await module.create(spec)
     note_tier(sandbox.tier)
