@@ -81,7 +81,7 @@ class MissingExtra(UsageError, ImportError):
     """
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs the extra {extra!r}: pip install 'ludus-rl[{extra}]'")
+        super().__init__(f"for {what}, install the extra {extra!r}: pip install 'ludus-rl[{extra}]'")
 
 
 class SandboxUnavailable(UsageError):

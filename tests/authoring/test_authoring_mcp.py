@@ -79,7 +79,7 @@ async def test_without_the_sdk_it_is_said_what_to_install(monkeypatch):
     class Tooled(ludus.Environment):
         servers = (McpServer(["server"]),)
 
-    with pytest.raises(MissingExtra, match=r"MCP servers needs the extra 'mcp': pip install 'ludus-rl\[mcp\]'"):
+    with pytest.raises(MissingExtra, match=r"for MCP servers, install the extra 'mcp': pip install 'ludus-rl\[mcp\]'"):
         async with Tooled().opened():
             pass
 

@@ -171,7 +171,7 @@ def test_a_package_that_is_missing_is_named_with_its_extra(tmp_path, name):
     source = str(Path(ludus.__file__).parents[1])
     code = f"import sys; sys.path[:0] = [{source!r}, '.']\nfrom ludus.sinks import check_sinks; check_sinks([{name!r}])"
     run = subprocess.run([sys.executable, "-S", "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert f"the sink '{name}' needs the extra '{name}': pip install 'ludus-rl[{name}]'" in run.stderr
+    assert f"for the sink '{name}', install the extra '{name}': pip install 'ludus-rl[{name}]'" in run.stderr
 
 
 def test_figures_are_the_finite_numbers_under_their_phase():

@@ -169,7 +169,7 @@ def _gymnasium() -> Any:
     try:
         import gymnasium
     except ImportError:
-        raise MissingExtra("gymnasium: environments", PACKAGE) from None
+        raise MissingExtra("environments of gymnasium", PACKAGE) from None
     return gymnasium
 
 

@@ -282,4 +282,4 @@ def _check_websockets() -> None:
     try:
         import websockets  # noqa: F401
     except ImportError:
-        raise MissingExtra("openenv: environments", "openenv") from None
+        raise MissingExtra("environments on OpenEnv servers", "openenv") from None

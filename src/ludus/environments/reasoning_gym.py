@@ -125,6 +125,6 @@ def families() -> list[str]:
     try:
         import reasoning_gym
     except ImportError:
-        raise MissingExtra("rg: environments", "rg") from None
+        raise MissingExtra("environments of reasoning-gym", "rg") from None
     names: list[str] = sorted(reasoning_gym.factory.DATASETS)
     return names

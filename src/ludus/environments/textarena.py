@@ -210,7 +210,7 @@ def _registry() -> dict[str, Any]:
     try:
         from textarena.envs.registration import ENV_REGISTRY
     except ImportError:
-        raise MissingExtra("textarena: environments", "textarena") from None
+        raise MissingExtra("environments of TextArena", "textarena") from None
     registry: dict[str, Any] = ENV_REGISTRY
     return registry
 
