@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import tarfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,9 @@ async def test_no_engine_no_cluster_no_key(kind, monkeypatch, tmp_path):
     assert "\n" not in str(raised.value) and kind in str(raised.value).lower()
     engine.forget_clients()
     kubernetes.forget_clusters()
-    del raised  # it holds on to what the client has left open
+    del raised  # it holds on to what the client has left open, and so does the thread that it was raised in
+    while any(thread.name == "sandbox call" for thread in threading.enumerate()):
+        await asyncio.sleep(0.01)
     gc.collect()
 
 
