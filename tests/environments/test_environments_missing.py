@@ -19,5 +19,5 @@ from ludus.errors import MissingExtra
 def test_the_command_that_installs_it_is_named(monkeypatch, kind, name, modules):
     for module in modules:
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingExtra, match=rf"^for .*{name}.*, install .*pip install 'ludus-rl\[{name}\]'$"):
+    with pytest.raises(MissingExtra, match=rf"(?i)^for .*{name}.*, install .*pip install 'ludus-rl\[{name}\]'$"):
         kind("TicTacToe-v0")
