@@ -121,11 +121,12 @@ async def test_calls_run_at_the_same_time(sandbox):
 
 
 async def test_a_time_out_kills_everything_and_keeps_files_and_output(sandbox):
-    await sandbox.exec("(sleep 0.8; touch survived) & true")
+    await sandbox.exec("sleep 600 >/dev/null 2>&1 & echo $! > left")
+    assert (await sandbox.exec("kill -0 $(cat left)")).exit_code == 0
     result = await sandbox.exec("echo begun; echo 1 > kept; sleep 60", timeout_s=0.5)
     assert result.timed_out and result.exit_code == -9 and result.stdout == "begun\n"
-    await asyncio.sleep(0.6)
-    assert (await sandbox.exec("ls")).stdout == "a\nkept\n"
+    assert (await sandbox.exec("kill -0 $(cat left)")).exit_code != 0
+    assert (await sandbox.exec("ls")).stdout == "a\nkept\nleft\n"
 
 
 async def test_output_without_end_is_dropped_and_said(sandbox):
