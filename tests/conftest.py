@@ -1,11 +1,15 @@
 """What all tests need."""
 
 import os
+import signal
 
 import pytest
 
 # Several workers test at once: operators of one that spin on many threads would hold up the others.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell that starts the tests in the background has interrupts ignored, and some of them wait for one.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
