@@ -38,6 +38,7 @@ BENCHMARKS: dict[str, Callable[[bool], Section]] = {
     "gpu": gpu.measure,
 }
 CHECKED = ("training", "sampling", "scheduling")
+ALL = (*CHECKED, "sandbox", "foreign", "address", "mcp")
 
 
 def main() -> int:
@@ -51,7 +52,7 @@ def main() -> int:
         return 2
     if given.benchmark == "check":
         return check()
-    for name in CHECKED if given.benchmark == "all" else [given.benchmark]:
+    for name in ALL if given.benchmark == "all" else [given.benchmark]:
         measure(name, quick=given.quick, busy=given.busy)
     return 0
 

@@ -17,7 +17,7 @@ from ludus.sandbox import transfer
 from ludus.sandbox.doors import Doors, address_of, inside
 from ludus.sandbox.host import zygote
 from ludus.sandbox.noted import note_tier
-from ludus.sandbox.spec import SandboxSpec, checked_environment
+from ludus.sandbox.spec import SandboxSpec, as_bytes, checked_environment
 from ludus.sandbox.stream import Answer, Stream
 
 CHUNK = 1 << 20
@@ -61,7 +61,7 @@ class LocalSandbox:
         try:
             sandbox._env = await sandbox._environment()
             for path, content in spec.files.items():
-                await sandbox.write(path, _bytes(content))
+                await sandbox.write(path, as_bytes(content))
         except BaseException:
             await sandbox.kill()
             raise
@@ -106,13 +106,13 @@ class LocalSandbox:
         if cwd is not None and not _is_word(cwd):
             raise ConfigError(f"exec: expected a folder to begin in, got cwd={cwd!r:.200}")
         words = {"argv": list(argv), "env": self._env | checked_environment(env or {}), "cwd": cwd}
-        return self._result(*await self._timed("exec", words, _bytes(stdin), timeout_s))
+        return self._result(*await self._timed("exec", words, as_bytes(stdin), timeout_s))
 
     async def run(self, code: str, *, timeout_s: float = 60, stdin: str | bytes = b"") -> SandboxResult:
         """Run Python code as a program of its own, in a fork of a warm interpreter. Raises SandboxFailed."""
-        source = _bytes(code)
+        source = as_bytes(code)
         words = {"source": len(source), "env": self._env, "cwd": None}
-        return self._result(*await self._timed("exec", words, source + _bytes(stdin), timeout_s))
+        return self._result(*await self._timed("exec", words, source + as_bytes(stdin), timeout_s))
 
     async def python(self, code: str, *, timeout_s: float = 60) -> SandboxResult:
         """Run Python code where earlier code left its variables; the value of an expression at its end is printed.
@@ -122,7 +122,7 @@ class LocalSandbox:
         Raises:
             SandboxFailed: the sandbox is gone, or its session is busy with another call.
         """
-        words, data = await self._timed("python", {"env": self._env}, _bytes(code), timeout_s)
+        words, data = await self._timed("python", {"env": self._env}, as_bytes(code), timeout_s)
         result = self._result(words, data)
         if not words.get("over"):
             return result
@@ -145,7 +145,7 @@ class LocalSandbox:
 
     async def write(self, path: str, data: bytes, *, mode: int | None = None) -> None:
         """Make or replace a file; its folders are made. Raises SandboxFileError."""
-        data = _bytes(data)
+        data = as_bytes(data)
         for offset in range(0, max(1, len(data)), CHUNK):
             await self._file("write", path, {"offset": offset, "mode": mode}, data[offset : offset + CHUNK])
 
@@ -283,9 +283,3 @@ def _is_word(text: object) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _bytes(content: str | bytes) -> bytes:
-    if not isinstance(content, str | bytes | bytearray | memoryview):
-        raise ConfigError(f"expected text or bytes, got {type(content).__name__}")
-    return content.encode(errors="surrogatepass") if isinstance(content, str) else bytes(content)

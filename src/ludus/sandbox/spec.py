@@ -112,3 +112,10 @@ def checked_environment(env: Mapping[str, str]) -> dict[str, str]:
         if not text or not name or "=" in name or "\0" in name + value:
             raise ConfigError(f"env: expected names without '=' and values of text; {name!r} is not so")
     return dict(env)
+
+
+def as_bytes(content: str | bytes) -> bytes:
+    """Text as UTF-8. Raises ConfigError for what is neither text nor bytes."""
+    if not isinstance(content, str | bytes | bytearray | memoryview):
+        raise ConfigError(f"expected text or bytes, got {type(content).__name__}")
+    return content.encode(errors="surrogatepass") if isinstance(content, str) else bytes(content)

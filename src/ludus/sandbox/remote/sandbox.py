@@ -15,11 +15,12 @@ import msgspec
 
 from ludus.errors import ConfigError, SandboxFailed, SandboxFileError, SandboxUnavailable
 from ludus.protocols import MOST_DOWNLOADED, MOST_READ, SandboxResult
+from ludus.sandbox import host_files
 from ludus.sandbox.remote import archive, files, scripts
 from ludus.sandbox.remote.calls import to_its_end, turn_to_start
 from ludus.sandbox.remote.computer import Computer
 from ludus.sandbox.remote.reach import Reach
-from ludus.sandbox.spec import SandboxSpec, checked_environment
+from ludus.sandbox.spec import SandboxSpec, as_bytes, checked_environment
 
 log = logging.getLogger(__name__)
 
@@ -222,9 +223,9 @@ class RemoteSandbox(Computer):
 
     async def upload(self, host_path: str | Path, path: str) -> None:
         """Copy a file or folder of the host into the sandbox; links are left out. Raises FileProblem."""
-        source = archive.checked_source(Path(host_path))
+        source = host_files.checked_source(Path(host_path))
         if source.is_file():
-            await self.write(path, source.read_bytes(), mode=archive.mode_of(source))
+            await self.write(path, source.read_bytes(), mode=host_files.mode_of(source))
             return
         packed = await asyncio.to_thread(archive.packed, source)
         place = self.new_place()
@@ -238,11 +239,11 @@ class RemoteSandbox(Computer):
             SandboxFileError: not there, more than `max_bytes`, or names that lead elsewhere.
             FileProblem: the place on the host.
         """
-        target = archive.checked_target(Path(host_path))
+        target = host_files.checked_target(Path(host_path))
         place, most = self.new_place(), max_bytes + archive.MOST_HEADS
         kind = (await self.asked(files.pack(self._path(path), place, most + 1), f"read {path}"))[0]
         if kind == "file":
-            archive.make(target, await self.read(path, max_bytes=max_bytes))
+            host_files.make(target, await self.read(path, max_bytes=max_bytes))
             return
         packed = await self._beginning_of(place, path, most + 1)
         await self.asked(f"rm -f {place}; echo ok", f"read {path}")
@@ -284,10 +285,3 @@ class RemoteSandbox(Computer):
 def _programs() -> dict[str, bytes]:
     folder = resources.files("ludus.sandbox.inside")
     return {f"inside/{name}": folder.joinpath(name).read_bytes() for name in PROGRAMS}
-
-
-def as_bytes(content: str | bytes) -> bytes:
-    """Text as UTF-8. Raises ConfigError for what is neither text nor bytes."""
-    if not isinstance(content, str | bytes | bytearray | memoryview):
-        raise ConfigError(f"expected text or bytes, got {type(content).__name__}")
-    return content.encode(errors="surrogatepass") if isinstance(content, str) else bytes(content)
