@@ -113,6 +113,26 @@ async def test_a_worker_that_cannot_open_says_why(tmp_path):
         await run(env, workers=1)
 
 
+async def test_workers_that_nobody_waits_for_any_more_end(tmp_path):
+    slow = """
+    async def open(self):
+        with open(self.diary, "a") as diary:
+            diary.write(f"{os.getpid()}\\n")
+        time.sleep(600)
+"""
+    (tmp_path / "slow.py").write_text("import time\n" + FILE + slow)
+    diary = tmp_path / "diary"
+    env = load_environment(str(tmp_path / "slow.py"), {"diary": str(diary)})
+    running = asyncio.create_task(run(env, workers=2))
+    while not diary.exists() or len(diary.read_text().split()) < 2:
+        await asyncio.sleep(0.01)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    for process in diary.read_text().split():
+        assert not Path(f"/proc/{process}").exists()
+
+
 async def test_what_a_worker_started_ends_with_it(tmp_path):
     started = """
     async def open(self):

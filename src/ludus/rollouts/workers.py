@@ -68,7 +68,14 @@ class WorkerPool:
 
     async def start(self) -> None:
         """Start the processes. Raises UsageError if a worker can't build the environment."""
-        self._workers = list(await asyncio.gather(*(self._spawn() for _ in range(self._size))))
+        spawning = [asyncio.create_task(self._spawn()) for _ in range(self._size)]
+        try:
+            self._workers = list(await asyncio.gather(*spawning))
+        except BaseException:
+            await cancel_all(spawning)
+            self._workers = [task.result() for task in spawning if not task.cancelled() and not task.exception()]
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """End all processes."""
@@ -143,16 +150,25 @@ class WorkerPool:
 
     async def _spawn(self) -> Worker:
         ours, theirs = socket.socketpair()
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "ludus.rollouts.worker", str(theirs.fileno()),
-                pass_fds=[theirs.fileno()], stdin=asyncio.subprocess.DEVNULL,
-                start_new_session=True,  # an interrupt is for this process, which lets its workers finish
-            )  # fmt: skip
-        reader, writer = await asyncio.open_connection(sock=ours)
+        try:
+            with theirs:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable, "-m", "ludus.rollouts.worker", str(theirs.fileno()),
+                    pass_fds=[theirs.fileno()], stdin=asyncio.subprocess.DEVNULL,
+                    start_new_session=True,  # an interrupt is for this process, which lets its workers finish
+                )  # fmt: skip
+            reader, writer = await asyncio.open_connection(sock=ours)
+        except BaseException:
+            ours.close()  # and the worker ends with its line, if it began
+            raise
         worker = Worker(process, writer)
-        frames.send(writer, Build(self._environment))
-        ready = await frames.receive(reader, FromWorker)
+        try:
+            frames.send(writer, Build(self._environment))
+            ready = await frames.receive(reader, FromWorker)
+        except BaseException:
+            worker.retired = True  # it may be busy building
+            await self._end(worker)
+            raise
         if not isinstance(ready, Ready) or ready.error:
             await self._end(worker)
             why = ready.error if isinstance(ready, Ready) else f"exit status {process.returncode}"

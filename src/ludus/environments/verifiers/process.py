@@ -67,15 +67,19 @@ class Process:
         self._stalled = False
         self._printed: collections.deque[str] = collections.deque(maxlen=20)
         self._line, theirs = socket.socketpair()
-        with theirs, tempfile.TemporaryFile() as memory:
-            memory.truncate(mmap.PAGESIZE)
-            self._memory = mmap.mmap(memory.fileno(), mmap.PAGESIZE)
-            self._process = subprocess.Popen(
-                [python, "-c", BOOT, str(Path(__file__).parent), str(theirs.fileno()), str(memory.fileno())],
-                pass_fds=[theirs.fileno(), memory.fileno()], env=_environ(python, load["folder"]), stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                start_new_session=True,  # an interrupt is for this process; and what it starts ends with it
-            )  # fmt: skip
+        try:
+            with theirs, tempfile.TemporaryFile() as memory:
+                memory.truncate(mmap.PAGESIZE)
+                self._memory = mmap.mmap(memory.fileno(), mmap.PAGESIZE)
+                self._process = subprocess.Popen(
+                    [python, "-c", BOOT, str(Path(__file__).parent), str(theirs.fileno()), str(memory.fileno())],
+                    pass_fds=[theirs.fileno(), memory.fileno()], env=_environ(python, load["folder"]),
+                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                    start_new_session=True,  # an interrupt is for this process; and what it starts ends with it
+                )  # fmt: skip
+        except BaseException:
+            self._line.close()
+            raise
         assert self._process.stdout is not None  # a pipe
         threading.Thread(target=_read_on, args=(self._process.stdout, self._printed), daemon=True).start()
         threading.Thread(target=_hang_up_after, args=(self._process, self._line), daemon=True).start()
