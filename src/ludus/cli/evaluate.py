@@ -50,6 +50,9 @@ def _role_models(ctx: click.Context, param: click.Parameter, values: tuple[str, 
     return {role: model for role, _, model in pairs}
 
 
+price_option = click.option(
+    "--price", callback=_price, metavar="IN,OUT", help="Dollars per million prompt and completion tokens."
+)
 COUNT = click.IntRange(min=1)
 MOST_READ = 200
 """Failed rollouts that are looked at for the commonest failure."""
@@ -109,7 +112,7 @@ MOST_SHOWN = 300
     help="Who plays another role, such as opponent=demonstrator; may be repeated.",
 )
 @click.option("--base-url", metavar="URL", help="Of the API behind openai:NAME, whose key is $OPENAI_API_KEY.")
-@click.option("--price", callback=_price, metavar="IN,OUT", help="Dollars per million prompt and completion tokens.")
+@price_option
 @click.option(
     "--max-cost", type=click.FloatRange(min=0), metavar="DOLLARS", help="End there, per model; needs --price."
 )
@@ -210,11 +213,11 @@ def _evaluate(member: Member, model: str, folder: Path, stopper: Stopper, settin
 
 def _check_models(models: tuple[str, ...], base_url: str | None) -> None:
     """What can be known to be wrong before the first one runs. Raises UsageError, ModelFolderError."""
-    from ludus.programs.models import DEMONSTRATOR, OPENAI, model_folder, open_model
+    from ludus.programs.models import DEMONSTRATOR, is_remote, model_folder, open_model
 
     for model in models:
-        if model.startswith(OPENAI):
-            open_model(model, base_url=base_url)
+        if is_remote(model):
+            open_model(model, base_url=base_url).close()
         elif base_url is not None:
             raise click.UsageError(f"--base-url goes with openai:NAME, but a model is {model!r}: openai:{model} ?")
         elif model != DEMONSTRATOR:
