@@ -32,8 +32,15 @@ if TYPE_CHECKING:
 
 def _price(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, float] | None:
     """IN,OUT as two amounts of dollars. Raises click.BadParameter."""
-    if value is None:
-        return None
+    return None if value is None else _amounts(value)
+
+
+def _role_prices(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, tuple[float, float]]:
+    """ROLE=IN,OUT as a table. Raises click.BadParameter."""
+    return {role: _amounts(price) for role, _, price in (value.partition("=") for value in values)}
+
+
+def _amounts(value: str) -> tuple[float, float]:
     try:
         prompt, completion = (float(part) for part in value.split(","))
     except ValueError:
@@ -111,10 +118,18 @@ MOST_SHOWN = 300
     show_default="the model itself",
     help="Who plays another role, such as opponent=demonstrator; may be repeated.",
 )
+@click.option(
+    "--role-price",
+    "role_prices",
+    multiple=True,
+    callback=_role_prices,
+    metavar="ROLE=IN,OUT",
+    help="Dollars per million tokens of a role's model, such as judge=0.25,2; may be repeated.",
+)
 @click.option("--base-url", metavar="URL", help="Of the API behind openai:NAME, whose key is $OPENAI_API_KEY.")
 @price_option
 @click.option(
-    "--max-cost", type=click.FloatRange(min=0), metavar="DOLLARS", help="End there, per model; needs --price."
+    "--max-cost", type=click.FloatRange(min=0), metavar="DOLLARS", help="End there, per model; needs a price."
 )
 @click.option(
     "--max-tokens-total", type=COUNT, metavar="N", help="End after so many tokens, prompts included, per model."
@@ -151,8 +166,8 @@ def evaluate(
         ludus eval nim --model runs/nim --role-model opponent=demonstrator
         ludus eval rg:spell_backward --model openai:NAME --price 0.25,2 --max-cost 1
     """
-    if max_cost is not None and settings["price"] is None:
-        raise click.UsageError("--max-cost needs --price, or no cost is known")
+    if max_cost is not None and settings["price"] is None and not settings["role_prices"]:
+        raise click.UsageError("--max-cost needs --price or --role-price, or no cost is known")
     from ludus.authoring.tasks import take
     from ludus.programs.evaluate import Budget
     from ludus.programs.together import together

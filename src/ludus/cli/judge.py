@@ -113,7 +113,7 @@ def check_lines(result: JudgeCheck) -> Iterator[str]:
         rows = [[row.name, f"{row.rise:+.2f}", f"{row.num_turned} of {row.num}"] for row in result.probes]
         yield from ("  " + line for line in align([names, *rows], right=[1, 2]))
     for reason, count in sorted(result.failures.items(), key=lambda pair: -pair[1])[:MOST_SHOWN]:
-        yield faint(f"\n  no verdict, {count} times: {reason}")
+        yield faint(f"\n  no verdict ({count}): {reason}")
 
 
 def _rows(result: JudgeCheck) -> Iterator[list[str]]:

@@ -92,20 +92,27 @@ def open_model(
 
 
 def open_role_models(
-    role_models: Mapping[str, str | Backend], roles: Sequence[str], stack: ExitStack
+    role_models: Mapping[str, str | Backend],
+    roles: Sequence[str],
+    stack: ExitStack,
+    prices: Mapping[str, tuple[float, float]] = {},
 ) -> dict[str, Backend]:
-    """Open who plays roles beside the main one; the stack closes them.
+    """Open who plays roles beside the main one; the stack closes them. Prices are by role, as in `open_model`.
 
     Raises:
         UnknownName: there is no such role beside the main one.
+        UsageError: a price for a role that nobody was named for.
         UsageError, ModelFolderError, MissingExtra: as `open_model`.
     """
     others = [role for role in roles if role != MAIN_ROLE]
     backends: dict[str, Backend] = {}
+    for role in prices:
+        if role not in role_models:
+            raise UsageError(f"a price is given for the role {role}, but no model: --role-model {role}=openai:NAME ?")
     for role, model in role_models.items():
         if role not in others:
             raise UnknownName(f"role beside {MAIN_ROLE}", role, others)
-        opened = open_model(model) if isinstance(model, str) else OpenModel(model)
+        opened = open_model(model, price=prices.get(role)) if isinstance(model, str) else OpenModel(model)
         stack.callback(opened.close)
         backends[role] = opened.backend
     return backends
