@@ -362,8 +362,8 @@ class Rollout(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     @property
     def truncated(self) -> bool:
-        """Whether a reply hit its token limit."""
-        return any(call.finish_reason == "length" for call in self.calls)
+        """Whether a reply of the main role hit its token limit."""
+        return any(call.finish_reason == "length" and call.role == MAIN_ROLE for call in self.calls)
 
     @property
     def excluded(self) -> bool:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ludus.programs.batch import Sample
 from ludus.rollouts.scheduler import Group
-from ludus.types import MAIN_ROLE, Rollout
+from ludus.types import MAIN_ROLE, Call, Rollout
 
 Array = NDArray[np.float64]
 REPEAT_N = 8
@@ -37,7 +37,7 @@ def of_rollouts(groups: Sequence[Group]) -> dict[str, float]:
         "success": _mean(right.astype(float)),
         "turns/mean": _mean(np.array([rollout.num_turns for rollout in scored], dtype=float)),
         "truncated": _share(scored, lambda r: r.truncated),
-        "no_stop": _share(scored, lambda r: any(c.finish_reason == "length" for c in r.calls[-1:])),
+        "no_stop": _share(scored, lambda r: any(c.finish_reason == "length" for c in _own_calls(r)[-1:])),
         "failed": _share(scored, lambda r: r.failure is not None),
         "malformed_calls": _share(scored, lambda r: any(c.malformed for c in r.calls)),
         "excluded": _share(rollouts, lambda r: r.excluded),
@@ -136,8 +136,13 @@ def _num_forks(rollout: Rollout) -> int:
     return len(rollout.sequences) - len({sequence.role for sequence in rollout.sequences})
 
 
+def _own_calls(rollout: Rollout) -> list[Call]:
+    """Those of the main role: what others said, a judge last of all, is not the policy's."""
+    return [call for call in rollout.calls if call.role == MAIN_ROLE]
+
+
 def _transcript(rollout: Rollout) -> tuple[str, ...]:
-    return tuple(call.reply.get("content") or "" for call in rollout.calls)
+    return tuple(call.reply.get("content") or "" for call in _own_calls(rollout))
 
 
 def _share(rollouts: Sequence[Rollout], holds: Any) -> float:
