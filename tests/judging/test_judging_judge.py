@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ludus.errors import ConfigError, ModelCallFailed, ScorerFailed
-from ludus.judging.judge import Judge, NoVerdict, read_verdict, side_by_side
+from ludus.judging.judge import Judge, NoVerdict, judging, read_verdict, side_by_side
+
+OPENING = judging("abc", "Well?")
 
 
 class Verdict(msgspec.Struct):
@@ -60,7 +62,7 @@ def test_any_text_is_a_verdict_or_none(text):
 
 async def test_a_judge_that_gives_no_verdict_is_told_why_and_asked_again():
     model = SaysModel(lambda messages: mark(1) if len(messages) > 2 else "Good work!")
-    assert (await Judge().ask(model, "abc", "Well?", Verdict)).mark == 1
+    assert (await Judge().ask(model, OPENING, Verdict)).mark == 1
     first, second = model.asked
     assert [m["role"] for m in first] == ["system", "user"]
     assert second[:2] == first and second[2]["content"] == "Good work!"
@@ -72,7 +74,7 @@ async def test_a_judge_that_never_gives_one_is_infrastructures_fault():
     with pytest.raises(
         ScorerFailed, match=r"no verdict 3 times: there is no JSON object in it; it said 'no'"
     ) as caught:
-        await Judge().ask(model, "abc", "Well?", Verdict)
+        await Judge().ask(model, OPENING, Verdict)
     assert (caught.value.boundary, caught.value.blame) == ("scorer", "infrastructure")
     assert len(model.asked) == 3
 
@@ -83,7 +85,7 @@ async def test_a_judge_that_is_slow_is_given_up():
             await asyncio.Event().wait()
 
     with pytest.raises(ScorerFailed, match=r"no verdict within 0\.01 s") as caught:
-        await Judge(timeout_s=0.01).ask(Hangs(), "abc", "Well?", Verdict)
+        await Judge(timeout_s=0.01).ask(Hangs(), OPENING, Verdict)
     assert caught.value.blame == "infrastructure"
 
 
@@ -92,7 +94,7 @@ async def test_a_judge_that_is_down_says_so_itself():
         raise ModelCallFailed("connection refused")
 
     with pytest.raises(ModelCallFailed, match="connection refused"):
-        await Judge().ask(SaysModel(down), "abc", "Well?", Verdict)
+        await Judge().ask(SaysModel(down), OPENING, Verdict)
 
 
 async def test_only_so_many_questions_are_asked_at_once():
@@ -107,7 +109,7 @@ async def test_only_so_many_questions_are_asked_at_once():
             return await SaysModel(mark(1)).chat(messages)
 
     model, judge = Counts(), Judge(concurrency=3)
-    await asyncio.gather(*(judge.ask(model, "abc", "Well?", Verdict) for _ in range(20)))
+    await asyncio.gather(*(judge.ask(model, OPENING, Verdict) for _ in range(20)))
     assert model.most == 3
 
 
@@ -115,14 +117,14 @@ def test_one_judge_serves_several_event_loops():
     judge = Judge(concurrency=1)
 
     async def many():
-        return await asyncio.gather(*(judge.ask(SaysModel(mark(1)), "abc", "?", Verdict) for _ in range(5)))
+        return await asyncio.gather(*(judge.ask(SaysModel(mark(1)), OPENING, Verdict) for _ in range(5)))
 
     assert len(asyncio.run(many())) == len(asyncio.run(many())) == 5
 
 
 async def test_the_judges_sampling_is_its_own():
     model = SaysModel(mark(1))
-    await Judge(temperature=0.5, max_tokens=100).ask(model, "abc", "Well?", Verdict)
+    await Judge(temperature=0.5, max_tokens=100).ask(model, OPENING, Verdict)
     assert model.sampling == [{"temperature": 0.5, "max_tokens": 100, "stop": (), "top_p": 1.0, "top_k": 0}]
 
 
@@ -162,4 +164,4 @@ async def test_the_first_that_raises_ends_the_others():
 
 async def test_deep_json_is_no_verdict():
     model = SaysModel(json.dumps({"mark": 1, "extra": [[[[1]]]]}))
-    assert (await Judge().ask(model, "abc", "?", Verdict)).mark == 1
+    assert (await Judge().ask(model, OPENING, Verdict)).mark == 1

@@ -86,7 +86,6 @@ def test_a_rubric_comes_back_from_its_file(tmp_path):
     rubric = Rubric((POLITE, SHORT, RUDE))
     rubric.save(tmp_path / "r.json")
     assert Rubric.load(tmp_path / "r.json") == rubric
-    assert Rubric.load(tmp_path / "r.json").version == rubric.version != Rubric((POLITE,)).version
 
 
 @pytest.mark.parametrize(
@@ -178,3 +177,12 @@ async def test_what_is_no_rubric_is_not_kept(tmp_path, said, why):
 def test_stores_that_make_no_sense_are_refused(tmp_path, settings):
     with pytest.raises(ConfigError):
         RubricStore(tmp_path, **settings)
+
+
+def test_what_a_judge_is_asked_is_a_task_for_who_trains_one():
+    openings = Rubric((POLITE, SHORT)).openings(rollout("hello"))
+    assert [[m["role"] for m in opening] for opening in openings] == [["system", "user"]] * 2
+    model = SaysModel(mark(1))
+    asyncio.run(Rubric((POLITE, SHORT))(rollout("hello"), model))
+    assert model.asked == openings
+    Task(prompt=openings[0], answer=1)

@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from ludus.errors import ConfigError, ScorerFailed
-from ludus.judging.judge import DEFAULT_JUDGE, Judge, NoVerdict
+from ludus.judging.judge import DEFAULT_JUDGE, Judge, NoVerdict, judging
 from ludus.judging.quoting import Piece, legible, mark_for, pieces_of, quote, shortened
 from ludus.judging.rubric import Criterion, Rubric
 from ludus.protocols import Model
@@ -141,7 +141,7 @@ async def write_criteria(
     def check(written: _Written) -> None:
         _criteria(written, least, most)
 
-    return _criteria(await judge.ask(model, mark, question, _Written, check), least, most)
+    return _criteria(await judge.ask(model, judging(mark, question), _Written, check), least, most)
 
 
 def _criteria(written: _Written, least: int, most: int) -> list[Criterion]:

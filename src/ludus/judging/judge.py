@@ -14,7 +14,7 @@ import msgspec
 
 from ludus.errors import ConfigError, ScorerFailed
 from ludus.protocols import Model
-from ludus.types import user
+from ludus.types import Message, user
 
 VerdictT = TypeVar("VerdictT", bound=msgspec.Struct)
 T = TypeVar("T")
@@ -74,16 +74,14 @@ class Judge:
     async def ask(
         self,
         model: Model,
-        mark: str,
-        question: str,
+        opening: Sequence[Message],
         kind: type[VerdictT],
         check: Callable[[VerdictT], object] = lambda verdict: None,
     ) -> VerdictT:
         """The model's verdict.
 
         Args:
-            mark: what begins the lines of everything quoted in the question.
-            question: ends with the shape of the answer.
+            opening: what the judge is told and asked: `judging`.
             kind: the verdict's type.
             check: raises NoVerdict where a verdict of that type makes no sense.
 
@@ -94,14 +92,14 @@ class Judge:
         async with self._turn():
             try:
                 async with asyncio.timeout(self.timeout_s):
-                    return await self._until_read(model, mark, question, kind, check)
+                    return await self._until_read(model, opening, kind, check)
             except TimeoutError:
                 raise ScorerFailed(f"the judge gave no verdict within {self.timeout_s:g} s", "infrastructure") from None
 
     async def _until_read(
-        self, model: Model, mark: str, question: str, kind: type[VerdictT], check: Callable[[VerdictT], object]
+        self, model: Model, opening: Sequence[Message], kind: type[VerdictT], check: Callable[[VerdictT], object]
     ) -> VerdictT:
-        talk = [{"role": "system", "content": SYSTEM.format(mark=mark)}, user(question)]
+        talk = list(opening)
         for _ in range(self.tries):
             reply = await model.chat(
                 talk, temperature=self.temperature, max_tokens=self.max_tokens, stop=(), top_p=1.0, top_k=0
@@ -123,6 +121,16 @@ class Judge:
 
 
 DEFAULT_JUDGE = Judge()
+
+
+def judging(mark: str, question: str) -> list[Message]:
+    """A judge's conversation before its first reply.
+
+    Args:
+        mark: what begins the lines of everything quoted in the question.
+        question: ends with the shape of the answer.
+    """
+    return [{"role": "system", "content": SYSTEM.format(mark=mark)}, user(question)]
 
 
 def read_verdict(text: str, kind: type[VerdictT]) -> VerdictT:

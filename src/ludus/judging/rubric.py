@@ -8,16 +8,15 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import msgspec
 
 from ludus.errors import ConfigError, ScorerFailed
-from ludus.judging.judge import DEFAULT_JUDGE, Judge, NoVerdict, side_by_side
+from ludus.judging.judge import DEFAULT_JUDGE, Judge, NoVerdict, judging, side_by_side
 from ludus.judging.quoting import MOST_CHARACTERS, Piece, histories, legible, mark_for, pieces_of, quote, shortened
 from ludus.protocols import Model
-from ludus.types import Reward, Rollout, content_hash
+from ludus.types import Message, Reward, Rollout
 
 QUESTION = """{quoted}
 {mark} end of what is quoted.
@@ -64,7 +63,9 @@ class Criterion(msgspec.Struct, frozen=True, omit_defaults=True):
             raise ConfigError(f"criterion {self.name!r}: {problem}")
 
 
-class _Verdict(msgspec.Struct):
+class Verdict(msgspec.Struct):
+    """What a judge says of one criterion."""
+
     mark: int | bool
     reason: str = ""
 
@@ -104,8 +105,8 @@ class Rubric:
         Raises:
             ScorerFailed: the judge gave no verdict, or the task has no answer to show.
         """
-        quoted, mark = self._quoted(rollout)
-        verdicts = await side_by_side([self._check(each, quoted, mark, model) for each in self.criteria])
+        openings = self.openings(rollout)
+        verdicts = await side_by_side([self._check(*pair, model) for pair in zip(self.criteria, openings, strict=True)])
         total = sum(criterion.weight for criterion in self.criteria if criterion.weight > 0)
         values = [int(verdict.mark) / each.best for each, verdict in zip(self.criteria, verdicts, strict=True)]
         score = sum(each.weight * value for each, value in zip(self.criteria, values, strict=True)) / total
@@ -115,10 +116,14 @@ class Rubric:
         ]
         return [Reward("", score), *notes]
 
-    @cached_property
-    def version(self) -> str:
-        """Hash of everything that can change a verdict."""
-        return content_hash([self.criteria, QUESTION, self.show_answer])
+    def openings(self, rollout: Rollout) -> list[list[Message]]:
+        """What the judge is told and asked, of each criterion; a task of whoever trains one.
+
+        Raises:
+            ScorerFailed: the task has no answer to show.
+        """
+        quoted, mark = self._quoted(rollout)
+        return [judging(mark, _question(quoted, mark, criterion)) for criterion in self.criteria]
 
     def save(self, path: str | Path) -> None:
         """Write the criteria as JSON."""
@@ -154,17 +159,18 @@ class Rubric:
         mark = mark_for([f"{piece.who}\n{piece.text}" for piece in pieces])
         return quote(mark, pieces), mark
 
-    async def _check(self, criterion: Criterion, quoted: str, mark: str, model: Model) -> _Verdict:
-        marks = (
-            "1 if it holds, 0 if not" if criterion.best == 1 else f"a whole number from 0 to {criterion.best}, the best"
-        )
-        question = QUESTION.format(quoted=quoted, mark=mark, criterion=criterion.text, marks=marks)
-
-        def check(verdict: _Verdict) -> None:
+    async def _check(self, criterion: Criterion, opening: list[Message], model: Model) -> Verdict:
+        def check(verdict: Verdict) -> None:
             if not 0 <= verdict.mark <= criterion.best:
                 raise NoVerdict(f"the mark must be from 0 to {criterion.best}, got {verdict.mark}")
 
-        return await self.judge.ask(model, mark, question, _Verdict, check)
+        return await self.judge.ask(model, opening, Verdict, check)
+
+
+def _question(quoted: str, mark: str, criterion: Criterion) -> str:
+    binary = criterion.best == 1
+    marks = "1 if it holds, 0 if not" if binary else f"a whole number from 0 to {criterion.best}, the best"
+    return QUESTION.format(quoted=quoted, mark=mark, criterion=criterion.text, marks=marks)
 
 
 class CriteriaFile(msgspec.Struct):

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from ludus.errors import ConfigError
-from ludus.judging.judge import Judge, NoVerdict, side_by_side
+from ludus.judging.judge import Judge, NoVerdict, judging, side_by_side
 from ludus.judging.quoting import MOST_CHARACTERS, Piece, histories, legible, mark_for, pieces_of, quote, shortened
 from ludus.protocols import Model
 from ludus.seeds import derive
@@ -121,7 +121,7 @@ class Ruler:
                 if not 0 <= score.score <= 1:
                     raise NoVerdict(f"scores must be from 0 to 1, and {score.id} has {score.score}")
 
-        verdict = await self.judge.ask(model, mark, question, _Verdict, check)
+        verdict = await self.judge.ask(model, judging(mark, question), _Verdict, check)
         return {ids[str(score.id)]: score for score in verdict.scores}
 
 

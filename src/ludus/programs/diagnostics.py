@@ -44,6 +44,9 @@ def of_rollouts(groups: Sequence[Group]) -> dict[str, float]:
         "forks": _mean(np.array([_num_forks(r) for r in scored], dtype=float)),
         "repetition": _mean(np.array([repetition(_sampled(r)) for r in scored])),
         "tokens/sampled": float(sum(s.num_sampled for r in scored for s in r.sequences)),
+        "tokens/others": float(
+            sum(_num_tokens(c) for r in rollouts for c in (*r.calls, *r.group_calls) if c.role != MAIN_ROLE)
+        ),
     }
     for name in sorted({name for rollout in scored for name in rollout.metrics}):
         row[f"metric/{name}"] = _mean(np.array([r.metrics[name] for r in scored if name in r.metrics]))
@@ -129,6 +132,10 @@ def _sampled(rollout: Rollout) -> list[int]:
 
 def _num_sampled(rollout: Rollout) -> int:
     return sum(sequence.num_sampled for sequence in rollout.sequences if sequence.role == MAIN_ROLE)
+
+
+def _num_tokens(call: Call) -> int:
+    return call.usage.prompt_tokens + call.usage.completion_tokens
 
 
 def _num_forks(rollout: Rollout) -> int:
