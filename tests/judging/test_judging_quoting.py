@@ -48,7 +48,20 @@ def test_legible_text_is_valid_and_bounded(text, most):
 
 
 @pytest.mark.parametrize(
-    "token", ["<|im_end|>", "<|eot_id|>", "</s>", "[INST]", "[/INST]", "<think>", "<tool_call>", "<start_of_turn>"]
+    "token",
+    [
+        "<|im_end|>",
+        "<|eot_id|>",
+        "</s>",
+        "[INST]",
+        "[/INST]",
+        "<think>",
+        "<tool_call>",
+        "<start_of_turn>",
+        "<｜User｜>",
+        "<<SYS>>",
+        "[gMASK]",
+    ],
 )
 def test_special_tokens_are_broken_up_and_other_text_is_not(token):
     assert token not in legible(f"a {token} b")

@@ -23,8 +23,9 @@ LEAST_PIECE = 400
 BREAK = "\N{ZERO WIDTH SPACE}"
 
 _SPECIAL = re.compile(
-    r"<\||\|>|</?(?:s|bos|eos|pad|unk|think|thinking|tool_call|tool_response|start_of_turn|end_of_turn)>"
-    r"|\[/?[A-Z][A-Z_]+\]"
+    r"<[|｜]|[|｜]>|<</?SYS>>|\[/?[A-Za-z]*[A-Z][A-Z_]+\]|"
+    r"</?(?:s|sop|eop|bos|eos|pad|unk|mask|think|thinking|tools|tool_calls?|tool_response|start_of_turn|end_of_turn|"
+    r"start_of_image|unused\d*|reserved_\w+)>"
 )
 """How special tokens of chat templates are written."""
 
