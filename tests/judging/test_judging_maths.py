@@ -26,6 +26,7 @@ def check():
         ("The answer is 41", "42", False),
         ("", "42", False),
         ("I don't know", "42", False),
+        ("\x00\ud800 $42$", "42", True),
         (r"$\boxed{\{1, 2\}}$", "1", False),
         (r"$\boxed{(x+1)^2}$", "x^2 + 2x + 1", True),
         (r"$\boxed{\sqrt{8}}$", r"2\sqrt{2}", True),

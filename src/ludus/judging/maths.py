@@ -104,7 +104,8 @@ class MathChecker:
         """
         if not isinstance(answer, str) or not answer.strip():
             raise ScorerFailed(f"the known answer must be a text, got {answer!r}")
-        asked = Comparison(reply[-MOST_CHARACTERS:], answer, self._cpu_s)
+        said, known = (text.encode(errors="replace").decode() for text in (reply[-MOST_CHARACTERS:], answer))
+        asked = Comparison(said, known, self._cpu_s)
         with self._turns:
             worker = self._take()
             try:
