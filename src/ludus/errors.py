@@ -15,7 +15,7 @@
     │   ├── ServerLost (ConnectionError)        a server whose tools the rollout uses did not start, or is gone
     │   ├── SandboxFailed (RuntimeError)    a sandbox ended or broke
     │   │   └── SandboxFileError (OSError)  a file of a sandbox that can't be read or written
-    │   ├── ScorerFailed (ValueError)       a scorer raised, or returned something that is not a finite number
+    │   ├── ScorerFailed (ValueError)       a scorer raised, returned no finite number, or got no verdict from a judge
     │   └── RolloutTimeout (TimeoutError)   the rollout overran its time
     ├── TooManyFailures (RuntimeError)      nearly all rollouts fail: the run stops and says why
     └── NonFiniteUpdate (ArithmeticError)   too many optimiser steps in a row with a NaN or infinite loss or gradient
@@ -157,10 +157,11 @@ class SandboxFileError(SandboxFailed, OSError):
 
 
 class ScorerFailed(RolloutError, ValueError):
-    """A scorer raised, or returned something that is not a finite number."""
+    """A scorer raised, or returned something that is not a finite number; infrastructure is to blame where it had asked a
+    model, and got no answer or none that can be read."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, "scorer", "environment")
+    def __init__(self, message: str, blame: Blame = "environment") -> None:
+        super().__init__(message, "scorer", blame)
 
 
 class RolloutTimeout(RolloutError, TimeoutError):

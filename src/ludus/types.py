@@ -224,7 +224,8 @@ class Sequence(msgspec.Struct, kw_only=True, omit_defaults=True):
 class Reward(msgspec.Struct, frozen=True, omit_defaults=True):
     """What one scorer said. Weight 0 is a metric: shown, not trained on. `turn` None is the whole rollout.
 
-    The weight of one that a scorer returns multiplies the scorer's own.
+    The weight of one that a scorer returns multiplies the scorer's own; "" for its name is the scorer's, and a name that
+    begins with "/" goes behind that.
     """
 
     scorer: str
@@ -232,6 +233,8 @@ class Reward(msgspec.Struct, frozen=True, omit_defaults=True):
     weight: float = 1.0
     role: str = MAIN_ROLE
     turn: int | None = None
+    note: str = ""
+    """Why, in the words of a judge; for people."""
 
 
 class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -283,6 +286,8 @@ class Rollout(msgspec.Struct, kw_only=True, omit_defaults=True):
     tools: list[dict[str, Any]] = msgspec.field(default_factory=list)
     """JSON schemas of the tools that the default loop offered."""
     calls: list[Call] = msgspec.field(default_factory=list)
+    group_calls: list[Call] = msgspec.field(default_factory=list)
+    """What scorers asked models in order to compare its group; kept with the first of the rollouts that were compared."""
     sequences: list[Sequence] = msgspec.field(default_factory=list)
     epilogue: list[Message] = msgspec.field(default_factory=list)
     """Messages after the last reply: the environment's last word."""
@@ -349,15 +354,16 @@ class Rollout(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     @property
     def usage(self) -> Usage:
+        """Of all model calls, those of judges included."""
         total = Usage()
-        for call in self.calls:
+        for call in (*self.calls, *self.group_calls):
             total = total + call.usage
         return total
 
     @property
     def truncated(self) -> bool:
-        """Whether a reply hit its token limit."""
-        return any(call.finish_reason == "length" for call in self.calls)
+        """Whether a reply of the main role hit its token limit."""
+        return any(call.finish_reason == "length" and call.role == MAIN_ROLE for call in self.calls)
 
     @property
     def excluded(self) -> bool:

@@ -78,7 +78,7 @@ def test_no_command_shows_help(ludus):
         (["eval", "guess", "--model", "demonstrator", "--arg", "turn=3"], ["'turn'", "did you mean 'turns'?"]),
         (["eval", "guess", "--model", "demonstrator", "--arg", "turns"], ["expected key=value, got 'turns'"]),
         (["eval", "guess", "--model", "demonstrator", "--price", "1"], ["--price", "0.25,2"]),
-        (["eval", "guess", "--model", "demonstrator", "--max-cost", "1"], ["--max-cost needs --price"]),
+        (["eval", "guess", "--model", "demonstrator", "--max-cost", "1"], ["--max-cost needs --price or --role-price"]),
         (["eval", "guess", "--model", "demonstrator", "--base-url", "http://x"], ["openai:NAME"]),
         (["eval", "no.py", "--model", "demonstrator"], ["no such environment file: no.py"]),
         (["train"], ["give either a RECIPE or --resume RUN"]),

@@ -128,3 +128,14 @@ def test_compare_prints_a_table_and_one_json_object(ludus, evaluated):
 
 def test_report_prints_where_it_is(ludus, evaluated):
     assert Path(ludus("report", evaluated).stdout.strip()).read_text().startswith("<!")
+
+
+def test_what_a_judge_said_is_shown():
+    judged = [
+        Call(role="judge", messages=[user("Which is best?")], reply={"role": "assistant", "content": "the first"})
+    ]
+    shown = rollout(group_calls=judged, rewards=[Reward("best", 0.5, note="it is\nshort " * 100)])
+    text = "\n".join(plain(rollout_lines(shown)))
+    assert "user  comparing the group\n  Which is best?" in text
+    assert "assistant  judge, comparing the group\n  the first" in text
+    assert "weight 1: it is short it is short" in text and len(max(text.splitlines(), key=len)) < 250

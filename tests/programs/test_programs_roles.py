@@ -1,6 +1,7 @@
 """Training with several roles: which are trained, who plays the others, and what evaluations are against."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -98,3 +99,26 @@ def test_an_evaluation_says_who_plays_the_other_role(tmp_path, model):
         evaluate(NIM, model, num_tasks=4, max_tokens=4, out=tmp_path / "e")
     with pytest.raises(LudusError, match="did you mean 'opponent'"):
         evaluate(NIM, model, num_tasks=4, role_models={"oponent": "demonstrator"})
+
+
+def test_the_model_may_judge_itself_and_is_not_trained_as_a_judge(tmp_path):
+    """In fixed batches too: the scorers of a group have its last place at the engine."""
+    made = []
+    for number in range(2):
+        env = f"{Path(__file__).parent}/self_judged.py"
+        result, rollouts = trained(
+            tmp_path / str(number), env=env, env_options={}, sft=None, deterministic=True, eval=None
+        )
+        assert result["complete"]
+        assert all(rollout.failure is None for rollout in rollouts)
+        assert roles_of_sequences(rollouts, "train") == {MAIN_ROLE, "judge"}
+        assert all(sum(len(r.group_calls) for r in group) == 4 for group in by_group(rollouts))
+        made.append([[call.reply for call in (*r.calls, *r.group_calls)] for r in rollouts])
+    assert made[0] == made[1]
+
+
+def by_group(rollouts):
+    groups = {}
+    for rollout in rollouts:
+        groups.setdefault(rollout.group, []).append(rollout)
+    return groups.values()

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from typing import Any
 
-INJECTED = ("ctx", "task", "rollout", "group", "state", "sandbox", "random")
+INJECTED = ("ctx", "task", "rollout", "group", "models", "state", "sandbox", "random")
 """Parameter names that tools, scorers, stop conditions and demonstrators may ask for."""
 
 

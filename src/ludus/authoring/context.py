@@ -81,7 +81,8 @@ class Context:
     def injectable(self) -> dict[str, Any]:
         """What functions may ask for by name."""
         available = {
-            "ctx": self, "task": self.task, "state": self.state, "sandbox": self.sandbox, "random": self.random,
+            "ctx": self, "task": self.task, "models": self.models, "state": self.state, "sandbox": self.sandbox,
+            "random": self.random,
         }  # fmt: skip
         if self.rollout is not None:
             available["rollout"] = self.rollout

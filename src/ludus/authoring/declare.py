@@ -51,7 +51,7 @@ def tool(
 def tool(fn: Any = None, /, *, name: str = "", timeout_s: float | None = None, in_order: bool = False) -> Any:
     """Mark a method (or function) as a tool: its schema comes from its signature and docstring.
 
-    Parameters called `ctx`, `task`, `state`, `sandbox` or `random` are filled in and never shown to the model.
+    Parameters called `ctx`, `task`, `models`, `state`, `sandbox` or `random` are filled in and never shown to the model.
     Raise `ludus.ToolError` to tell the model that something is wrong.
 
     Args:
@@ -75,7 +75,8 @@ def reward(*, weight: float = 1.0, name: str = "") -> Callable[[FunctionT], Func
 def reward(fn: Any = None, /, *, weight: float = 1.0, name: str = "") -> Any:
     """Mark a method as a scorer: it returns a number (or bool), or a list of `Reward` for roles and turns.
 
-    Taking `group` (a list of finished rollouts of one task), it returns a number per rollout, in order.
+    Taking `group` (a list of finished rollouts of one task), it returns a number per rollout, in order. Taking `models`,
+    it may ask the model of each role; what it asks is recorded with the rollout, or the first one of the group.
 
     Args:
         weight: its factor in the rollout's reward; 0 makes it a metric.

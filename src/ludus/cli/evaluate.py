@@ -32,8 +32,15 @@ if TYPE_CHECKING:
 
 def _price(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, float] | None:
     """IN,OUT as two amounts of dollars. Raises click.BadParameter."""
-    if value is None:
-        return None
+    return None if value is None else _amounts(value)
+
+
+def _role_prices(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, tuple[float, float]]:
+    """ROLE=IN,OUT as a table. Raises click.BadParameter."""
+    return {role: _amounts(price) for role, _, price in (value.partition("=") for value in values)}
+
+
+def _amounts(value: str) -> tuple[float, float]:
     try:
         prompt, completion = (float(part) for part in value.split(","))
     except ValueError:
@@ -50,6 +57,9 @@ def _role_models(ctx: click.Context, param: click.Parameter, values: tuple[str, 
     return {role: model for role, _, model in pairs}
 
 
+price_option = click.option(
+    "--price", callback=_price, metavar="IN,OUT", help="Dollars per million prompt and completion tokens."
+)
 COUNT = click.IntRange(min=1)
 MOST_READ = 200
 """Failed rollouts that are looked at for the commonest failure."""
@@ -108,10 +118,18 @@ MOST_SHOWN = 300
     show_default="the model itself",
     help="Who plays another role, such as opponent=demonstrator; may be repeated.",
 )
-@click.option("--base-url", metavar="URL", help="Of the API behind openai:NAME, whose key is $OPENAI_API_KEY.")
-@click.option("--price", callback=_price, metavar="IN,OUT", help="Dollars per million prompt and completion tokens.")
 @click.option(
-    "--max-cost", type=click.FloatRange(min=0), metavar="DOLLARS", help="End there, per model; needs --price."
+    "--role-price",
+    "role_prices",
+    multiple=True,
+    callback=_role_prices,
+    metavar="ROLE=IN,OUT",
+    help="Dollars per million tokens of a role's model, such as judge=0.25,2; may be repeated.",
+)
+@click.option("--base-url", metavar="URL", help="Of the API behind openai:NAME, whose key is $OPENAI_API_KEY.")
+@price_option
+@click.option(
+    "--max-cost", type=click.FloatRange(min=0), metavar="DOLLARS", help="End there, per model; needs a price."
 )
 @click.option(
     "--max-tokens-total", type=COUNT, metavar="N", help="End after so many tokens, prompts included, per model."
@@ -148,8 +166,8 @@ def evaluate(
         ludus eval nim --model runs/nim --role-model opponent=demonstrator
         ludus eval rg:spell_backward --model openai:NAME --price 0.25,2 --max-cost 1
     """
-    if max_cost is not None and settings["price"] is None:
-        raise click.UsageError("--max-cost needs --price, or no cost is known")
+    if max_cost is not None and settings["price"] is None and not settings["role_prices"]:
+        raise click.UsageError("--max-cost needs --price or --role-price, or no cost is known")
     from ludus.authoring.tasks import take
     from ludus.programs.evaluate import Budget
     from ludus.programs.together import together
@@ -210,11 +228,11 @@ def _evaluate(member: Member, model: str, folder: Path, stopper: Stopper, settin
 
 def _check_models(models: tuple[str, ...], base_url: str | None) -> None:
     """What can be known to be wrong before the first one runs. Raises UsageError, ModelFolderError."""
-    from ludus.programs.models import DEMONSTRATOR, OPENAI, model_folder, open_model
+    from ludus.programs.models import DEMONSTRATOR, is_remote, model_folder, open_model
 
     for model in models:
-        if model.startswith(OPENAI):
-            open_model(model, base_url=base_url)
+        if is_remote(model):
+            open_model(model, base_url=base_url).close()
         elif base_url is not None:
             raise click.UsageError(f"--base-url goes with openai:NAME, but a model is {model!r}: openai:{model} ?")
         elif model != DEMONSTRATOR:

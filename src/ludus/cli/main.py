@@ -34,6 +34,7 @@ COMMANDS = {
     "play": "ludus.cli.play:play",
     "chat": "ludus.cli.chat:chat",
     "serve": "ludus.cli.serve:serve",
+    "judge": "ludus.cli.judge:judge",
     "env": "ludus.cli.env:env",
 }
 

@@ -15,6 +15,8 @@ from ludus.types import MAIN_ROLE, Call, Failure, Message, Reward, Rollout
 if TYPE_CHECKING:
     from ludus.store import IndexRow
 
+MOST_NOTED = 200
+"""Characters of a judge's reason."""
 COLOURS = {"system": "magenta", "user": "blue", "assistant": "green", "tool": "yellow"}
 
 
@@ -39,6 +41,7 @@ def rollout_lines(rollout: Rollout, *, success_reward: float | None = None) -> I
             yield click.style(f"  malformed tool call: {clean(call.malformed)}", fg="red")
     for message in rollout.epilogue:
         yield from message_lines(message)
+    yield from _comparison(rollout)
     yield ""
     yield from score_lines(rollout)
 
@@ -82,7 +85,17 @@ def _reward(reward: Reward) -> list[str]:
     weight = "metric" if reward.weight == 0 else f"weight {reward.weight:g}"
     where = "" if reward.turn is None else f"turn {reward.turn}"
     role = "" if reward.role == MAIN_ROLE else reward.role
-    return [clean(reward.scorer), f"{reward.value:g}", faint(", ".join(filter(None, (weight, role, where))))]
+    note = _cut(" ".join(clean(reward.note).split()), MOST_NOTED)
+    about = ", ".join(filter(None, (weight, role, where)))
+    return [clean(reward.scorer), f"{reward.value:g}", faint(": ".join(filter(None, (about, note))))]
+
+
+def _comparison(rollout: Rollout) -> Iterator[str]:
+    """What a judge was asked in order to compare the group."""
+    for call in rollout.group_calls:
+        for message in call.messages:
+            yield from message_lines(message, "comparing the group")
+        yield from message_lines(call.reply, f"{clean(call.role)}, comparing the group")
 
 
 def _failure(failure: Failure) -> Iterator[str]:

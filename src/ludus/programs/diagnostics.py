@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ludus.programs.batch import Sample
 from ludus.rollouts.scheduler import Group
-from ludus.types import MAIN_ROLE, Rollout
+from ludus.types import MAIN_ROLE, Call, Rollout
 
 Array = NDArray[np.float64]
 REPEAT_N = 8
@@ -37,13 +37,16 @@ def of_rollouts(groups: Sequence[Group]) -> dict[str, float]:
         "success": _mean(right.astype(float)),
         "turns/mean": _mean(np.array([rollout.num_turns for rollout in scored], dtype=float)),
         "truncated": _share(scored, lambda r: r.truncated),
-        "no_stop": _share(scored, lambda r: any(c.finish_reason == "length" for c in r.calls[-1:])),
+        "no_stop": _share(scored, lambda r: any(c.finish_reason == "length" for c in _own_calls(r)[-1:])),
         "failed": _share(scored, lambda r: r.failure is not None),
         "malformed_calls": _share(scored, lambda r: any(c.malformed for c in r.calls)),
         "excluded": _share(rollouts, lambda r: r.excluded),
         "forks": _mean(np.array([_num_forks(r) for r in scored], dtype=float)),
         "repetition": _mean(np.array([repetition(_sampled(r)) for r in scored])),
         "tokens/sampled": float(sum(s.num_sampled for r in scored for s in r.sequences)),
+        "tokens/others": float(
+            sum(_num_tokens(c) for r in rollouts for c in (*r.calls, *r.group_calls) if c.role != MAIN_ROLE)
+        ),
     }
     for name in sorted({name for rollout in scored for name in rollout.metrics}):
         row[f"metric/{name}"] = _mean(np.array([r.metrics[name] for r in scored if name in r.metrics]))
@@ -131,13 +134,22 @@ def _num_sampled(rollout: Rollout) -> int:
     return sum(sequence.num_sampled for sequence in rollout.sequences if sequence.role == MAIN_ROLE)
 
 
+def _num_tokens(call: Call) -> int:
+    return call.usage.prompt_tokens + call.usage.completion_tokens
+
+
 def _num_forks(rollout: Rollout) -> int:
     """Sequences beyond the first of each role, as `Recorder.num_forks`."""
     return len(rollout.sequences) - len({sequence.role for sequence in rollout.sequences})
 
 
+def _own_calls(rollout: Rollout) -> list[Call]:
+    """Those of the main role: what others said, a judge last of all, is not the policy's."""
+    return [call for call in rollout.calls if call.role == MAIN_ROLE]
+
+
 def _transcript(rollout: Rollout) -> tuple[str, ...]:
-    return tuple(call.reply.get("content") or "" for call in rollout.calls)
+    return tuple(call.reply.get("content") or "" for call in _own_calls(rollout))
 
 
 def _share(rollouts: Sequence[Rollout], holds: Any) -> float:

@@ -255,6 +255,7 @@ async def evaluate_async(
     base_url: str | None = None,
     price: tuple[float, float] | None = None,
     role_models: Mapping[str, str | Backend] | None = None,
+    role_prices: Mapping[str, tuple[float, float]] | None = None,
     out: str | Path | None = None,
     timeout_s: float = 600.0,
     workers: int = 0,
@@ -272,7 +273,7 @@ async def evaluate_async(
     with ExitStack() as stack:
         opened = open_model(model, base_url=base_url, price=price) if isinstance(model, str) else OpenModel(model)
         stack.callback(opened.close)
-        others = open_role_models(role_models or {}, env.roles, stack)
+        others = open_role_models(role_models or {}, env.roles, stack, role_prices or {})
         run = None
         if out is not None:
             about = {
@@ -303,8 +304,8 @@ def evaluate(
         model: a model folder, a run, `openai:NAME`, `demonstrator`, or a backend.
         progress: is given rows instead of having them shown, in the thread in which the program runs.
         **options: split, num_tasks, samples, concurrency, seed, max_tokens, temperature, args (the environment's
-            options), base_url, price, role_models (who plays roles
-            beside the main one), out (a folder for rollouts; resumed if it is there), timeout_s, workers, budget.
+            options), base_url, price, role_models (who plays roles beside the main one), role_prices (of such models, as
+            price), out (a folder for rollouts; resumed if it is there), timeout_s, workers, budget.
 
     Raises:
         UsageError: an environment, model or option that does not exist.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ludus.errors import MissingExtra, ModelFolderError, UnknownName, UsageError
 from ludus.recording.backend import Backend, TokenBackend
+from ludus.recording.cached import Cached
 from ludus.recording.expert import Expert
 from ludus.recording.remote import RemoteBackend
 from ludus.store import is_run_folder
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
 OPENAI = "openai:"
 DEMONSTRATOR = "demonstrator"
 PRESET = "preset:"
+CACHED = "cached:"
+"""Before openai:NAME: replies are kept on disk, and the same question is paid for once."""
+CACHE = "LUDUS_CACHE"
+"""Variable that names the folder of such replies; by default ~/.cache/ludus."""
 
 
 @dataclass
@@ -37,12 +43,14 @@ class OpenModel:
         """What stands behind the name now: the hash of our own weights, or an API's address; of others nothing."""
         if self.engine is not None:
             return {"weights_hash": await self.engine.trainer.weights_hash()}
-        return {"base_url": self.backend.base_url} if isinstance(self.backend, RemoteBackend) else {}
+        return {"base_url": self.backend.base_url} if isinstance(self.backend, RemoteBackend | Cached) else {}
 
     def close(self) -> None:
-        """Stop the engine. An API's connections close with the event loop."""
+        """Stop the engine, close a cache. An API's connections close with the event loop."""
         if self.engine is not None:
             self.engine.close()
+        if isinstance(self.backend, Cached):
+            self.backend.close()
 
 
 def open_model(
@@ -58,7 +66,8 @@ def open_model(
     """Open the model that `spec` names.
 
     Args:
-        spec: a model or adapter folder, a run folder (its newest export), `openai:NAME`, or `demonstrator`.
+        spec: a model or adapter folder, a run folder (its newest export), `openai:NAME`, `cached:openai:NAME`, or
+            `demonstrator`.
         base_url: of the API behind `openai:NAME`.
         price: dollars per million prompt and completion tokens of that API.
         device, threads, deterministic, dtype: of the embedded engine; see `TorchEngine`.
@@ -68,8 +77,12 @@ def open_model(
         ModelFolderError: a folder that can't be loaded.
         MissingExtra: torch is not installed.
     """
-    if spec.startswith(OPENAI):
-        return OpenModel(RemoteBackend(spec.removeprefix(OPENAI), base_url=base_url, price=price))
+    if is_remote(spec):
+        name = spec.removeprefix(CACHED).removeprefix(OPENAI)
+        backend = RemoteBackend(name, base_url=base_url, price=price)
+        return OpenModel(Cached(backend, cache_folder()) if spec.startswith(CACHED) else backend)
+    if spec.startswith(CACHED):
+        raise UsageError(f"{CACHED} goes before an API's model, such as {CACHED}{OPENAI}NAME, got {spec!r}")
     if base_url is not None:
         raise UsageError(f"a base URL goes with openai:NAME, but the model is {spec!r}: openai:{spec} ?")
     if spec == DEMONSTRATOR:
@@ -79,28 +92,50 @@ def open_model(
 
 
 def open_role_models(
-    role_models: Mapping[str, str | Backend], roles: Sequence[str], stack: ExitStack
+    role_models: Mapping[str, str | Backend],
+    roles: Sequence[str],
+    stack: ExitStack,
+    prices: Mapping[str, tuple[float, float]] = {},
 ) -> dict[str, Backend]:
-    """Open who plays roles beside the main one; the stack closes them.
+    """Open who plays roles beside the main one; the stack closes them. Prices are by role, as in `open_model`.
 
     Raises:
         UnknownName: there is no such role beside the main one.
+        UsageError: a price for a role that nobody was named for.
         UsageError, ModelFolderError, MissingExtra: as `open_model`.
     """
     others = [role for role in roles if role != MAIN_ROLE]
     backends: dict[str, Backend] = {}
+    for role in prices:
+        if role not in role_models:
+            raise UsageError(f"a price is given for the role {role}, but no model: --role-model {role}=openai:NAME ?")
     for role, model in role_models.items():
         if role not in others:
             raise UnknownName(f"role beside {MAIN_ROLE}", role, others)
-        opened = open_model(model) if isinstance(model, str) else OpenModel(model)
+        opened = open_model(model, price=prices.get(role)) if isinstance(model, str) else OpenModel(model)
         stack.callback(opened.close)
         backends[role] = opened.backend
     return backends
 
 
+def is_remote(spec: str) -> bool:
+    """Whether it names a model behind an API.
+
+    >>> is_remote("openai:gpt"), is_remote("cached:openai:gpt"), is_remote("runs/mine")
+    (True, True, False)
+    """
+    return spec.removeprefix(CACHED).startswith(OPENAI)
+
+
+def cache_folder() -> Path:
+    """Where replies of `cached:` models are kept."""
+    named = os.environ.get(CACHE)
+    return Path(named) if named else Path.home() / ".cache" / "ludus"
+
+
 def check_model(spec: str) -> None:
     """Raises ModelFolderError where `spec` names a folder that is not there."""
-    if spec != DEMONSTRATOR and not spec.startswith(OPENAI):
+    if spec != DEMONSTRATOR and not is_remote(spec):
         model_folder(spec)
 
 

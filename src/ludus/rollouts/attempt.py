@@ -119,6 +119,8 @@ async def _run_and_score(
             _finish(rollout, recorder, ctx)
             ctx.rollout = rollout
             rollout.rewards = await score(env, ctx)
+            await recorder.settle()  # scorers may have asked a judge
+            rollout.sequences = _sampled(recorder)
     except Exception as error:  # noqa: BLE001 - recorded with its blame, which is the point
         if not limit.expired():
             return error
@@ -158,10 +160,14 @@ def _all_tiers(noted: set[str], ctx: Context) -> list[str]:
 
 
 def _finish(rollout: Rollout, recorder: Recording, ctx: Context) -> None:
-    rollout.sequences = [sequence for sequence in recorder.sequences if sequence.num_sampled]
+    rollout.sequences = _sampled(recorder)
     rollout.stop = ctx.stop or "done"
     rollout.tools = [tool.schema for tool in ctx.tools.values()]
     rollout.epilogue = _after_last_reply(ctx.messages, rollout)
+
+
+def _sampled(recorder: Recording) -> list[Sequence]:
+    return [sequence for sequence in recorder.sequences if sequence.num_sampled]
 
 
 def _after_last_reply(messages: list[Message], rollout: Rollout) -> list[Message]:

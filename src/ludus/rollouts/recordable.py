@@ -14,12 +14,15 @@ from ludus.types import Failure, Rollout
 DEEPEST = 20
 """Levels of lists and dicts that are kept of a value that JSON can't hold."""
 
+_AUTHORS = (
+    "environment", "task", "tools", "calls", "group_calls", "epilogue", "rewards", "stop", "failure", "sandboxes",
+)  # fmt: skip
+"""Fields that may hold an author's values."""
 _FIELDS = {
     field.name: (msgspec.json.Decoder(field.type), field.type)
     for field in msgspec.structs.fields(Rollout)
-    if field.name in ("environment", "task", "tools", "calls", "epilogue", "rewards", "stop", "failure", "sandboxes")
+    if field.name in _AUTHORS
 }
-"""Where an author's values may be."""
 
 
 def make_recordable(rollout: Rollout, env: Environment) -> None:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 
 from ludus.authoring.environment import Environment
 from ludus.authoring.loading import rebuildable
-from ludus.errors import RolloutError, RolloutTimeout
 from ludus.protocols import Lockstep
 from ludus.recording.backend import Backend, Bindable, TokenBackend
 from ludus.recording.gateway import Gateway
@@ -23,11 +22,11 @@ from ludus.recording.model import RecordedModel
 from ludus.recording.recorder import Recorder
 from ludus.redaction import SECRETS
 from ludus.rollouts.attempt import Attempt, play
-from ludus.rollouts.failure import FailureWatch, as_failure, blame_model, mark_failed
+from ludus.rollouts.comparing import compare
+from ludus.rollouts.failure import FailureWatch, blame_model
 from ludus.rollouts.lag import LagMonitor
-from ludus.rollouts.scoring import score_group
 from ludus.rollouts.workers import WorkerPool, cancel_all
-from ludus.sandbox.noted import noting_tiers
+from ludus.seeds import derive
 from ludus.types import MAIN_ROLE, Rollout, Sampling, Seeds, Task
 
 log = logging.getLogger(__name__)
@@ -167,13 +166,15 @@ class Scheduler:
                 await cancel_all(set(running))
 
     async def _group(self, task: Task, visit: int, size: int, limit: asyncio.Semaphore | None) -> Group:
-        attempts = [self._until_scored(task, visit, sample, limit) for sample in range(size)]
+        seats = _Seats(size, self._lockstep_samplers() if limit is None else [])
+        attempts = [self._until_scored(task, visit, sample, limit, seats) for sample in range(size)]
         runs = [asyncio.create_task(attempt) for attempt in attempts]
         try:
             group = Group(task, visit, list(await asyncio.gather(*runs)), self.env.success_reward)
+            await self._compare(group)
         finally:
             await cancel_all(set(runs))
-        await self._score_group([rollout for rollout in group.rollouts if rollout.failure is None])
+            seats.leave_last()
         for rollout in group.rollouts:
             self._finish(rollout)
         return group
@@ -182,22 +183,28 @@ class Scheduler:
         self.watch.see(attempt)
         self.on_rollout(attempt)
 
-    async def _score_group(self, rollouts: list[Rollout]) -> None:
+    async def _compare(self, group: Group) -> None:
         """Compare what did not fail: a failure's reward is the environment's `failure_reward` and nothing else."""
+        rollouts = [rollout for rollout in group.rollouts if rollout.failure is None]
         if not self.env.group_scorers() or not rollouts:
             return
-        with noting_tiers() as tiers:
-            try:
-                async with asyncio.timeout(self.plan.timeout_s) as limit:
-                    await score_group(self.env, rollouts)
-            except (RolloutError, TimeoutError) as error:
-                late = RolloutTimeout(f"scoring the group took more than {self.plan.timeout_s} s")
-                for rollout in rollouts:
-                    mark_failed(rollout, self.env, as_failure(late if limit.expired() else error))
-        for rollout in rollouts:
-            rollout.sandboxes = sorted(tiers.union(rollout.sandboxes))
+        recorder = Recorder(
+            self._roles(),
+            self.plan.sampling,
+            derive(self.plan.seed, group.task.id, group.visit, "group"),
+            rollouts[0].group,
+            (group.task.id, group.visit, len(group.rollouts)),
+            frozenset(self.env.pinned),
+        )
+        await compare(self.env, rollouts, recorder, self._gateway, self.plan.timeout_s)
 
-    async def _until_scored(self, task: Task, visit: int, sample: int, limit: asyncio.Semaphore | None) -> Rollout:
+    def _roles(self) -> dict[str, Backend]:
+        """What stands behind each role."""
+        return {role: self.backends.get(role, self.backends[MAIN_ROLE]) for role in self.env.roles}
+
+    async def _until_scored(
+        self, task: Task, visit: int, sample: int, limit: asyncio.Semaphore | None, seats: _Seats
+    ) -> Rollout:
         """Attempts at one sample until one counts, or retries are used up; failed ones are reported on the way."""
         try:
             number = 0
@@ -210,9 +217,7 @@ class Scheduler:
                 number += 1
                 self._finish(rollout)
         finally:
-            if limit is None:
-                for sampler in self._lockstep_samplers():
-                    sampler.detach()
+            seats.leave()
 
     async def _attempt(self, attempt: Attempt, limit: asyncio.Semaphore | None) -> Rollout:
         if limit is None:
@@ -221,9 +226,8 @@ class Scheduler:
             return await self._play(attempt)
 
     async def _play(self, attempt: Attempt) -> Rollout:
-        roles = {role: self.backends.get(role, self.backends[MAIN_ROLE]) for role in self.env.roles}
         recorder = Recorder(
-            roles,
+            self._roles(),
             self.plan.sampling,
             attempt.seed("model"),
             attempt.id,
@@ -236,6 +240,33 @@ class Scheduler:
         """The distinct samplers behind the roles that can wait for each other."""
         samplers = [backend.sampler for backend in self.backends.values() if isinstance(backend, TokenBackend)]
         return list({id(sampler): sampler for sampler in samplers if isinstance(sampler, Lockstep)}.values())
+
+
+class _Seats:
+    """A group's places in batches that are composed in a fixed order. The last rollout leaves its own to the scorers of the
+    group, which may have to ask the same engine.
+
+    Args:
+        size: rollouts of the group, attached already.
+        samplers: that wait for each of them.
+    """
+
+    def __init__(self, size: int, samplers: list[Lockstep]) -> None:
+        self._left, self._samplers = size, samplers
+
+    def leave(self) -> None:
+        """A rollout has ended."""
+        self._left -= 1
+        if self._left:
+            self._detach()
+
+    def leave_last(self) -> None:
+        """The group is scored."""
+        self._detach()
+
+    def _detach(self) -> None:
+        for sampler in self._samplers:
+            sampler.detach()
 
 
 async def play_recorded(

@@ -10,7 +10,8 @@ from ludus.authoring.calling import call, inject
 from ludus.authoring.context import Context
 from ludus.authoring.declare import ScorerMark
 from ludus.authoring.environment import Environment
-from ludus.errors import RolloutError, ScorerFailed
+from ludus.errors import ModelCallFailed, RolloutError, ScorerFailed
+from ludus.protocols import Model
 from ludus.types import MAIN_ROLE, Reward, Rollout
 
 
@@ -22,10 +23,14 @@ async def score(env: Environment, ctx: Context) -> list[Reward]:
     return rewards
 
 
-async def score_group(env: Environment, rollouts: list[Rollout]) -> None:
-    """Let the group scorers compare the rollouts of one task; adds to their rewards. Raises ScorerFailed."""
+async def score_group(env: Environment, rollouts: list[Rollout], models: Mapping[str, Model] = {}) -> None:
+    """Let the group scorers compare the rollouts of one task; adds to their rewards. Raises ScorerFailed.
+
+    Args:
+        models: of each role, for scorers that ask a judge.
+    """
     for fn, mark in env.group_scorers():
-        rewards_G = await ask_group(fn, mark, rollouts, env.roles)
+        rewards_G = await ask_group(fn, mark, rollouts, env.roles, models)
         for rollout, rewards in zip(rollouts, rewards_G, strict=True):
             rollout.rewards += rewards
 
@@ -38,10 +43,14 @@ async def ask(
 
 
 async def ask_group(
-    fn: Callable[..., Any], mark: ScorerMark, rollouts: list[Rollout], roles: Sequence[str]
+    fn: Callable[..., Any],
+    mark: ScorerMark,
+    rollouts: list[Rollout],
+    roles: Sequence[str],
+    models: Mapping[str, Model] = {},
 ) -> list[list[Reward]]:
     """What one group scorer says of each rollout, in order. Raises ScorerFailed."""
-    values = await _ask(fn, mark, {"group": rollouts, "task": rollouts[0].task})
+    values = await _ask(fn, mark, {"group": rollouts, "task": rollouts[0].task, "models": models})
     if not isinstance(values, list | tuple) or len(values) != len(rollouts):
         raise ScorerFailed(
             f"the group scorer {mark.name} must return one number per rollout ({len(rollouts)}), got {values!r}"
@@ -52,6 +61,8 @@ async def ask_group(
 async def _ask(fn: Callable[..., Any], mark: ScorerMark, available: Mapping[str, Any]) -> Any:
     try:
         return await call(fn, **inject(fn, available))
+    except ModelCallFailed as error:  # whoever wrote what the judge was to read: a verdict that is missing is no score
+        raise ScorerFailed(f"the scorer {mark.name} got no answer from a model: {error}", "infrastructure") from error
     except RolloutError:
         raise
     except Exception as error:
@@ -77,10 +88,13 @@ def _checked(reward: Reward, mark: ScorerMark, roles: Sequence[str]) -> Reward:
         raise ScorerFailed(f"the scorer {mark.name} must return finite numbers, got {reward.value!r}")
     if reward.turn is not None and type(reward.turn) is not int:
         raise ScorerFailed(f"the scorer {mark.name} must name a turn by an int, got {reward.turn!r}")
+    if not isinstance(reward.note, str):
+        raise ScorerFailed(f"the scorer {mark.name} must return notes of text, got {reward.note!r}")
     if not _is_finite_number(reward.weight):
         raise ScorerFailed(f"the scorer {mark.name} must return finite weights, got {reward.weight!r}")
     weight = mark.weight * float(reward.weight)
-    return Reward(reward.scorer or mark.name, float(reward.value), weight, reward.role, reward.turn)
+    name = mark.name + reward.scorer if reward.scorer.startswith("/") else reward.scorer or mark.name
+    return Reward(name, float(reward.value), weight, reward.role, reward.turn, reward.note)
 
 
 def _is_finite_number(value: Any) -> bool:

@@ -19,9 +19,8 @@ from ludus.recording.gateway import Gateway
 from ludus.recording.recorder import Recorder
 from ludus.recording.wire import canonical
 from ludus.rollouts.attempt import Attempt
-from ludus.rollouts.failure import as_failure, mark_failed
+from ludus.rollouts.comparing import compare
 from ludus.rollouts.scheduler import play_recorded
-from ludus.rollouts.scoring import score_group
 from ludus.types import Message, Reply, Rollout, Sampling, Seeds, Task
 
 log = logging.getLogger(__name__)
@@ -149,9 +148,7 @@ class Episode:
         backends: dict[str, Backend] = {role: _Wire(role, self._asked) for role in env.roles}
         recorder = Recorder(backends, seed=attempt.seed("model"), session=attempt.id)
         rollout = await play_recorded(env, attempt, recorder, self._gateway, timeout_s=None)
-        if env.group_scorers() and rollout.failure is None:
-            try:
-                await score_group(env, [rollout])
-            except RolloutError as error:
-                mark_failed(rollout, env, as_failure(error))
+        if rollout.failure is None:
+            judges = Recorder(backends, seed=attempt.seed("group"), session=attempt.group)
+            await compare(env, [rollout], judges, self._gateway, timeout_s=None)
         return rollout

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ludus.programs.export.inspect_messages import chat_messages, output_of, text_of
-from ludus.types import Call, Failure, Rollout, Sampling
+from ludus.types import MAIN_ROLE, Call, Failure, Rollout, Sampling
 
 if TYPE_CHECKING:
     from inspect_ai.event import ModelEvent
@@ -31,7 +31,8 @@ def sample_of(rollout: Rollout, epoch: int, retried: Sequence[Rollout] = ()) -> 
     """
     from inspect_ai.log import EvalSample
 
-    task, prompt, last = rollout.task, rollout.task.prompt, rollout.calls[-1] if rollout.calls else None
+    task, prompt = rollout.task, rollout.task.prompt
+    last = next((call for call in reversed(rollout.calls) if call.role == MAIN_ROLE), None)
     failure = rollout.failure
     ended = time_of(rollout.started + rollout.seconds)
     return EvalSample(

@@ -7,13 +7,12 @@ training; nothing is written.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
 import msgspec
 
 from ludus.authoring.environment import Environment
-from ludus.errors import RolloutError
 from ludus.programs.replay.replies import NO_MORE, Log, Replies, compare
 from ludus.programs.replay.result import Difference, Finding, short
 from ludus.programs.replay.rewards import Judged, judge, not_judged
@@ -22,9 +21,8 @@ from ludus.recording.backend import Backend
 from ludus.recording.gateway import Gateway
 from ludus.recording.recorder import Recorder
 from ludus.rollouts.attempt import Attempt
-from ludus.rollouts.failure import as_failure, mark_failed
+from ludus.rollouts.comparing import compare as compare_group
 from ludus.rollouts.scheduler import play_recorded
-from ludus.rollouts.scoring import score_group
 from ludus.types import Failure, Rollout
 
 Reenacted = tuple[Finding, Judged]
@@ -57,7 +55,7 @@ async def _group(
     plays = await asyncio.gather(*(_play(env, recorded, gateway, timeout_s) for recorded in wanted))
     again = {recorded.id: result for recorded, result in zip(wanted, plays, strict=True)}
     if grouped:
-        await _score_group(env, [rollout for rollout, _ in again.values() if rollout.failure is None])
+        await _compare_group(env, group, again, gateway, timeout_s)
     return [_compared(r, *again[r.id]) if r.id in again else _left_out(r) for r in group if r.id in selection.ids]
 
 
@@ -69,13 +67,22 @@ async def _play(env: Environment, recorded: Rollout, gateway: Gateway, timeout_s
     return await play_recorded(env, attempt, recorder, gateway, timeout_s), log
 
 
-async def _score_group(env: Environment, rollouts: list[Rollout]) -> None:
-    try:
-        if rollouts:
-            await score_group(env, rollouts)
-    except RolloutError as error:
-        for rollout in rollouts:
-            mark_failed(rollout, env, as_failure(error))
+async def _compare_group(
+    env: Environment,
+    group: Sequence[Rollout],
+    again: Mapping[str, tuple[Rollout, Log]],
+    gateway: Gateway,
+    timeout_s: float,
+) -> None:
+    """Let the group scorers judge again, with the recorded verdicts of those that they asked."""
+    played = [rollout for rollout, _ in again.values() if rollout.failure is None]
+    recorded = next((rollout for rollout in group if rollout.group_calls), group[0])
+    log = again[recorded.id][1] if recorded.id in again else Log()
+    asked = msgspec.structs.replace(recorded, calls=recorded.group_calls)
+    verdicts = Log()
+    backends: dict[str, Backend] = {role: Replies(asked, role, verdicts) for role in env.roles}
+    await compare_group(env, played, Recorder(backends), gateway, timeout_s)
+    log.differences += verdicts.differences
 
 
 def _compared(recorded: Rollout, again: Rollout, log: Log) -> Reenacted:

@@ -1,6 +1,6 @@
 """Rescore: the scorers of today on the recorded rollouts. Nothing runs but them.
 
-A scorer that asks for what only a live rollout has (`state`, `sandbox`, `ctx`, `random`) is left out and said so:
+A scorer that asks for what only a live rollout has (`state`, `sandbox`, `models`, `ctx`, `random`) is left out and said so:
 re-enacting makes those again. Group scorers compare the recorded group.
 """
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from ludus.programs.replay.result import Difference, Finding, ScorerRow, short
@@ -104,8 +105,13 @@ def _score(
     why = cannot.get(name, "")
     if cannot and name not in errors and not after and not why:
         why = f"it may come from {' or '.join(cannot)}"
-    same = Counter(before) == Counter(after) and name not in errors
+    same = _counted(before) == _counted(after) and name not in errors
     return Score(_sum(before), _sum(after), same and not why, why, errors.get(name, ""))
+
+
+def _counted(rewards: Sequence[Reward]) -> Counter[Reward]:
+    """Without the notes, which are for people."""
+    return Counter(msgspec.structs.replace(reward, note="") for reward in rewards)
 
 
 def _total(then: Sequence[Reward], now: Sequence[Reward], scores: Mapping[str, Score]) -> Score:

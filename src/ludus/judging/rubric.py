@@ -1,0 +1,190 @@
+"""`Rubric`: weighted criteria, each checked alone, so that a judge never trades one for another.
+
+A reference judge is a rubric of one criterion that is shown the known answer (`reference_judge`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from ludus.errors import ConfigError, ScorerFailed
+from ludus.judging.judge import DEFAULT_JUDGE, Judge, NoVerdict, judging, side_by_side
+from ludus.judging.quoting import MOST_CHARACTERS, Piece, histories, legible, mark_for, pieces_of, quote, shortened
+from ludus.protocols import Model
+from ludus.types import Message, Reward, Rollout
+
+QUESTION = """{quoted}
+{mark} end of what is quoted.
+
+Check one criterion alone, and nothing else that you may like or dislike about what the assistant did:
+
+{criterion}
+
+First say in one or two sentences what speaks for and against it, then give a mark: {marks}. If it can't be told, the mark \
+is 0. Answer: {{"reason": "...", "mark": 0}}"""
+SAME_ANSWER = (
+    "The assistant's final answer says the same as the reference answer. Another wording, order, unit or notation of the "
+    "same is fine; an answer that hedges between several, leaves out a part, adds something that contradicts the "
+    "reference, or does not commit itself is not."
+)
+
+
+class Criterion(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One thing that is checked.
+
+    Raises:
+        ConfigError: a field of the wrong type or range.
+    """
+
+    name: str
+    """Its name as a metric."""
+    text: str
+    """What must hold, so that two people would agree whether it does."""
+    weight: float = 1.0
+    """Below 0: a fault, which takes away from the reward where it holds."""
+    best: int = 1
+    """The best mark; 1 is yes or no."""
+
+    def __post_init__(self) -> None:
+        problem = (
+            "name and text must not be empty" if not (str(self.name).strip() and str(self.text).strip()) else
+            f"weight must be a finite number other than 0, got {self.weight!r}"
+            if isinstance(self.weight, str) or not math.isfinite(self.weight) or self.weight == 0 else
+            f"best must be a whole number from 1 to 100, got {self.best!r}"
+            if type(self.best) is not int or not 1 <= self.best <= 100 else
+            ""
+        )  # fmt: skip
+        if problem:
+            raise ConfigError(f"criterion {self.name!r}: {problem}")
+
+
+class Verdict(msgspec.Struct):
+    """What a judge says of one criterion."""
+
+    mark: int | bool
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Rubric:
+    """Criteria that are checked one by one; called with a rollout and the judge's model.
+
+    Args:
+        criteria: at least one of a weight above 0, of different names.
+        judge: how the model is asked.
+        show_answer: whether the judge sees the task's known answer.
+        most_characters: of a conversation that the judge sees.
+
+    Raises:
+        ConfigError: no criteria, or two of one name.
+    """
+
+    criteria: tuple[Criterion, ...]
+    judge: Judge = DEFAULT_JUDGE
+    show_answer: bool = False
+    most_characters: int = MOST_CHARACTERS
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "criteria", tuple(self.criteria))
+        names = [criterion.name for criterion in self.criteria]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ConfigError(f"two criteria of a rubric are called {twice[0]!r}")
+        if not any(criterion.weight > 0 for criterion in self.criteria):
+            raise ConfigError("a rubric needs at least one criterion of a weight above 0")
+
+    async def __call__(self, rollout: Rollout, model: Model) -> list[Reward]:
+        """The weighted mean of the criteria, named as the scorer that returns it; each criterion as a metric, with why.
+
+        Criteria that hold give at most 1; faults can take it below 0.
+
+        Raises:
+            ScorerFailed: the judge gave no verdict, or the task has no answer to show.
+        """
+        openings = self.openings(rollout)
+        verdicts = await side_by_side([self._check(*pair, model) for pair in zip(self.criteria, openings, strict=True)])
+        total = sum(criterion.weight for criterion in self.criteria if criterion.weight > 0)
+        values = [int(verdict.mark) / each.best for each, verdict in zip(self.criteria, verdicts, strict=True)]
+        score = sum(each.weight * value for each, value in zip(self.criteria, values, strict=True)) / total
+        notes = [
+            Reward(f"/{each.name}", value, 0.0, note=verdict.reason)
+            for each, value, verdict in zip(self.criteria, values, verdicts, strict=True)
+        ]
+        return [Reward("", score), *notes]
+
+    def openings(self, rollout: Rollout) -> list[list[Message]]:
+        """What the judge is told and asked, of each criterion; a task of whoever trains one.
+
+        Raises:
+            ScorerFailed: the task has no answer to show.
+        """
+        quoted, mark = self._quoted(rollout)
+        return [judging(mark, _question(quoted, mark, criterion)) for criterion in self.criteria]
+
+    def save(self, path: str | Path) -> None:
+        """Write the criteria as JSON."""
+        rows = [msgspec.to_builtins(criterion) for criterion in self.criteria]
+        Path(path).write_text(json.dumps({"criteria": rows}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path, **settings: object) -> Rubric:
+        """The rubric in a JSON file: {"criteria": [{"name", "text", "weight", "best"}, ...]}.
+
+        Raises:
+            ConfigError: no such file, or not a rubric.
+        """
+        try:
+            file = msgspec.json.decode(Path(path).read_bytes(), type=CriteriaFile)
+        except OSError as error:
+            raise ConfigError(f"can't read the rubric {path}: {error.strerror or error}") from None
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not a rubric, {{'criteria': [...]}}: {error}") from None
+        return cls(tuple(file.criteria), **settings)  # type: ignore[arg-type]
+
+    def _quoted(self, rollout: Rollout) -> tuple[str, str]:
+        pieces = []
+        for agent, messages in histories(rollout).items():
+            shown = shortened(pieces_of(messages), self.most_characters)
+            pieces += [Piece(f"{agent}: {piece.who}", piece.text) if agent else piece for piece in shown]
+        if self.show_answer:
+            if rollout.task.answer is None:
+                raise ScorerFailed(f"task {rollout.task.id} has no answer that a judge could compare with")
+            answer = rollout.task.answer
+            text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
+            pieces.append(Piece("reference answer", legible(text, self.most_characters)))
+        mark = mark_for([f"{piece.who}\n{piece.text}" for piece in pieces])
+        return quote(mark, pieces), mark
+
+    async def _check(self, criterion: Criterion, opening: list[Message], model: Model) -> Verdict:
+        def check(verdict: Verdict) -> None:
+            if not 0 <= verdict.mark <= criterion.best:
+                raise NoVerdict(f"the mark must be from 0 to {criterion.best}, got {verdict.mark}")
+
+        return await self.judge.ask(model, opening, Verdict, check)
+
+
+def _question(quoted: str, mark: str, criterion: Criterion) -> str:
+    binary = criterion.best == 1
+    marks = "1 if it holds, 0 if not" if binary else f"a whole number from 0 to {criterion.best}, the best"
+    return QUESTION.format(quoted=quoted, mark=mark, criterion=criterion.text, marks=marks)
+
+
+class CriteriaFile(msgspec.Struct):
+    """What a rubric is on disk."""
+
+    criteria: list[Criterion]
+
+
+def reference_judge(text: str = SAME_ANSWER, *, name: str = "same_answer", judge: Judge = DEFAULT_JUDGE) -> Rubric:
+    """A rubric of one criterion that sees the task's known answer.
+
+    Args:
+        text: what must hold.
+        name: of the criterion.
+        judge: how the model is asked.
+    """
+    return Rubric((Criterion(name, text),), judge, show_answer=True)
