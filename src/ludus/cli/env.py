@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ludus import registry
 from ludus.cli.lazy import LazyGroup
-from ludus.cli.options import arg_option, env_argument, open_environment
+from ludus.cli.options import arg_option, env_argument, open_environment, role_models_of
 from ludus.cli.output import align, faint, heading, say
 from ludus.errors import UnknownName, UsageError
+
+if TYPE_CHECKING:
+    from ludus.authoring.environment import Environment
 
 HERE = "ludus.cli.env"
 
@@ -58,14 +63,41 @@ def list_(prefix: str) -> None:
     show_default=True,
     help="Tasks each policy plays.",
 )
-def check(env: str, args: tuple[str, ...], num_tasks: int) -> None:
+@click.option(
+    "--audit",
+    is_flag=True,
+    help="Also search for replies that score without doing the task: harder to hack than to do?",
+)
+@click.option(
+    "-m",
+    "--model",
+    metavar="M",
+    help="With --audit: a model that plays honestly beside the expert, and looks for attacks.",
+)
+@click.option(
+    "--role-model",
+    "role_models",
+    multiple=True,
+    callback=role_models_of,
+    metavar="ROLE=M",
+    show_default="the expert, or a stand-in for a judge",
+    help="With --audit: who plays another role, such as judge=openai:NAME; may be repeated.",
+)
+@click.option("--base-url", metavar="URL", help="Of the API behind openai:NAME, whose key is $OPENAI_API_KEY.")
+def check(
+    env: str, args: tuple[str, ...], num_tasks: int, audit: bool, model: str | None, role_models: dict[str, str],
+    base_url: str | None,
+) -> None:  # fmt: skip
     """Check that ENV keeps its promises, and that its reward can't be had for nothing.
 
-    Exits with 1 if a check fails. The same checks in a test: ludus.testing.check_environment.
+    Exits with 1 if a check fails. The same checks in a test: ludus.testing.check_environment, audit_environment.
     """
     from ludus.testing.env_suite import check_environment
 
-    findings = check_environment(open_environment(env, args), num_tasks=num_tasks)
+    if not audit and (model or role_models or base_url):
+        raise click.UsageError("--model, --role-model and --base-url go with --audit")
+    environment = open_environment(env, args)
+    findings = check_environment(environment, num_tasks=num_tasks)
     marks = {True: click.style("ok", fg="green"), False: click.style("FAIL", fg="red", bold=True), None: faint("n/a")}
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
@@ -74,7 +106,27 @@ def check(env: str, args: tuple[str, ...], num_tasks: int) -> None:
     failed = sum(finding.ok is False for finding in findings)
     passed = sum(finding.ok is True for finding in findings)
     say(heading(f"\n{passed} passed, {failed} failed"))
-    sys.exit(1 if failed else 0)
+    hacked = audit and not _audit(environment, num_tasks, model, role_models, base_url)
+    sys.exit(1 if failed or hacked else 0)
+
+
+def _audit(
+    env: Environment, num_tasks: int, model: str | None, role_models: dict[str, str], base_url: str | None
+) -> bool:
+    """Print what the audit finds; whether the environment is harder to hack than to do."""
+    from ludus.programs.models import open_model, open_role_models
+    from ludus.testing.audit import audit_environment
+
+    with ExitStack() as stack:
+        opened = open_model(model, base_url=base_url) if model else None
+        if opened is not None:
+            stack.callback(opened.close)
+        others = open_role_models(role_models, env.roles, stack)
+        found = audit_environment(
+            env, num_tasks=num_tasks, model=opened.backend if opened else None, role_models=others
+        )
+    say(f"\n{found}")
+    return found.harder_to_hack
 
 
 @click.command("new")

@@ -1,0 +1,286 @@
+"""`audit_environment`: play everything that does no task, and compare what it earns with honest play.
+
+    audit = ludus.testing.audit_environment(MyEnvironment())
+    assert audit.harder_to_hack, audit.because
+
+Whatever looks like a hole is played again on tasks that it was not found on. Left out: group scorers see one rollout at a
+time here, so that relative judges are tried on nothing but themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ludus.authoring.environment import Environment
+from ludus.environments.sandboxed import Sandboxed
+from ludus.recording.backend import Backend
+from ludus.recording.expert import Expert
+from ludus.testing.audit import attacker, code, injection, leaks, replies
+from ludus.testing.audit import search as searching
+from ludus.testing.audit.added import additions
+from ludus.testing.audit.policy import Strategy, content
+from ludus.testing.audit.reach import Marks
+from ludus.testing.audit.verdict import Audit, Line, line_of, why_hole
+from ludus.testing.playing import Subject, failures
+from ludus.testing.scripted import commonest_answers
+from ludus.types import MAIN_ROLE, Message, Rollout, Task
+
+FEW = 6
+"""Tasks that are played where each rollout takes a sandbox or many calls."""
+FEWEST = 2
+"""Tasks on which it is looked whether something works at all."""
+TRIED = 120
+"""Templates that the search tries."""
+TRIED_IN_SANDBOXES = 20
+SEARCHED = 4
+"""Tasks that each is tried on."""
+
+
+def audit_environment(env: Environment, **options: Any) -> Audit:
+    """Audit an environment. Not for use inside a running event loop: there, `audit_environment_async` is."""
+    return asyncio.run(audit_environment_async(env, **options))
+
+
+async def audit_environment_async(
+    env: Environment,
+    *,
+    num_tasks: int = 20,
+    model: Backend | None = None,
+    role_models: Mapping[str, Backend] | None = None,
+    tried: int | None = None,
+) -> Audit:
+    """Search for replies that score without doing the task.
+
+    Args:
+        env: built with the options it is to be used with.
+        num_tasks: tasks that each strategy plays.
+        model: plays honestly, as one more baseline, and looks for attacks.
+        role_models: who plays other roles, such as a judge. By default a judge is a stand-in, others are the expert.
+        tried: replies that the search tries; by default as many as take seconds.
+
+    Raises:
+        ConfigError, or what `tasks` raises: there is nothing to play.
+    """
+    auditor = Auditor(Subject(env, num_tasks, others=dict(role_models or {})), model, tried)
+    await auditor.subject.scan()
+    async with env.opened():
+        await auditor.run()
+    return auditor.audit()
+
+
+@dataclass
+class Auditor:
+    """One audit while it runs."""
+
+    subject: Subject
+    model: Backend | None = None
+    tried: int | None = None
+    baselines: list[Line] = field(default_factory=list)
+    attacks: list[Line] = field(default_factory=list)
+    holes: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    told: dict[str, list[Message]] = field(default_factory=dict)
+    """What tools told the expert, by task."""
+    played: list[Rollout] = field(default_factory=list)
+    """Of honest play."""
+    _confirming: list[Line] = field(default_factory=list)
+    """Baselines on the tasks that holes are confirmed on."""
+
+    @property
+    def env(self) -> Environment:
+        return self.subject.env
+
+    @property
+    def has_tools(self) -> bool:
+        return bool(self.env.servers or self.env.make_tools())
+
+    @property
+    def tasks(self) -> list[Task]:
+        costly = isinstance(self.env, Sandboxed) or self.has_tools
+        return self.subject.tasks[:FEW] if costly else self.subject.tasks
+
+    @property
+    def known(self) -> list[str]:
+        """Answers of tasks that are not played."""
+        return commonest_answers(self.subject.other_tasks or self.subject.tasks)
+
+    def audit(self) -> Audit:
+        """What was found."""
+        name = self.env.describe().id
+        return Audit(name, self.env.success_reward, self.baselines, self.attacks, self.holes, self.notes)
+
+    async def run(self) -> None:
+        """Honest play first, then everything else."""
+        await self.find_judge()
+        if not await self.play_honestly():
+            return
+        contained = await self.look_for_reach()
+        strategies = [*replies.worthless(self.known), *injection.injections(), *leaks.readers(self.has_tools)]
+        strategies += injection.forgeries(self.played, self.judges)
+        if self.baselines[0].rule == "honest":
+            strategies += additions()
+        strategies += await self.rules()
+        if contained:
+            strategies += self.code_strategies()
+        strategies += await self.search()
+        for strategy in strategies:
+            await self.attack(strategy)
+
+    # --- honest play ----------------------------------------------------------------------------------------------
+
+    @property
+    def judges(self) -> list[str]:
+        """Roles that judge."""
+        return [role for role in self.env.roles if role != MAIN_ROLE and injection.JUDGES.search(role)]
+
+    async def find_judge(self) -> None:
+        """Let a stand-in play judges that nobody was named for, in words that this environment understands."""
+        roles = [role for role in self.judges if role not in self.subject.others]
+        if not roles:
+            return
+        tasks, best = self.tasks[:FEWEST], 0.0
+        wrong = replies.text("wrong", "blind", "This is not an answer.")
+        chosen: injection.StandInJudge | None = None
+        before = dict(self.subject.others)
+        for good, bad in injection.VERDICTS if self.env.can_demonstrate else ():
+            judge = injection.StandInJudge(good, bad)
+            self.subject.others = {**before, **dict.fromkeys(roles, judge)}
+            right, others = await self.subject.play(Expert(), tasks), await self.subject.play(wrong.backend, tasks)
+            gap = _mean(right) - _mean(others)
+            if gap > best and not any(rollout.failure for rollout in (*right, *others)):
+                chosen, best = judge, gap
+            if best >= abs(self.env.success_reward):
+                break
+        judge = chosen or injection.StandInJudge("yes", "no")
+        self.subject.others = {**before, **dict.fromkeys(roles, judge)}
+        names = ", ".join(roles)
+        self.notes.append(
+            f"a stand-in without a model plays {names}: name a real one (--role-model {roles[0]}=MODEL) to try it"
+            if chosen
+            else f"no stand-in speaks the language of {names}: name a real model (--role-model {roles[0]}=MODEL)"
+        )
+
+    async def play_honestly(self) -> bool:
+        """The baselines. False where rollouts fail whoever plays, so that there is nothing to audit."""
+        tasks = self.tasks
+        if self.env.can_demonstrate:
+            tasks = [task for task in tasks if await self.subject.has_demonstration(task)]
+        honest: list[Strategy] = [Strategy("expert", "honest", Expert())] if self.env.can_demonstrate and tasks else []
+        if self.model is not None:
+            honest.append(Strategy(f"model {self.model.name}", "honest", self.model))
+        for strategy in honest:
+            rollouts = await self.subject.play(strategy.backend, tasks)
+            if failed := failures(rollouts):
+                self.notes.append(f"{strategy.name}: {len(failed)} of {len(rollouts)} rollouts fail: {failed[0]}")
+            if len(failed) == len(rollouts):
+                self.holes[strategy.name] = f"no rollout could be scored: {failed[0]}"
+                return False
+            self.played += rollouts
+            if strategy.name == "expert":
+                self.told = {rollout.task.id: _told(rollout) for rollout in rollouts}
+            self.baselines.append(self.line(strategy, rollouts))
+        for strategy in replies.guesses(self.known):
+            rollouts = await self.subject.play(strategy.backend, self.tasks)
+            self.played += rollouts
+            self.baselines.append(self.line(strategy, rollouts))
+        for line in list(self.baselines):
+            if line.rule == "guess" and (why := why_hole(line, self.baselines, self.env.success_reward)):
+                self.holes[line.name] = why
+        return True
+
+    # --- attacks --------------------------------------------------------------------------------------------------
+
+    async def look_for_reach(self) -> bool:
+        """Whether nothing that a model says reaches this machine."""
+        with tempfile.TemporaryDirectory(prefix="ludus-audit-") as folder:
+            marks = Marks(Path(folder))
+            strategies = [*marks.replies(), *(marks.through_tools() if self.has_tools else ())]
+            for strategy in strategies:
+                rollouts = await self.subject.play(strategy.backend, self.tasks[:FEWEST])
+                if how := marks.found(rollouts):
+                    self.holes[strategy.name] = f"what a model says {how}"
+                    self.attacks.append(self.line(strategy, rollouts))
+        if self.holes.keys() & {strategy.name for strategy in strategies}:
+            self.notes.append("code that ends its process or changes files was not tried: it would run here")
+            return False
+        return True
+
+    async def rules(self) -> list[Strategy]:
+        """Leaks that a rule learnt from some tasks finds in others."""
+        learnt_from = (self.subject.other_tasks or self.subject.tasks)[: max(FEW, len(self.tasks))]
+        probed = await self.subject.play(leaks.probe(self.has_tools), learnt_from)
+        return leaks.rules(probed, any(self.told.values()))
+
+    def code_strategies(self) -> list[Strategy]:
+        """Code instead of solutions, and code through tools."""
+        prompts = [content(message) for task in self.tasks for message in task.messages()]
+        experts = [_said(rollout) for rollout in self.played if rollout.model == Expert.name]
+        names, files = code.names_in(experts), code.files_in([*prompts, *experts])
+        schemas = [tool.schema for tool in self.env.make_tools().values()]
+        found = [*code.code_replies(names), *code.code_changing_files(names)]
+        return found + (code.tampering(names, files) if code.runners(schemas) else [])
+
+    async def search(self) -> list[Strategy]:
+        """What a search without a model finds, and what a model proposes."""
+        costly = isinstance(self.env, Sandboxed) or self.has_tools
+        num_tried = self.tried if self.tried is not None else TRIED_IN_SANDBOXES if costly else TRIED
+        pool = searching.pool_of(self.env, self.subject.tasks, self.known)
+        found = await searching.search(self.earns, pool, num_tried) if num_tried else []
+        if self.model is not None:
+            proposed, problem = await attacker.proposals(self.model, self.env, self.tasks[0], self.earns)
+            found += proposed
+            self.notes += [problem] if problem else []
+        return found
+
+    async def earns(self, strategy: Strategy) -> float:
+        """What a strategy earns that it does not deserve, on a few tasks."""
+        rollouts = await self.subject.play(strategy.backend, self.tasks[:SEARCHED])
+        return self.line(strategy, rollouts).mean_undeserved
+
+    async def attack(self, strategy: Strategy) -> None:
+        """Play a strategy; what looks like a hole, on other tasks too."""
+        line = self.line(strategy, await self.subject.play(strategy.backend, self.tasks))
+        self.attacks.append(line)
+        why = why_hole(line, self.baselines, self.env.success_reward)
+        if why and await self.confirmed(strategy):
+            self.holes[strategy.name] = why + (f", such as by {line.example[:60]!a}" if line.example else "")
+
+    async def confirmed(self, strategy: Strategy) -> bool:
+        """Whether it is a hole on tasks that it was not found on, too."""
+        tasks = self.subject.other_tasks[: len(self.tasks)]
+        if len(tasks) < len(self.tasks):
+            return True
+        if not self._confirming:
+            for line in self.baselines:
+                if line.name == "expert":
+                    rollouts = await self.subject.play(Expert(), tasks)
+                    self.told |= {rollout.task.id: _told(rollout) for rollout in rollouts}
+                    self._confirming.append(self.line(Strategy("expert", "honest", Expert()), rollouts))
+            for guess in replies.guesses(self.known):
+                self._confirming.append(self.line(guess, await self.subject.play(guess.backend, tasks)))
+        line = self.line(strategy, await self.subject.play(strategy.backend, tasks))
+        return bool(why_hole(line, self._confirming, self.env.success_reward))
+
+    def line(self, strategy: Strategy, rollouts: Sequence[Rollout]) -> Line:
+        return line_of(strategy, rollouts, self.env.success_reward, self.told)
+
+
+def _told(rollout: Rollout) -> list[Message]:
+    """What tools said."""
+    return [message for message in rollout.messages if message["role"] == "tool"]
+
+
+def _said(rollout: Rollout) -> str:
+    """What the model said, its tool calls included."""
+    calls = [call.reply for call in rollout.calls if call.role == MAIN_ROLE]
+    called = [one["function"]["arguments"] for reply in calls for one in reply.get("tool_calls") or ()]
+    return "\n".join([*(content(reply) for reply in calls), *(text.replace("\\n", "\n") for text in called)])
+
+
+def _mean(rollouts: Sequence[Rollout]) -> float:
+    return sum(rollout.reward for rollout in rollouts) / len(rollouts) if rollouts else 0.0
