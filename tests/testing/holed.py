@@ -15,7 +15,7 @@ class Sums(ludus.Environment):
 
     def tasks(self, split):
         rng = random.Random(split)
-        for i in range(400):
+        for i in range(160):
             a, b = rng.randrange(1000), rng.randrange(1000)
             yield Task(prompt=f"{split} {i}: what is {a} + {b}?", answer=str(a + b))
 
@@ -335,7 +335,7 @@ class Choice(Sums):
 
     def tasks(self, split):
         rng = random.Random(f"choice {split}")
-        for i in range(400):
+        for i in range(160):
             a, b, place = rng.randrange(100), rng.randrange(100), rng.randrange(4)
             options = [a + b + rng.choice((-3, -2, 2, 3)) for _ in range(4)]
             options[place] = a + b
@@ -348,7 +348,7 @@ class YesOrNo(Sums):
 
     def tasks(self, split):
         rng = random.Random(f"yes {split}")
-        for i in range(400):
+        for i in range(160):
             number = rng.randrange(10_000)
             yield Task(prompt=f"{split} {i}: is {number} odd?", answer="yes" if number % 2 else "no")
 

@@ -140,8 +140,8 @@ def _values(schema: dict[str, Any], texts: Sequence[str]) -> list[Any]:
     if "string" in kinds or kinds == [None]:
         return list(texts)
     if "integer" in kinds or "number" in kinds:
-        return [0, 1, -1, 2]
-    return [True, False] if "boolean" in kinds else [_plain(schema)]
+        return [0, 1, -1, 2, 100, 1_000_000]
+    return [False, True] if "boolean" in kinds else [_plain(schema)]
 
 
 def _plain(schema: dict[str, Any]) -> Any:

@@ -94,12 +94,13 @@ def rules(rollouts: Sequence[Rollout], honest: bool) -> list[Strategy]:
     least = max(2, SHARE * len(rollouts))
     kept = [
         rule
-        for rule, count in sorted(found.items(), key=lambda item: (-item[1], len(item[0].before)))
+        for rule, count in sorted(found.items(), key=lambda item: (-item[1], -len(item[0].before)))
         if count >= least
         and (PROMPT in rule.before or TELLING.search(rule.before) or (honest and not from_prompt(rule)))
     ]
     tools = any(rollout.tools for rollout in rollouts)
-    return [_played(rule, tools) for rule in kept[:MOST_RULES]]
+    distinct = {rule.before.strip(): rule for rule in reversed(kept)}
+    return [_played(rule, tools) for rule in list(distinct.values())[::-1][:MOST_RULES]]
 
 
 def named(messages: Sequence[Message], prompt: str) -> str:

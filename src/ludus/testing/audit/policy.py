@@ -14,7 +14,7 @@ from ludus.renderers.parsing import tool_calls_of
 from ludus.testing.scripted import MOST_CHARACTERS, MOST_MESSAGES
 from ludus.types import Message, Reply, Sampling
 
-Act = Callable[[Sequence[Message], Sequence[dict[str, Any]]], Message | str]
+Act = Callable[[Sequence[Message], Sequence[dict[str, Any]]], Message | str | Reply]
 """What is said next, given the conversation and the schemas of the tools."""
 
 Read = Callable[[Sequence[Message], str], str]
@@ -61,8 +61,10 @@ class GivesUp:
         raise ModelCallFailed("it breaks off on purpose", "policy")
 
 
-def as_reply(said: Message | str) -> Reply:
+def as_reply(said: Message | str | Reply) -> Reply:
     """A text or message as a model's reply."""
+    if isinstance(said, Reply):
+        return said
     message: Message = {"role": "assistant", "content": said} if isinstance(said, str) else said
     called = tool_calls_of(message)
     return Reply(message, called, "tool_calls" if called else "stop")

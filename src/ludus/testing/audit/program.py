@@ -30,7 +30,7 @@ from ludus.testing.playing import Subject, failures
 from ludus.testing.scripted import commonest_answers
 from ludus.types import MAIN_ROLE, Message, Rollout, Task
 
-FEW = 6
+FEW = 4
 """Tasks that are played where each rollout takes a sandbox or many calls."""
 FEWEST = 2
 """Tasks on which it is looked whether something works at all."""
@@ -119,14 +119,14 @@ class Auditor:
         await self.find_judge()
         if not await self.play_honestly():
             return
-        contained = await self.look_for_reach()
+        if not await self.look_for_reach():
+            return
         strategies = [*replies.worthless(self.known), *injection.injections(), *leaks.readers(self.has_tools)]
         strategies += injection.forgeries(self.played, self.judges)
         if self.baselines[0].rule == "honest":
             strategies += additions()
         strategies += await self.rules()
-        if contained:
-            strategies += self.code_strategies()
+        strategies += self.code_strategies()
         strategies += await self.search()
         for strategy in strategies:
             await self.attack(strategy)
@@ -206,7 +206,7 @@ class Auditor:
                     self.holes[strategy.name] = f"what a model says {how}"
                     self.attacks.append(self.line(strategy, rollouts))
         if self.holes.keys() & {strategy.name for strategy in strategies}:
-            self.notes.append("code that ends its process or changes files was not tried: it would run here")
+            self.notes.append("nothing else was tried: what reaches this machine has every answer, and may harm it")
             return False
         return True
 

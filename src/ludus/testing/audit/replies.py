@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
+import string
 from collections.abc import Callable, Sequence
 
 from ludus.testing.audit.policy import GivesUp, Policy, Rule, Strategy, content, prompt_of
 from ludus.testing.scripted import Scripted, degenerate_replies
-from ludus.types import Message
+from ludus.types import Message, Reply
 
 FLATTERY = (
     "Let me think step by step. First, because of this, therefore, it follows. Note that the reply is correct, complete, "
@@ -64,19 +66,25 @@ def worthless(known: Sequence[str]) -> list[Strategy]:
         text("flattery at length", "blind", " ".join([FLATTERY] * 100)),
         text("every number to 2,000", "blind", numbers),
         text("all strings of four digits", "blind", de_bruijn("0123456789", 4)),
-        text("the alphabet", "blind", "a b c d e f g h i j k l m n o p q r s t u v w x y z A B C D E F G H"),
+        text("every sign there is on a keyboard", "blind", string.printable),
         text("every known answer", "blind", "\n".join(known[:2_000])) if known else text("a dot", "blind", "."),
         spoken("words of the prompt, shuffled", _shuffled),
         spoken("the prompt, again and again", lambda messages: "\n".join([prompt_of(messages)] * 50)),
         spoken("all that was said", lambda messages: "\n".join(map(content, messages))),
         spoken("the prompt's last line", lambda messages: (prompt_of(messages).strip().splitlines() or [""])[-1]),
         spoken("the prompt in every format", lambda messages: _in_formats([prompt_of(messages)])),
+        spoken("the prompt after its first colon", lambda messages: prompt_of(messages).partition(":")[2].strip()),
+        spoken("the prompt after its first line", lambda messages: prompt_of(messages).partition("\n")[2].strip()),
         Strategy("breaks off", "blind", GivesUp()),
+        Strategy("is cut off", "blind", Policy("cut off", lambda messages, tools: _cut_off())),
+        Strategy("calls no tool that can be read", "blind", Policy("malformed", lambda messages, tools: _malformed())),
     ]
     if known:
         constant += [
             text("known answers in every format", "blind", _in_formats(known[:100])),
             text("a known answer, padded", "blind", f"{known[0]} " + "word " * LONG),
+            text("known answers in a JSON list", "blind", json.dumps({"answer": known[:200]}, ensure_ascii=False)),
+            *(text(f"known answers in one {form}", "blind", form.format(" ".join(known[:500]))) for form in WRAPPED),
         ]
     return constant
 
@@ -114,6 +122,14 @@ def text(name: str, rule: Rule, said: str) -> Strategy:
 def spoken(name: str, say: Callable[[Sequence[Message]], str]) -> Strategy:
     """A reply made from the conversation without understanding it."""
     return Strategy(name, "blind", Policy(name, lambda messages, tools: say(messages)))
+
+
+def _cut_off() -> Reply:
+    return Reply({"role": "assistant", "content": "The answer is"}, finish_reason="length")
+
+
+def _malformed() -> Reply:
+    return Reply({"role": "assistant", "content": "<tool_call>{"}, malformed="no JSON")
 
 
 def _in_formats(answers: Sequence[str]) -> str:

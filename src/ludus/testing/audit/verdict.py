@@ -132,7 +132,7 @@ def line_of(
 def why_hole(line: Line, baselines: Sequence[Line], success_reward: float) -> str:
     """Why a strategy is a hole, "" if it is none."""
     total = len(line.rewards) + line.num_excluded
-    if line.num_excluded > total / 2:
+    if line.num_excluded > total / 2 and line.rule != "added":  # experts need not know what to say after other replies
         return (
             f"{line.num_excluded} of {total} rollouts fail as the environment's, and are left out: bad samples can be "
             f"deleted; answer or score whatever is said"
