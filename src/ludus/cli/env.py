@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +19,7 @@ from ludus.errors import UnknownName, UsageError
 
 if TYPE_CHECKING:
     from ludus.authoring.environment import Environment
+    from ludus.testing.finding import Finding
 
 HERE = "ludus.cli.env"
 
@@ -92,12 +94,38 @@ def check(
 
     Exits with 1 if a check fails. The same checks in a test: ludus.testing.check_environment, audit_environment.
     """
+    from ludus.testing.audit import audit_environment
     from ludus.testing.env_suite import check_environment
 
     if not audit and (model or role_models or base_url):
         raise click.UsageError("--model, --role-model and --base-url go with --audit")
     environment = open_environment(env, args)
-    findings = check_environment(environment, num_tasks=num_tasks)
+    with ExitStack() as stack:
+        players = _open_players(environment, model, base_url, role_models, stack)
+        sound = _print(check_environment(environment, num_tasks=num_tasks))
+        if audit:
+            audited = audit_environment(environment, num_tasks=num_tasks, **players)
+            say(f"\n{audited}")
+            sound = sound and audited.harder_to_hack
+    sys.exit(0 if sound else 1)
+
+
+def _open_players(
+    env: Environment, model: str | None, base_url: str | None, role_models: dict[str, str], stack: ExitStack
+) -> dict[str, Any]:
+    """The audit's models, which the stack closes: open before anything long begins, so that names are known to be right."""
+    from ludus.programs.models import open_model, open_role_models
+
+    players: dict[str, Any] = {"role_models": open_role_models(role_models, env.roles, stack)}
+    if model is not None:
+        opened = open_model(model, base_url=base_url)
+        stack.callback(opened.close)
+        players["model"] = opened.backend
+    return players
+
+
+def _print(findings: Sequence[Finding]) -> bool:
+    """Show findings; whether none is a failure."""
     marks = {True: click.style("ok", fg="green"), False: click.style("FAIL", fg="red", bold=True), None: faint("n/a")}
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
@@ -106,27 +134,7 @@ def check(
     failed = sum(finding.ok is False for finding in findings)
     passed = sum(finding.ok is True for finding in findings)
     say(heading(f"\n{passed} passed, {failed} failed"))
-    hacked = audit and not _audit(environment, num_tasks, model, role_models, base_url)
-    sys.exit(1 if failed or hacked else 0)
-
-
-def _audit(
-    env: Environment, num_tasks: int, model: str | None, role_models: dict[str, str], base_url: str | None
-) -> bool:
-    """Print what the audit finds; whether the environment is harder to hack than to do."""
-    from ludus.programs.models import open_model, open_role_models
-    from ludus.testing.audit import audit_environment
-
-    with ExitStack() as stack:
-        opened = open_model(model, base_url=base_url) if model else None
-        if opened is not None:
-            stack.callback(opened.close)
-        others = open_role_models(role_models, env.roles, stack)
-        found = audit_environment(
-            env, num_tasks=num_tasks, model=opened.backend if opened else None, role_models=others
-        )
-    say(f"\n{found}")
-    return found.harder_to_hack
+    return not failed
 
 
 @click.command("new")

