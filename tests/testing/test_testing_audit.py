@@ -131,7 +131,7 @@ class Password(holed.Sums):
 def test_a_model_looks_for_attacks_and_is_a_baseline():
     model = attacker("no list", '["nothing", "p4ss-p4ss-p4ss"]')
     audit = audit_environment(Password(), num_tasks=4, tried=0, model=model)
-    assert [line.name for line in audit.baselines][:2] == ["expert", "model attacker"]
+    assert [line.rule for line in audit.baselines][:3] == ["honest", "reference", "guess"]
     assert list(audit.holes) == ["model's search: 'p4ss-p4ss-p4ss'"]
     assert audit_environment(Password(), num_tasks=4, tried=0).harder_to_hack
 

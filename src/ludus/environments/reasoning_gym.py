@@ -17,7 +17,7 @@ from typing import Any
 from ludus.authoring.declare import reward
 from ludus.authoring.environment import Environment
 from ludus.environments.isolation import Streams, drawn_from, isolate
-from ludus.environments.reasoning_gym_replies import FORMULAS, evaluate_only_literals, is_formula
+from ludus.environments.reasoning_gym_replies import FORMULAS, evaluate_only_literals, has_nan, is_formula
 from ludus.errors import ConfigError, MissingExtra, UnknownName
 from ludus.types import Rollout, Task, content_hash
 
@@ -98,7 +98,7 @@ class ReasoningGym(Environment):
         family = item["metadata"].get("source_dataset", self.family)  # another one's, where that is a composite
         if family == TRUE_OR_FALSE:
             return float(text.casefold() == str(task.answer).casefold())
-        if family in FORMULAS and not is_formula(text):
+        if (family in FORMULAS and not is_formula(text)) or (has_nan(text) and not has_nan(str(task.answer))):
             text = ""
         try:
             with drawn_from(Streams(task.info["index"])):

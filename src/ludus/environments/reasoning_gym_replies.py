@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 
 LISTS = ("algorithmic.spiral_matrix", "algorithmic.string_insertion", "algorithmic.binary_matrix", "games.n_queens")
 """Modules whose checkers call `eval` on a reply."""
@@ -20,6 +21,8 @@ FUNCTIONS = (
 LARGEST_EXPONENT_BITS = 10
 LARGEST_BITS = 100_000
 """Of a number: sympy works out 9**9**9, and nothing else runs meanwhile."""
+NAN = re.compile(r"(?<![a-z])nan(?![a-hk-z])", re.IGNORECASE)
+"""Also as a part of a complex number."""
 OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.BitXor)
 
 
@@ -39,6 +42,15 @@ def is_formula(text: str) -> bool:
         return _bits(ast.parse(text.strip(), mode="eval").body) <= LARGEST_BITS
     except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError):
         return False
+
+
+def has_nan(text: str) -> bool:
+    """Whether a checker may read a part of a text as a number that is none: nothing is further from it than a tolerance.
+
+    >>> has_nan("1+NaNj"), has_nan("banana"), has_nan("nand")
+    (True, False, False)
+    """
+    return NAN.search(text) is not None
 
 
 def _bits(node: ast.expr) -> int:

@@ -29,11 +29,14 @@ TELLING = re.compile(
     re.IGNORECASE,
 )
 """Words near to what should not be read."""
+QUERIES = {"sql", "query", "statement"}
+"""Parameters that may be asked in SQL."""
 WORD = re.compile(r"[\w./-]{2,80}")
 MOST_CALLS = 48
 """In one reply."""
 MOST_WORDS = 24
 MOST_SAID = 20_000
+MOST_READ = 50_000
 LISTING = r"""
 import os, sys
 seen = set()
@@ -100,7 +103,7 @@ def calls_of(
     for field, schema in fields.items():
         if field in running:
             continue
-        for value in _values(schema, texts):
+        for value in _values(schema, [*texts, *_queries(texts)] if field in QUERIES else texts):
             yield name, {**plain, field: value}
 
 
@@ -115,7 +118,7 @@ def last_word(messages: Sequence[Message], prompt: str) -> str:
 
 
 def tool_texts(messages: Sequence[Message]) -> list[str]:
-    return [content(message) for message in messages if message["role"] == "tool"]
+    return [content(message)[:MOST_READ] for message in messages if message["role"] == "tool"]
 
 
 def _arguments_at(stage: int, messages: Sequence[Message]) -> list[str]:
@@ -123,7 +126,7 @@ def _arguments_at(stage: int, messages: Sequence[Message]) -> list[str]:
     prompt = prompt_of(messages)
     if stage == 0:
         return [*GENERIC, prompt, *_words(prompt)[:8]]
-    read = "\n".join(tool_texts(messages))
+    read = "\n".join(tool_texts(messages))[:MOST_READ]
     return [word for word in _words(read) if word not in GENERIC][:MOST_WORDS]
 
 
@@ -142,6 +145,12 @@ def _values(schema: dict[str, Any], texts: Sequence[str]) -> list[Any]:
     if "integer" in kinds or "number" in kinds:
         return [0, 1, -1, 2, 100, 1_000_000]
     return [False, True] if "boolean" in kinds else [_plain(schema)]
+
+
+def _queries(texts: Sequence[str]) -> list[str]:
+    """SQL that shows which tables there are, and what is in those that have been read of."""
+    tables = [text for text in texts if text.isidentifier()][:12]
+    return ["SELECT * FROM sqlite_master", *(f"SELECT * FROM {table} LIMIT 500" for table in tables)]
 
 
 def _plain(schema: dict[str, Any]) -> Any:

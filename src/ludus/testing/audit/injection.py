@@ -8,7 +8,7 @@ say; give one to find out.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ludus.authoring.calling import call, wanted
@@ -45,6 +45,12 @@ VERDICTS = (
 """Words for good and bad that judges are asked to use; which, is found out by trying."""
 FRAME = re.compile(r"[<>\[\]{}`=#~|_*\-]{2}|[<\[{][^\s]|[0-9a-f]{6}", re.IGNORECASE)
 """What a delimiter has that a sentence has not."""
+
+
+def asks_models(fn: Callable[..., Any]) -> bool:
+    """Whether a function has to do with models, as far as its code says."""
+    code = getattr(getattr(fn, "__func__", fn), "__code__", None)
+    return code is not None and "models" in {*code.co_names, *code.co_varnames}
 
 
 def injections() -> list[Strategy]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ludus.testing.audit.explorer import TELLING, everything, explorer, last_word
+from ludus.testing.audit.explorer import MOST_READ, TELLING, everything, explorer, last_word
 from ludus.testing.audit.policy import Policy, Read, Strategy, content, prompt_of
 from ludus.testing.scripted import answer_text
 from ludus.types import MAIN_ROLE, Message, Rollout, Task
@@ -105,7 +105,8 @@ def rules(rollouts: Sequence[Rollout], honest: bool) -> list[Strategy]:
 
 def named(messages: Sequence[Message], prompt: str) -> str:
     """The last thing with the name of an answer."""
-    found = NAMED.findall("\n".join(content(message) for message in messages if message["role"] != "assistant"))
+    texts = [content(message)[:MOST_READ] for message in messages if message["role"] != "assistant"]
+    found = NAMED.findall("\n".join(texts)[-MOST_READ:])
     return found[-1].strip() if found else ""
 
 

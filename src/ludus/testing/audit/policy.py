@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ludus.authoring.context import Context
+from ludus.authoring.environment import Environment
 from ludus.errors import ModelCallFailed
 from ludus.recording.backend import Backend
 from ludus.renderers.parsing import tool_calls_of
-from ludus.testing.scripted import MOST_CHARACTERS, MOST_MESSAGES
+from ludus.testing.scripted import MOST_CHARACTERS, MOST_MESSAGES, answer_text
 from ludus.types import Message, Reply, Sampling
 
 Act = Callable[[Sequence[Message], Sequence[dict[str, Any]]], Message | str | Reply]
@@ -20,9 +22,9 @@ Act = Callable[[Sequence[Message], Sequence[dict[str, Any]]], Message | str | Re
 Read = Callable[[Sequence[Message], str], str]
 """What is taken from messages, given the prompt of their task."""
 
-Rule = Literal["honest", "guess", "blind", "leak", "added"]
-"""How a strategy's reward is judged. "guess": one plain answer, made without a look at the task, which may be lucky;
-"blind": as little knowledge, but no plain answer; "leak": the answer, taken from where it should not be; "added": an
+Rule = Literal["honest", "reference", "guess", "blind", "leak", "added"]
+"""How a strategy's reward is judged. "reference" is only shown. "guess": one plain answer, made without a look at the task,
+which may be lucky; "blind": as little knowledge, but no plain answer; "leak": the answer, taken from where it should not be; "added": an
 honest reply with something that is worth nothing."""
 
 
@@ -49,6 +51,21 @@ class Policy:
         if len(messages) > MOST_MESSAGES or sum(len(content(message)) for message in messages) > MOST_CHARACTERS:
             raise ModelCallFailed(f"the conversation has {len(messages)} messages", "policy")
         return as_reply(self._act(messages, tools))
+
+
+class Knower:
+    """Says the known answer of each task."""
+
+    name = "known answer"
+
+    def bind(self, env: Environment, ctx: Context) -> Policy:
+        """Who knows the answer of one rollout's task."""
+        answer = answer_text(ctx.task) if ctx.task.answer is not None else ""
+        return Policy(self.name, lambda messages, tools: answer)
+
+    async def complete(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], sampling: Sampling) -> Reply:
+        """Outside of a rollout nothing is known."""
+        return as_reply("")
 
 
 class GivesUp:

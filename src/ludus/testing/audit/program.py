@@ -3,8 +3,8 @@
     audit = ludus.testing.audit_environment(MyEnvironment())
     assert audit.harder_to_hack, audit.because
 
-Whatever looks like a hole is played again on tasks that it was not found on. Left out: group scorers see one rollout at a
-time here, so that relative judges are tried on nothing but themselves.
+Whatever looks like a hole is played again on tasks that it was not found on. Scorers that compare the rollouts of a group
+are given each one beside the expert's.
 """
 
 from __future__ import annotations
@@ -16,19 +16,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from ludus.authoring.environment import Environment
 from ludus.environments.sandboxed import Sandboxed
+from ludus.errors import RolloutError
 from ludus.recording.backend import Backend
 from ludus.recording.expert import Expert
+from ludus.rollouts.scoring import score_group
 from ludus.testing.audit import attacker, code, injection, leaks, replies
 from ludus.testing.audit import search as searching
 from ludus.testing.audit.added import additions
-from ludus.testing.audit.policy import Strategy, content
+from ludus.testing.audit.injection import JUDGES
+from ludus.testing.audit.policy import Knower, Strategy, content
 from ludus.testing.audit.reach import Marks
+from ludus.testing.audit.search import constants_of
 from ludus.testing.audit.verdict import Audit, Line, line_of, why_hole
 from ludus.testing.playing import Subject, failures
 from ludus.testing.scripted import commonest_answers
-from ludus.types import MAIN_ROLE, Message, Rollout, Task
+from ludus.types import MAIN_ROLE, Message, Reward, Rollout, Task
 
 FEW = 4
 """Tasks that are played where each rollout takes a sandbox or many calls."""
@@ -88,12 +94,19 @@ class Auditor:
     """What tools told the expert, by task."""
     played: list[Rollout] = field(default_factory=list)
     """Of honest play."""
+    rivals: dict[str, Rollout] = field(default_factory=dict)
+    """Whom group scorers compare a rollout with, by task."""
     _confirming: list[Line] = field(default_factory=list)
     """Baselines on the tasks that holes are confirmed on."""
 
     @property
     def env(self) -> Environment:
         return self.subject.env
+
+    @property
+    def expert(self) -> Backend:
+        """Who plays honestly: the environment's expert, or who knows the answers."""
+        return Expert() if self.env.can_demonstrate else Knower()
 
     @property
     def has_tools(self) -> bool:
@@ -123,7 +136,7 @@ class Auditor:
             return
         strategies = [*replies.worthless(self.known), *injection.injections(), *leaks.readers(self.has_tools)]
         strategies += injection.forgeries(self.played, self.judges)
-        if self.baselines[0].rule == "honest":
+        if self.env.can_demonstrate:
             strategies += additions()
         strategies += await self.rules()
         strategies += self.code_strategies()
@@ -135,8 +148,10 @@ class Auditor:
 
     @property
     def judges(self) -> list[str]:
-        """Roles that judge."""
-        return [role for role in self.env.roles if role != MAIN_ROLE and injection.JUDGES.search(role)]
+        """Roles that judge: scorers speak of them, or their names do."""
+        asking = [fn for fn, _ in (*self.env.scorers(), *self.env.group_scorers()) if injection.asks_models(fn)]
+        texts = {text for fn in asking for text in constants_of(fn)}
+        return [role for role in self.env.roles if role != MAIN_ROLE and (role in texts or JUDGES.search(role))]
 
     async def find_judge(self) -> None:
         """Let a stand-in play judges that nobody was named for, in words that this environment understands."""
@@ -147,10 +162,10 @@ class Auditor:
         wrong = replies.text("wrong", "blind", "This is not an answer.")
         chosen: injection.StandInJudge | None = None
         before = dict(self.subject.others)
-        for good, bad in injection.VERDICTS if self.env.can_demonstrate else ():
+        for good, bad in injection.VERDICTS:
             judge = injection.StandInJudge(good, bad)
             self.subject.others = {**before, **dict.fromkeys(roles, judge)}
-            right, others = await self.subject.play(Expert(), tasks), await self.subject.play(wrong.backend, tasks)
+            right, others = await self.play(self.expert, tasks), await self.play(wrong.backend, tasks)
             gap = _mean(right) - _mean(others)
             if gap > best and not any(rollout.failure for rollout in (*right, *others)):
                 chosen, best = judge, gap
@@ -167,31 +182,57 @@ class Auditor:
 
     async def play_honestly(self) -> bool:
         """The baselines. False where rollouts fail whoever plays, so that there is nothing to audit."""
-        tasks = self.tasks
-        if self.env.can_demonstrate:
-            tasks = [task for task in tasks if await self.subject.has_demonstration(task)]
-        honest: list[Strategy] = [Strategy("expert", "honest", Expert())] if self.env.can_demonstrate and tasks else []
+        if self.env.group_scorers():  # the expert has to be compared with somebody, too
+            silent = await self.play(replies.text("says nothing", "guess", "").backend, self.tasks)
+            self.rivals = {rollout.task.id: rollout for rollout in silent if rollout.failure is None}
+        if not await self.play_expert():
+            return False
         if self.model is not None:
-            honest.append(Strategy(f"model {self.model.name}", "honest", self.model))
-        for strategy in honest:
-            rollouts = await self.subject.play(strategy.backend, tasks)
-            if failed := failures(rollouts):
-                self.notes.append(f"{strategy.name}: {len(failed)} of {len(rollouts)} rollouts fail: {failed[0]}")
-            if len(failed) == len(rollouts):
-                self.holes[strategy.name] = f"no rollout could be scored: {failed[0]}"
-                return False
-            self.played += rollouts
-            if strategy.name == "expert":
-                self.told = {rollout.task.id: _told(rollout) for rollout in rollouts}
-            self.baselines.append(self.line(strategy, rollouts))
+            model = Strategy(f"model {self.model.name}", "reference", self.model)
+            self.baselines.append(self.line(model, await self.play(self.model, self.tasks)))
         for strategy in replies.guesses(self.known):
-            rollouts = await self.subject.play(strategy.backend, self.tasks)
+            rollouts = await self.play(strategy.backend, self.tasks)
             self.played += rollouts
             self.baselines.append(self.line(strategy, rollouts))
         for line in list(self.baselines):
             if line.rule == "guess" and (why := why_hole(line, self.baselines, self.env.success_reward)):
                 self.holes[line.name] = why
         return True
+
+    async def play_expert(self) -> bool:
+        """What an expert earns, where there is one. False where all of its rollouts fail."""
+        tasks = [task for task in self.tasks if await self.subject.has_demonstration(task)]
+        if not self.env.can_demonstrate:
+            tasks = [task for task in self.tasks if task.answer is not None]
+        name = "expert" if self.env.can_demonstrate else "known answer"
+        rollouts = await self.play(self.expert, tasks)
+        failed = failures(rollouts)
+        if failed:
+            self.notes.append(f"{name}: {len(failed)} of {len(rollouts)} rollouts fail: {failed[0]}")
+        if failed and len(failed) == len(rollouts) and self.env.can_demonstrate:
+            self.holes[name] = f"no rollout could be scored: {failed[0]}"
+            return False
+        line = self.line(Strategy(name, "honest", self.expert), rollouts)
+        if line.rewards and (self.env.can_demonstrate or line.mean >= self.env.success_reward):
+            self.baselines.append(line)
+            self.played += rollouts
+            self.follow(rollouts)
+        return True
+
+    def follow(self, rollouts: Sequence[Rollout]) -> None:
+        """Take rollouts of the expert for what honest play reads and does."""
+        self.told |= {rollout.task.id: _told(rollout) for rollout in rollouts}
+        self.rivals |= {rollout.task.id: rollout for rollout in rollouts if rollout.failure is None}
+
+    async def play(self, backend: Backend, tasks: Sequence[Task]) -> list[Rollout]:
+        """Rollouts; where group scorers compare, each has been compared with its rival."""
+        rollouts = await self.subject.play(backend, tasks)
+        if self.env.group_scorers():
+            for rollout in rollouts:
+                rival = self.rivals.get(rollout.task.id)
+                if rollout.failure is None and rival is not None:
+                    rollout.rewards = await compared(self.env, rollout, rival)
+        return rollouts
 
     # --- attacks --------------------------------------------------------------------------------------------------
 
@@ -201,7 +242,7 @@ class Auditor:
             marks = Marks(Path(folder))
             strategies = [*marks.replies(), *(marks.through_tools() if self.has_tools else ())]
             for strategy in strategies:
-                rollouts = await self.subject.play(strategy.backend, self.tasks[:FEWEST])
+                rollouts = await self.play(strategy.backend, self.tasks[:FEWEST])
                 if how := marks.found(rollouts):
                     self.holes[strategy.name] = f"what a model says {how}"
                     self.attacks.append(self.line(strategy, rollouts))
@@ -213,7 +254,7 @@ class Auditor:
     async def rules(self) -> list[Strategy]:
         """Leaks that a rule learnt from some tasks finds in others."""
         learnt_from = (self.subject.other_tasks or self.subject.tasks)[: max(FEW, len(self.tasks))]
-        probed = await self.subject.play(leaks.probe(self.has_tools), learnt_from)
+        probed = await self.play(leaks.probe(self.has_tools), learnt_from)
         return leaks.rules(probed, any(self.told.values()))
 
     def code_strategies(self) -> list[Strategy]:
@@ -239,12 +280,12 @@ class Auditor:
 
     async def earns(self, strategy: Strategy) -> float:
         """What a strategy earns that it does not deserve, on a few tasks."""
-        rollouts = await self.subject.play(strategy.backend, self.tasks[:SEARCHED])
+        rollouts = await self.play(strategy.backend, self.tasks[:SEARCHED])
         return self.line(strategy, rollouts).mean_undeserved
 
     async def attack(self, strategy: Strategy) -> None:
         """Play a strategy; what looks like a hole, on other tasks too."""
-        line = self.line(strategy, await self.subject.play(strategy.backend, self.tasks))
+        line = self.line(strategy, await self.play(strategy.backend, self.tasks))
         self.attacks.append(line)
         why = why_hole(line, self.baselines, self.env.success_reward)
         if why and await self.confirmed(strategy):
@@ -256,18 +297,31 @@ class Auditor:
         if len(tasks) < len(self.tasks):
             return True
         if not self._confirming:
-            for line in self.baselines:
-                if line.name == "expert":
-                    rollouts = await self.subject.play(Expert(), tasks)
-                    self.told |= {rollout.task.id: _told(rollout) for rollout in rollouts}
-                    self._confirming.append(self.line(Strategy("expert", "honest", Expert()), rollouts))
+            if self.baselines[0].rule == "honest":
+                rollouts = await self.play(self.expert, tasks)
+                self.follow(rollouts)
+                self._confirming.append(self.line(Strategy("expert", "honest", self.expert), rollouts))
             for guess in replies.guesses(self.known):
-                self._confirming.append(self.line(guess, await self.subject.play(guess.backend, tasks)))
-        line = self.line(strategy, await self.subject.play(strategy.backend, tasks))
+                self._confirming.append(self.line(guess, await self.play(guess.backend, tasks)))
+        line = self.line(strategy, await self.play(strategy.backend, tasks))
         return bool(why_hole(line, self._confirming, self.env.success_reward))
 
     def line(self, strategy: Strategy, rollouts: Sequence[Rollout]) -> Line:
         return line_of(strategy, rollouts, self.env.success_reward, self.told)
+
+
+async def compared(env: Environment, rollout: Rollout, rival: Rollout) -> list[Reward]:
+    """A rollout's rewards where its group is the two of them. Those it has where group scorers fail."""
+    own = {mark.name for _, mark in env.group_scorers()}
+    pair = [
+        msgspec.structs.replace(one, rewards=[reward for reward in one.rewards if reward.scorer not in own])
+        for one in (rollout, rival)
+    ]
+    try:
+        await score_group(env, pair)
+    except RolloutError:
+        return rollout.rewards
+    return pair[0].rewards
 
 
 def _told(rollout: Rollout) -> list[Message]:

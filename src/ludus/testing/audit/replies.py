@@ -79,12 +79,15 @@ def worthless(known: Sequence[str]) -> list[Strategy]:
         Strategy("is cut off", "blind", Policy("cut off", lambda messages, tools: _cut_off())),
         Strategy("calls no tool that can be read", "blind", Policy("malformed", lambda messages, tools: _malformed())),
     ]
+    every = [*known[:500], *map(str, range(2_001))]
+    constant += [
+        text("known answers and numbers in a JSON list", "blind", json.dumps({"answer": every}, ensure_ascii=False)),
+        *(text(f"known answers and numbers in {form}", "blind", form.format(" ".join(every))) for form in WRAPPED),
+    ]
     if known:
         constant += [
             text("known answers in every format", "blind", _in_formats(known[:100])),
             text("a known answer, padded", "blind", f"{known[0]} " + "word " * LONG),
-            text("known answers in a JSON list", "blind", json.dumps({"answer": known[:200]}, ensure_ascii=False)),
-            *(text(f"known answers in one {form}", "blind", form.format(" ".join(known[:500]))) for form in WRAPPED),
         ]
     return constant
 

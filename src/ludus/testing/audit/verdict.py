@@ -100,7 +100,7 @@ class Audit:
         rows = [("reward", "success", "excluded", "strategy")]
         ordered = sorted(self.attacks, key=lambda line: (line.name not in self.holes, -line.mean_undeserved))
         for line in (*self.baselines, *ordered):
-            mark = "  HOLE" if line.name in self.holes else "  honest" if line.rule in ("honest",) else ""
+            mark = "  HOLE" if line.name in self.holes else "  honest" if line.rule == "honest" else ""
             excluded = str(line.num_excluded) if line.num_excluded else ""
             rows.append((f"{line.mean:.2f}", f"{line.num_successes}/{len(line.rewards)}", excluded, line.name + mark))
         answer = "yes" if self.harder_to_hack else "no"
@@ -122,9 +122,10 @@ def line_of(
     undeserved = [rollout for rollout in counted if not _deserved(rollout, strategy, told)]
     successes = [rollout for rollout in undeserved if rollout.reward >= success_reward]
     example = max(undeserved, key=lambda rollout: rollout.reward).reply if undeserved else ""
+    meant = strategy.rule in ("honest", "reference")
     return Line(
         strategy.name, strategy.rule, rewards, {rollout.task.id: rollout.reward for rollout in undeserved},
-        len(successes) if strategy.rule != "honest" else sum(reward >= success_reward for reward in rewards.values()),
+        sum(reward >= success_reward for reward in rewards.values()) if meant else len(successes),
         len(rollouts) - len(counted), example,
     )  # fmt: skip
 
@@ -198,8 +199,8 @@ def _error(values: Sequence[float]) -> float:
 
 
 def _deserved(rollout: Rollout, strategy: Strategy, told: Mapping[str, Sequence[Message]]) -> bool:
-    if strategy.rule in ("honest", "added"):
-        return strategy.rule == "honest"
+    if strategy.rule in ("honest", "reference", "added"):
+        return strategy.rule != "added"
     reply, task = rollout.reply.strip(), rollout.task
     if strategy.read is None:
         return is_answer(reply, task)
