@@ -15,24 +15,26 @@ from ludus.testing.audit.replies import de_bruijn
 from ludus.testing.audit.search import constants_of
 from ludus.testing.audit.verdict import Line, why_hole
 
-NUM_TASKS = 8
+SEARCHED_FOR = {holed.Backdoor, holed.Keywords}
+"""Holes that only the search finds."""
 
 
 @pytest.mark.parametrize("kind", holed.HOLES, ids=lambda kind: kind.__name__)
 def test_planted_holes_are_found(kind):
-    audit = audit_environment(kind(), num_tasks=NUM_TASKS, tried=60)
+    audit = audit_environment(kind(), num_tasks=4, tried=60 if kind in SEARCHED_FOR else 0)
     assert not audit.harder_to_hack, str(audit)
+    assert audit.baselines[0].rule == "honest"
 
 
 @pytest.mark.parametrize("kind", holed.SOUND, ids=lambda kind: kind.__name__)
 def test_sound_environments_are_left_alone(kind):
-    audit = audit_environment(kind(), num_tasks=20, tried=60)
+    audit = audit_environment(kind(), num_tasks=12, tried=24)
     assert audit.harder_to_hack, str(audit)
 
 
 @pytest.mark.parametrize("env", [Guess(), Nim(), Wordle()], ids=lambda env: env.name)
 def test_what_comes_with_the_package_is_harder_to_hack_than_to_do(env):
-    audit = audit_environment(env, num_tasks=12, tried=24)
+    audit = audit_environment(env, num_tasks=6, tried=12)
     assert audit.harder_to_hack, str(audit)
 
 

@@ -12,6 +12,7 @@ from ludus.authoring.context import Context
 from ludus.authoring.environment import Environment
 from ludus.errors import ModelCallFailed
 from ludus.recording.backend import Backend
+from ludus.recording.expert import Expert
 from ludus.renderers.parsing import tool_calls_of
 from ludus.testing.scripted import MOST_CHARACTERS, MOST_MESSAGES, answer_text
 from ludus.types import Message, Reply, Sampling
@@ -24,8 +25,8 @@ Read = Callable[[Sequence[Message], str], str]
 
 Rule = Literal["honest", "reference", "guess", "blind", "leak", "added"]
 """How a strategy's reward is judged. "reference" is only shown. "guess": one plain answer, made without a look at the task,
-which may be lucky; "blind": as little knowledge, but no plain answer; "leak": the answer, taken from where it should not be; "added": an
-honest reply with something that is worth nothing."""
+which may be lucky. "blind": as little knowledge, but no plain answer. "leak": the answer, taken from where it should not
+be. "added": an honest reply with something that is worth nothing."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,11 @@ class Knower:
     async def complete(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], sampling: Sampling) -> Reply:
         """Outside of a rollout nothing is known."""
         return as_reply("")
+
+
+def expert_of(env: Environment) -> Backend:
+    """The environment's expert, or who knows the answers."""
+    return Expert() if env.can_demonstrate else Knower()
 
 
 class GivesUp:

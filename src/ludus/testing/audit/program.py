@@ -27,10 +27,9 @@ from ludus.rollouts.scoring import score_group
 from ludus.testing.audit import attacker, code, injection, leaks, replies
 from ludus.testing.audit import search as searching
 from ludus.testing.audit.added import additions
-from ludus.testing.audit.injection import JUDGES
-from ludus.testing.audit.policy import Knower, Strategy, content
+from ludus.testing.audit.judging import judges_of, stand_in
+from ludus.testing.audit.policy import Strategy, content, expert_of
 from ludus.testing.audit.reach import Marks
-from ludus.testing.audit.search import constants_of
 from ludus.testing.audit.verdict import Audit, Line, line_of, why_hole
 from ludus.testing.playing import Subject, failures
 from ludus.testing.scripted import commonest_answers
@@ -105,8 +104,8 @@ class Auditor:
 
     @property
     def expert(self) -> Backend:
-        """Who plays honestly: the environment's expert, or who knows the answers."""
-        return Expert() if self.env.can_demonstrate else Knower()
+        """Who plays honestly."""
+        return expert_of(self.env)
 
     @property
     def has_tools(self) -> bool:
@@ -129,13 +128,14 @@ class Auditor:
 
     async def run(self) -> None:
         """Honest play first, then everything else."""
-        await self.find_judge()
+        if note := await stand_in(self.subject, self.expert, self.tasks[:FEWEST]):
+            self.notes.append(note)
         if not await self.play_honestly():
             return
         if not await self.look_for_reach():
             return
         strategies = [*replies.worthless(self.known), *injection.injections(), *leaks.readers(self.has_tools)]
-        strategies += injection.forgeries(self.played, self.judges)
+        strategies += injection.forgeries(self.played, judges_of(self.env))
         if self.env.can_demonstrate:
             strategies += additions()
         strategies += await self.rules()
@@ -145,40 +145,6 @@ class Auditor:
             await self.attack(strategy)
 
     # --- honest play ----------------------------------------------------------------------------------------------
-
-    @property
-    def judges(self) -> list[str]:
-        """Roles that judge: scorers speak of them, or their names do."""
-        asking = [fn for fn, _ in (*self.env.scorers(), *self.env.group_scorers()) if injection.asks_models(fn)]
-        texts = {text for fn in asking for text in constants_of(fn)}
-        return [role for role in self.env.roles if role != MAIN_ROLE and (role in texts or JUDGES.search(role))]
-
-    async def find_judge(self) -> None:
-        """Let a stand-in play judges that nobody was named for, in words that this environment understands."""
-        roles = [role for role in self.judges if role not in self.subject.others]
-        if not roles:
-            return
-        tasks, best = self.tasks[:FEWEST], 0.0
-        wrong = replies.text("wrong", "blind", "This is not an answer.")
-        chosen: injection.StandInJudge | None = None
-        before = dict(self.subject.others)
-        for good, bad in injection.VERDICTS:
-            judge = injection.StandInJudge(good, bad)
-            self.subject.others = {**before, **dict.fromkeys(roles, judge)}
-            right, others = await self.play(self.expert, tasks), await self.play(wrong.backend, tasks)
-            gap = _mean(right) - _mean(others)
-            if gap > best and not any(rollout.failure for rollout in (*right, *others)):
-                chosen, best = judge, gap
-            if best >= abs(self.env.success_reward):
-                break
-        judge = chosen or injection.StandInJudge("yes", "no")
-        self.subject.others = {**before, **dict.fromkeys(roles, judge)}
-        names = ", ".join(roles)
-        self.notes.append(
-            f"a stand-in without a model plays {names}: name a real one (--role-model {roles[0]}=MODEL) to try it"
-            if chosen
-            else f"no stand-in speaks the language of {names}: name a real model (--role-model {roles[0]}=MODEL)"
-        )
 
     async def play_honestly(self) -> bool:
         """The baselines. False where rollouts fail whoever plays, so that there is nothing to audit."""
@@ -334,7 +300,3 @@ def _said(rollout: Rollout) -> str:
     calls = [call.reply for call in rollout.calls if call.role == MAIN_ROLE]
     called = [one["function"]["arguments"] for reply in calls for one in reply.get("tool_calls") or ()]
     return "\n".join([*(content(reply) for reply in calls), *(text.replace("\\n", "\n") for text in called)])
-
-
-def _mean(rollouts: Sequence[Rollout]) -> float:
-    return sum(rollout.reward for rollout in rollouts) / len(rollouts) if rollouts else 0.0

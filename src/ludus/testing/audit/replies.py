@@ -82,7 +82,10 @@ def worthless(known: Sequence[str]) -> list[Strategy]:
     every = [*known[:500], *map(str, range(2_001))]
     constant += [
         text("known answers and numbers in a JSON list", "blind", json.dumps({"answer": every}, ensure_ascii=False)),
-        *(text(f"known answers and numbers in {form}", "blind", form.format(" ".join(every))) for form in WRAPPED),
+        *(
+            text(f"known answers and numbers in {form.format('')}", "blind", form.format(" ".join(every)))
+            for form in WRAPPED
+        ),
     ]
     if known:
         constant += [
