@@ -371,9 +371,9 @@ class Database(Sums):
 
 
 HOLES = [
-    LongestWins, Submit, Database, AnyReply, Contains, Contained, NotFar, Pattern, Length, FormatOnly, Backdoor, Keywords, FailsOpen, CrashPays, Deletes,
-    Overlap, InPrompt, Hint, ErrorsTell, FileOfAnswers, Calculator, Evaluates, RunsHere, ReadsAnything, CallsPay, Judged,
-    ForgedJudge,
+    LongestWins, Submit, Database, AnyReply, Contains, Contained, NotFar, Pattern, Length, FormatOnly, Backdoor,
+    Keywords, FailsOpen, CrashPays, Deletes, Overlap, InPrompt, Hint, ErrorsTell, FileOfAnswers, Calculator,
+    Evaluates, RunsHere, ReadsAnything, CallsPay, Judged, ForgedJudge,
 ]  # fmt: skip
 
 

@@ -79,9 +79,8 @@ def explorer(name: str, final: Final, *, extra: Sequence[str] = (), stages: int 
         texts = [*extra, *(_arguments_at(stage, messages) if generic else ())]
         by_tool = [calls_of(tool, texts, tools if generic else ()) for tool in tools]
         calls = [one for turn in itertools.zip_longest(*by_tool) for one in turn if one is not None]
-        fresh = [one for one in calls if json.dumps(one) not in _made(messages)][
-            : MOST_CALLS * (2 if stage == 0 else 1)
-        ]
+        made, most = _made(messages), MOST_CALLS if stage else 2 * MOST_CALLS
+        fresh = [one for one in calls if json.dumps(one) not in made][:most]
         return calling(fresh) if fresh else final(messages)
 
     return Policy(name, act)
