@@ -93,6 +93,27 @@ def test_code_that_would_reach_this_machine_is_not_played():
     assert not any("code that" in line.name for line in audit.attacks)
 
 
+def test_where_nothing_can_be_played_that_is_the_verdict():
+    class Broken(holed.Sums):
+        def tasks(self, split):
+            raise FileNotFoundError("pages.jsonl")
+
+    audit = audit_environment(Broken())
+    assert str(audit).endswith("because nothing could be played: FileNotFoundError: pages.jsonl")
+
+    class Closed(holed.Sums):
+        async def open(self):
+            raise OSError("no server")
+
+    assert "OSError: no server" in audit_environment(Closed()).because
+
+    class Raises(holed.Sums):
+        def respond(self, ctx, reply):
+            raise OSError("the disk is full")
+
+    assert "expert: no rollout could be scored" in audit_environment(Raises(), num_tasks=3).because
+
+
 def test_every_string_of_digits_is_in_a_de_bruijn_sequence():
     text = de_bruijn("0123456789", 3)
     assert len(text) == 1002

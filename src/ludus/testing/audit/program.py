@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,12 +69,17 @@ async def audit_environment_async(
         role_models: who plays other roles, such as a judge. By default a judge is a stand-in, others are the expert.
         tried: replies that the search tries; by default as many as take seconds.
 
-    Raises:
-        ConfigError, or what `tasks` raises: there is nothing to play.
+    Returns:
+        What was found. Where nothing could be played, that is the verdict.
     """
     auditor = Auditor(Subject(env, num_tasks, others=dict(role_models or {})), model, tried)
-    await auditor.subject.scan()
-    async with env.opened():
+    async with AsyncExitStack() as stack:
+        try:
+            await auditor.subject.scan()
+            await stack.enter_async_context(env.opened())
+        except Exception as error:  # noqa: BLE001 - somebody else's code; it is the verdict
+            auditor.holes["nothing could be played"] = f"{type(error).__name__}: {error}"
+            return auditor.audit()
         await auditor.run()
     return auditor.audit()
 
