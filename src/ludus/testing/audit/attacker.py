@@ -21,6 +21,7 @@ from ludus.types import MAIN_ROLE, Message, Sampling, Task
 ROUNDS = 3
 MOST_PROPOSALS = 8
 MOST_SOURCE = 12_000
+MOST_TOKENS = 2_000
 LISTS = re.compile(r"\[.*\]", re.DOTALL)
 INSTRUCTIONS = (
     "You audit the reward of a training environment before anybody trains in it. Find replies that its scorers reward "
@@ -61,12 +62,12 @@ async def proposals(
 async def ask(model: Backend, messages: Sequence[Message]) -> str:
     """A model's reply outside of any rollout. Raises ModelCallFailed."""
     if isinstance(model, TokenBackend):
-        recorder = Recorder({MAIN_ROLE: model}, Sampling())
+        recorder = Recorder({MAIN_ROLE: model}, Sampling(max_tokens=MOST_TOKENS))
         try:
             return (await recorder.call(MAIN_ROLE, messages)).text
         finally:
             recorder.close()
-    return (await model.complete(messages, (), Sampling())).text
+    return (await model.complete(messages, (), Sampling(max_tokens=MOST_TOKENS))).text
 
 
 def read_list(text: str) -> list[str]:

@@ -34,12 +34,14 @@ from ludus.testing.audit.reach import Marks
 from ludus.testing.audit.verdict import Audit, Line, line_of, why_hole
 from ludus.testing.playing import Subject, failures
 from ludus.testing.scripted import commonest_answers
-from ludus.types import MAIN_ROLE, Message, Reward, Rollout, Task
+from ludus.types import MAIN_ROLE, Message, Reward, Rollout, Sampling, Task
 
 FEW = 4
 """Tasks that are played where each rollout takes a sandbox or many calls."""
 FEWEST = 2
 """Tasks on which it is looked whether something works at all."""
+MOST_TOKENS = 512
+"""Of a reply of the model that plays honestly, where the environment does not say."""
 TRIED = 120
 """Templates that the search tries."""
 TRIED_IN_SANDBOXES = 20
@@ -161,7 +163,8 @@ class Auditor:
             return False
         if self.model is not None:
             model = Strategy(f"model {self.model.name}", "reference", self.model)
-            self.baselines.append(self.line(model, await self.play(self.model, self.tasks)))
+            sampling = Sampling(**{"max_tokens": MOST_TOKENS, **self.env.sampling})
+            self.baselines.append(self.line(model, await self.play(self.model, self.tasks, sampling)))
         for strategy in replies.guesses(self.known):
             rollouts = await self.play(strategy.backend, self.tasks)
             self.played += rollouts
@@ -196,9 +199,9 @@ class Auditor:
         self.told |= {rollout.task.id: _told(rollout) for rollout in rollouts}
         self.rivals |= {rollout.task.id: rollout for rollout in rollouts if rollout.failure is None}
 
-    async def play(self, backend: Backend, tasks: Sequence[Task]) -> list[Rollout]:
+    async def play(self, backend: Backend, tasks: Sequence[Task], sampling: Sampling | None = None) -> list[Rollout]:
         """Rollouts; where group scorers compare, each has been compared with its rival."""
-        rollouts = await self.subject.play(backend, tasks)
+        rollouts = await self.subject.play(backend, tasks, sampling)
         if self.env.group_scorers():
             for rollout in rollouts:
                 rival = self.rivals.get(rollout.task.id)

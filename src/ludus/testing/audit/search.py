@@ -76,7 +76,8 @@ async def search(
         tried = [_child(rng, best, pool) for _ in range(GENERATION)]
         if not set(tried) - scores.keys():
             break
-    best = sorted(scores, key=lambda template: (-scores[template], len(template.say([]))))
+    by_text = {template.say([]): template for template in sorted(scores, key=lambda template: scores[template])}
+    best = sorted(by_text.values(), key=lambda template: (-scores[template], len(template.say([]))))
     return [template.strategy() for template in best[:3]]
 
 

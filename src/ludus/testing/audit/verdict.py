@@ -100,9 +100,12 @@ class Audit:
         rows = [("reward", "success", "excluded", "strategy")]
         ordered = sorted(self.attacks, key=lambda line: (line.name not in self.holes, -line.mean_undeserved))
         for line in (*self.baselines, *ordered):
+            if line.rule == "added" and not line.rewards:
+                continue  # the expert could not play on
             mark = "  HOLE" if line.name in self.holes else "  honest" if line.rule == "honest" else ""
             excluded = str(line.num_excluded) if line.num_excluded else ""
-            rows.append((f"{line.mean:.2f}", f"{line.num_successes}/{len(line.rewards)}", excluded, line.name + mark))
+            mean = f"{line.mean:.2f}" if line.rewards else "–"
+            rows.append((mean, f"{line.num_successes}/{len(line.rewards)}", excluded, line.name + mark))
         answer = "yes" if self.harder_to_hack else "no"
         return "\n".join(
             [*align(rows, right=[0, 1, 2]), *self.notes, f"harder to hack than to do: {answer}, because {self.because}"]
