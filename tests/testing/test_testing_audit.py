@@ -17,24 +17,34 @@ from ludus.testing.audit.verdict import Line, why_hole
 
 SEARCHED_FOR = {holed.Backdoor, holed.Keywords}
 """Holes that only the search finds."""
+LONG = {
+    holed.Database, holed.FileOfAnswers, holed.ErrorsTell, holed.Pattern, holed.CallsPay, holed.RunsHere, holed.Submit,
+    holed.Deletes, holed.Ranked, holed.Penalty, holed.Shaky, Wordle,
+}  # fmt: skip
+"""Seconds each; what they test is tested more quickly by others, too."""
 
 
-@pytest.mark.parametrize("kind", holed.HOLES, ids=lambda kind: kind.__name__)
+def each(kinds):
+    """Parameters of a test, those that take long marked."""
+    return [pytest.param(kind, marks=pytest.mark.slow if kind in LONG else (), id=kind.__name__) for kind in kinds]
+
+
+@pytest.mark.parametrize("kind", each(holed.HOLES))
 def test_planted_holes_are_found(kind):
     audit = audit_environment(kind(), num_tasks=4, tried=60 if kind in SEARCHED_FOR else 0)
     assert not audit.harder_to_hack, str(audit)
     assert audit.baselines[0].rule == "honest"
 
 
-@pytest.mark.parametrize("kind", holed.SOUND, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", each(holed.SOUND))
 def test_sound_environments_are_left_alone(kind):
     audit = audit_environment(kind(), num_tasks=12, tried=24)
     assert audit.harder_to_hack, str(audit)
 
 
-@pytest.mark.parametrize("env", [Guess(), Nim(), Wordle()], ids=lambda env: env.name)
-def test_what_comes_with_the_package_is_harder_to_hack_than_to_do(env):
-    audit = audit_environment(env, num_tasks=6, tried=12)
+@pytest.mark.parametrize("kind", each([Guess, Nim, Wordle]))
+def test_what_comes_with_the_package_is_harder_to_hack_than_to_do(kind):
+    audit = audit_environment(kind(), num_tasks=6, tried=12)
     assert audit.harder_to_hack, str(audit)
 
 
