@@ -118,3 +118,11 @@ def test_what_is_no_number_is_not_near_to_any(reply):
     (task,) = take(env, "train", 1)
     assert env._score(reply, task) == 0.0
     assert not has_nan("banana 1nano")
+
+
+def test_a_formula_needs_the_numbers_of_its_task():
+    env = load_environment("rg:puzzle24")
+    one, other = (task for task in take(env, "train", 2))
+    assert env._score(one.answer, one) == 1.0
+    assert env._score(other.answer, one) < 0.1
+    assert env._score(f"{one.answer} + 0", one) < 0.1

@@ -18,6 +18,7 @@ FUNCTIONS = (
     "sin", "cos", "tan", "sec", "csc", "cot", "asin", "acos", "atan", "sinh", "cosh", "tanh",
     "asinh", "acosh", "atanh", "exp", "log", "ln", "sqrt", "Abs",
 )  # fmt: skip
+NUMBERS = re.compile(r"\d{1,1000}")
 LARGEST_EXPONENT_BITS = 10
 LARGEST_BITS = 100_000
 """Of a number: sympy works out 9**9**9, and nothing else runs meanwhile."""
@@ -51,6 +52,15 @@ def has_nan(text: str) -> bool:
     (True, False, False)
     """
     return NAN.search(text) is not None
+
+
+def same_numbers(text: str, other: str) -> bool:
+    """Whether two formulas have the same numbers, each as often.
+
+    >>> same_numbers("(3 + 5)*3*1", "1*3*(5+3)"), same_numbers("6*4*1*1", "1*3*(5+3)")
+    (True, False)
+    """
+    return sorted(NUMBERS.findall(text), key=int) == sorted(NUMBERS.findall(other), key=int)
 
 
 def _bits(node: ast.expr) -> int:

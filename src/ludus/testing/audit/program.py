@@ -165,12 +165,14 @@ class Auditor:
             model = Strategy(f"model {self.model.name}", "reference", self.model)
             sampling = Sampling(**{"max_tokens": MOST_TOKENS, **self.env.sampling})
             self.baselines.append(self.line(model, await self.play(self.model, self.tasks, sampling)))
-        for strategy in replies.guesses(self.known):
+        guesses = {strategy.name: strategy for strategy in replies.guesses(self.known)}
+        for strategy in guesses.values():
             rollouts = await self.play(strategy.backend, self.tasks)
             self.played += rollouts
             self.baselines.append(self.line(strategy, rollouts))
-        for line in list(self.baselines):
-            if line.rule == "guess" and (why := why_hole(line, self.baselines, self.env.success_reward)):
+        for line in self.baselines[-len(guesses) :]:
+            why = why_hole(line, self.baselines, self.env.success_reward)
+            if why and await self.confirmed(guesses[line.name]):  # of few tasks, any guess may have all
                 self.holes[line.name] = why
         return True
 
