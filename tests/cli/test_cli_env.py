@@ -78,3 +78,38 @@ def test_a_prefix_lists_what_is_behind_it(ludus):
     pytest.importorskip("reasoning_gym")
     lines = ludus("env", "list", "rg:spell").stdout.splitlines()
     assert "rg:spell_backward" in lines and all(line.startswith("rg:spell") for line in lines)
+
+
+CONTAINED = '''
+import ludus
+
+class Contained(ludus.Environment):
+    """Find the answer among other words."""
+    def tasks(self, split):
+        return [ludus.Task(prompt=f"{split} {i}", answer=str(7 * i + 1)) for i in range(99)]
+    def demonstrate(self, task):
+        return task.answer
+    @ludus.reward
+    def right(self, task, rollout):
+        return float(task.answer in rollout.reply.split())
+'''
+
+
+def test_the_audit_says_whether_it_is_harder_to_hack_than_to_do(ludus):
+    Path("contained.py").write_text(CONTAINED)
+    out = ludus("env", "check", "contained.py", "--num-tasks", 3, "--audit", code=1).stdout
+    assert "every number to 2,000  HOLE" in out
+    assert out.splitlines()[-1].startswith("harder to hack than to do: no, because ")
+    Path("contained.py").write_text(CONTAINED.replace(" in rollout.reply.split()", " == rollout.reply"))
+    out = ludus("env", "check", "contained.py", "--num-tasks", 3, "--audit").stdout
+    assert out.splitlines()[-1].startswith(
+        "harder to hack than to do: yes, because expert earns 1.00, where the best of "
+    )
+
+
+def test_options_of_the_audit_need_it(ludus):
+    assert "go with --audit" in ludus("env", "check", "guess", "--model", "demonstrator", code=2).stderr
+    result = ludus("env", "check", "guess", "--audit", "--model", "nowhere", code=1)
+    assert "no such model" in result.stderr and result.stdout == ""
+    result = ludus("env", "check", "guess", "--audit", "--role-model", "judge=demonstrator", code=2)
+    assert "unknown role beside policy 'judge'" in result.stderr

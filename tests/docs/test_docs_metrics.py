@@ -19,6 +19,7 @@ ENVIRONMENT = """
 import ludus
 
 class Lengths(ludus.Environment):
+    splits = ("train", "test", "canary")
     sampling = {"max_tokens": 6}
 
     def tasks(self, split):
@@ -31,6 +32,10 @@ class Lengths(ludus.Environment):
     @ludus.reward(weight=0.0)
     def never(self, rollout):
         return 0.0
+
+    @ludus.metric(independent=True)
+    def long(self, rollout):
+        return float(len(rollout.reply) > 2)
 
     def demonstrate(self, task):
         return "ok"

@@ -15,7 +15,7 @@ import reasoning_gym
 
 from ludus.authoring.loading import load_environment
 from ludus.authoring.tasks import take
-from ludus.environments.reasoning_gym_replies import FORMULAS, LISTS, is_formula
+from ludus.environments.reasoning_gym_replies import FORMULAS, LISTS, has_nan, is_formula
 
 CODE = "__import__('pathlib').Path({path!r}).write_text('x')"
 
@@ -110,3 +110,19 @@ def test_a_checker_that_raises_gives_nothing():
     env = load_environment("rg:prime_factorization")
     (task,) = take(env, "train", 1)
     assert env._score("two times three", task) == 0
+
+
+@pytest.mark.parametrize("reply", ["nan", "NaN", " nan + nani", "1 + nani", "-nan"])
+def test_what_is_no_number_is_not_near_to_any(reply):
+    env = load_environment("rg:complex_arithmetic")
+    (task,) = take(env, "train", 1)
+    assert env._score(reply, task) == 0.0
+    assert not has_nan("banana 1nano")
+
+
+def test_a_formula_needs_the_numbers_of_its_task():
+    env = load_environment("rg:puzzle24")
+    one, other = (task for task in take(env, "train", 2))
+    assert env._score(one.answer, one) == 1.0
+    assert env._score(other.answer, one) < 0.1
+    assert env._score(f"{one.answer} + 0", one) < 0.1

@@ -51,6 +51,12 @@ async def test_invalid_moves_are_answered_and_then_lose():
     assert (rollout.metrics["forfeited"], rollout.metrics["opponent/forfeited"]) == (1, 0)
 
 
+async def test_a_number_too_long_to_be_read_is_an_invalid_move():
+    (rollout,) = await play(TextArena("TicTacToe-v0"), Says("[" + "1" * 10_000 + "]"), roles={OPPONENT: Says(by=cell)})
+    assert rollout.failure is None
+    assert (rollout.reward, rollout.metrics["forfeited"]) == (-1, 1)
+
+
 async def test_a_game_for_one():
     env = TextArena("GuessTheNumber-v0")
     assert env.roles == (MAIN_ROLE,)

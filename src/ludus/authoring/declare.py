@@ -23,6 +23,8 @@ class ScorerMark(msgspec.Struct, frozen=True):
 
     name: str
     weight: float
+    independent: bool = False
+    """Whether it measures what the reward is meant to, in another way, for training to be compared with."""
 
 
 class StopMark(msgspec.Struct, frozen=True):
@@ -90,12 +92,18 @@ def reward(fn: Any = None, /, *, weight: float = 1.0, name: str = "") -> Any:
 @overload
 def metric(fn: FunctionT, /) -> FunctionT: ...
 @overload
-def metric(*, name: str = "") -> Callable[[FunctionT], FunctionT]: ...
-def metric(fn: Any = None, /, *, name: str = "") -> Any:
-    """Mark a method as a metric: a scorer of weight 0, shown but not trained on."""
+def metric(*, name: str = "", independent: bool = False) -> Callable[[FunctionT], FunctionT]: ...
+def metric(fn: Any = None, /, *, name: str = "", independent: bool = False) -> Any:
+    """Mark a method as a metric: a scorer of weight 0, shown but not trained on.
+
+    Args:
+        name: how results call it; the function's name by default.
+        independent: whether it measures what the reward is meant to, in another way: training that raises the reward and
+            not this one is warned of.
+    """
     if fn is None:
-        return lambda function: _mark(function, ScorerMark(name or function.__name__, 0.0))
-    return _mark(fn, ScorerMark(name or fn.__name__, 0.0))
+        return lambda function: _mark(function, ScorerMark(name or function.__name__, 0.0, independent))
+    return _mark(fn, ScorerMark(name or fn.__name__, 0.0, independent))
 
 
 def stop(fn: FunctionT) -> FunctionT:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ludus import registry
 from ludus.cli.lazy import LazyGroup
-from ludus.cli.options import arg_option, env_argument, open_environment
+from ludus.cli.options import arg_option, env_argument, open_environment, role_models_of
 from ludus.cli.output import align, faint, heading, say
 from ludus.errors import UnknownName, UsageError
+
+if TYPE_CHECKING:
+    from ludus.authoring.environment import Environment
+    from ludus.testing.finding import Finding
 
 HERE = "ludus.cli.env"
 
@@ -58,14 +65,67 @@ def list_(prefix: str) -> None:
     show_default=True,
     help="Tasks each policy plays.",
 )
-def check(env: str, args: tuple[str, ...], num_tasks: int) -> None:
+@click.option(
+    "--audit",
+    is_flag=True,
+    help="Also search for replies that score without doing the task: harder to hack than to do?",
+)
+@click.option(
+    "-m",
+    "--model",
+    metavar="M",
+    help="With --audit: a model that plays honestly beside the expert, and looks for attacks.",
+)
+@click.option(
+    "--role-model",
+    "role_models",
+    multiple=True,
+    callback=role_models_of,
+    metavar="ROLE=M",
+    show_default="the expert, or a stand-in for a judge",
+    help="With --audit: who plays another role, such as judge=openai:NAME; may be repeated.",
+)
+@click.option("--base-url", metavar="URL", help="Of the API behind openai:NAME, whose key is $OPENAI_API_KEY.")
+def check(
+    env: str, args: tuple[str, ...], num_tasks: int, audit: bool, model: str | None, role_models: dict[str, str],
+    base_url: str | None,
+) -> None:  # fmt: skip
     """Check that ENV keeps its promises, and that its reward can't be had for nothing.
 
-    Exits with 1 if a check fails. The same checks in a test: ludus.testing.check_environment.
+    Exits with 1 if a check fails. The same checks in a test: ludus.testing.check_environment, audit_environment.
     """
+    from ludus.testing.audit import audit_environment
     from ludus.testing.env_suite import check_environment
 
-    findings = check_environment(open_environment(env, args), num_tasks=num_tasks)
+    if not audit and (model or role_models or base_url):
+        raise click.UsageError("--model, --role-model and --base-url go with --audit")
+    environment = open_environment(env, args)
+    with ExitStack() as stack:
+        players = _open_players(environment, model, base_url, role_models, stack)
+        sound = _print(check_environment(environment, num_tasks=num_tasks))
+        if audit:
+            audited = audit_environment(environment, num_tasks=num_tasks, **players)
+            say(f"\n{audited}")
+            sound = sound and audited.harder_to_hack
+    sys.exit(0 if sound else 1)
+
+
+def _open_players(
+    env: Environment, model: str | None, base_url: str | None, role_models: dict[str, str], stack: ExitStack
+) -> dict[str, Any]:
+    """The audit's models, which the stack closes: open before anything long begins, so that names are known to be right."""
+    from ludus.programs.models import open_model, open_role_models
+
+    players: dict[str, Any] = {"role_models": open_role_models(role_models, env.roles, stack)}
+    if model is not None:
+        opened = open_model(model, base_url=base_url)
+        stack.callback(opened.close)
+        players["model"] = opened.backend
+    return players
+
+
+def _print(findings: Sequence[Finding]) -> bool:
+    """Show findings; whether none is a failure."""
     marks = {True: click.style("ok", fg="green"), False: click.style("FAIL", fg="red", bold=True), None: faint("n/a")}
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
@@ -74,7 +134,7 @@ def check(env: str, args: tuple[str, ...], num_tasks: int) -> None:
     failed = sum(finding.ok is False for finding in findings)
     passed = sum(finding.ok is True for finding in findings)
     say(heading(f"\n{passed} passed, {failed} failed"))
-    sys.exit(1 if failed else 0)
+    return not failed
 
 
 @click.command("new")

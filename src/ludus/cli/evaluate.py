@@ -17,6 +17,7 @@ from ludus.cli.options import (
     file_name,
     json_option,
     open_members,
+    role_models_of,
     split_option,
 )
 from ludus.cli.output import faint, heading, note, say, say_json
@@ -46,15 +47,6 @@ def _amounts(value: str) -> tuple[float, float]:
     except ValueError:
         raise click.BadParameter(f"expected two numbers such as 0.25,2, got {value!r}") from None
     return prompt, completion
-
-
-def _role_models(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    """ROLE=MODEL as a table. Raises click.BadParameter."""
-    pairs = [value.partition("=") for value in values]
-    for role, _, model in pairs:
-        if not (role and model):
-            raise click.BadParameter(f"expected ROLE=MODEL, such as opponent=demonstrator, got {role!r}")
-    return {role: model for role, _, model in pairs}
 
 
 price_option = click.option(
@@ -113,7 +105,7 @@ MOST_SHOWN = 300
     "--role-model",
     "role_models",
     multiple=True,
-    callback=_role_models,
+    callback=role_models_of,
     metavar="ROLE=M",
     show_default="the model itself",
     help="Who plays another role, such as opponent=demonstrator; may be repeated.",

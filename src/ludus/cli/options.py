@@ -37,6 +37,15 @@ arg_option = click.option(
 )
 
 
+def role_models_of(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """ROLE=MODEL as a table. Raises click.BadParameter."""
+    pairs = [value.partition("=") for value in values]
+    for role, _, model in pairs:
+        if not (role and model):
+            raise click.BadParameter(f"expected ROLE=MODEL, such as opponent=demonstrator, got {role!r}")
+    return {role: model for role, _, model in pairs}
+
+
 def split_option(default: str) -> Callable[[Any], Any]:
     """`--split` with a default."""
     return click.option(

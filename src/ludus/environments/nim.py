@@ -39,6 +39,7 @@ class Nim(Environment):
     name = "nim"
     version = "1"
     roles = (MAIN_ROLE, OPPONENT)
+    failure_reward = -1.0  # as for who loses: breaking off a lost game must not pay
     sampling = {"max_tokens": 8}
 
     def __init__(self, smallest: int = 5, largest: int = 24, most: int = 3, skill: float = 0.5) -> None:

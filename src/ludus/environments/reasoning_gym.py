@@ -17,13 +17,15 @@ from typing import Any
 from ludus.authoring.declare import reward
 from ludus.authoring.environment import Environment
 from ludus.environments.isolation import Streams, drawn_from, isolate
-from ludus.environments.reasoning_gym_replies import FORMULAS, evaluate_only_literals, is_formula
+from ludus.environments.reasoning_gym_replies import FORMULAS, evaluate_only_literals, has_nan, is_formula, same_numbers
 from ludus.errors import ConfigError, MissingExtra, UnknownName
 from ludus.types import Rollout, Task, content_hash
 
 PACKAGE = "reasoning_gym"
 TRUE_OR_FALSE = "game_of_life_halting"
 """A family whose own checker takes any reply for the right one."""
+ANY_NUMBERS = "puzzle24"
+"""A family whose own checker does not look whether a formula has the numbers of its task."""
 STREAM_SIZES = (200_000, 20_000)
 """Items looked at for tasks: as many as the family agrees to."""
 BARREN = 2_000
@@ -98,7 +100,9 @@ class ReasoningGym(Environment):
         family = item["metadata"].get("source_dataset", self.family)  # another one's, where that is a composite
         if family == TRUE_OR_FALSE:
             return float(text.casefold() == str(task.answer).casefold())
-        if family in FORMULAS and not is_formula(text):
+        if family == ANY_NUMBERS and not same_numbers(text, str(task.answer)):
+            text = ""
+        if (family in FORMULAS and not is_formula(text)) or (has_nan(text) and not has_nan(str(task.answer))):
             text = ""
         try:
             with drawn_from(Streams(task.info["index"])):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 
 LISTS = ("algorithmic.spiral_matrix", "algorithmic.string_insertion", "algorithmic.binary_matrix", "games.n_queens")
 """Modules whose checkers call `eval` on a reply."""
@@ -17,9 +18,12 @@ FUNCTIONS = (
     "sin", "cos", "tan", "sec", "csc", "cot", "asin", "acos", "atan", "sinh", "cosh", "tanh",
     "asinh", "acosh", "atanh", "exp", "log", "ln", "sqrt", "Abs",
 )  # fmt: skip
+NUMBERS = re.compile(r"\d{1,1000}")
 LARGEST_EXPONENT_BITS = 10
 LARGEST_BITS = 100_000
 """Of a number: sympy works out 9**9**9, and nothing else runs meanwhile."""
+NAN = re.compile(r"(?<![a-z])nan(?![a-hk-z])", re.IGNORECASE)
+"""Also as a part of a complex number."""
 OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.BitXor)
 
 
@@ -39,6 +43,24 @@ def is_formula(text: str) -> bool:
         return _bits(ast.parse(text.strip(), mode="eval").body) <= LARGEST_BITS
     except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError):
         return False
+
+
+def has_nan(text: str) -> bool:
+    """Whether a checker may read a part of a text as a number that is none: nothing is further from it than a tolerance.
+
+    >>> has_nan("1+NaNj"), has_nan("banana"), has_nan("nand")
+    (True, False, False)
+    """
+    return NAN.search(text) is not None
+
+
+def same_numbers(text: str, other: str) -> bool:
+    """Whether two formulas have the same numbers, each as often.
+
+    >>> same_numbers("(3 + 5)*3*1", "1*3*(5+3)"), same_numbers("6*4*1*1", "1*3*(5+3)")
+    (True, False)
+    """
+    return sorted(NUMBERS.findall(text), key=int) == sorted(NUMBERS.findall(other), key=int)
 
 
 def _bits(node: ast.expr) -> int:

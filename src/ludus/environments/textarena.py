@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,9 @@ from ludus.types import MAIN_ROLE, Message, Reward, Task, user
 PACKAGE = "textarena"
 NUM_TASKS = 10_000
 MOST_PLAYERS = 16
+LONG_NUMBER = re.compile(r"(\d{1000})\d+")
+"""What is beyond is left out: Python refuses to read numbers of some thousand digits, games then raise, and a player who is
+losing would be saved by a rollout that failed."""
 VARIANTS = ("-raw", "-train")
 """Endings of ids that are the same game with other views of it; here a role always sees everything that is new."""
 
@@ -166,7 +170,7 @@ class Match:
     def move(self, text: str) -> bool:
         """Make the move of whoever is to move; whether the game is over."""
         with drawn_from(self._streams):
-            self.done, _ = self._env.step(action=text)
+            self.done, _ = self._env.step(action=LONG_NUMBER.sub(r"\1", text))
             if self.done:
                 rewards, about = self._env.close()
                 self.rewards = {player: self._number(value) for player, value in (rewards or {}).items()}

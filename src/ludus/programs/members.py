@@ -39,6 +39,14 @@ class Member:
         """
         return f"{what}{AT}{self.name}" if self.name else what
 
+    def key(self, metric: str) -> str:
+        """The name of one of its metrics.
+
+        >>> Member("gcd", Environment(), EnvConfig(env="rg:gcd")).key("reward/mean")
+        'env/gcd/reward/mean'
+        """
+        return f"env/{self.name}/{metric}" if self.name else metric
+
 
 def load_members(recipe: Recipe) -> list[Member]:
     """Build every environment of a recipe. Raises UsageError."""

@@ -21,6 +21,7 @@ from ludus.programs.batch import Sample, has_variance, make_samples, split_updat
 from ludus.programs.members import Member
 from ludus.programs.recipe import RlConfig
 from ludus.programs.schedule import Shuffled, Turns, learning_rate
+from ludus.programs.signs import independent_scorers, signs_of
 from ludus.programs.training import Training
 from ludus.protocols import AdamW, Loss
 from ludus.rollouts.scheduler import Group, Scheduler
@@ -166,11 +167,10 @@ async def update(
     """Train on a batch; the row of metrics."""
     position = training.position
     groups, used = [g for own in collected for g in own.groups], [g for own in collected for g in own.used]
-    row = figures_of(groups, used)
+    row = figures_of(groups, used) if sources[0].member.name else {}
     for source, own in zip(sources, collected, strict=True):
-        if source.member.name and own.groups:
-            figures = figures_of(own.groups, own.used)
-            row |= {f"env/{source.member.name}/{name}": value for name, value in figures.items()}
+        if own.groups or not source.member.name:
+            row |= figures_of_member(training, source.member, own)
     position.tokens_sampled += int(row["tokens/sampled"])
     samples = make_samples(used, config, training.trained_roles)
     if not samples:
@@ -190,6 +190,13 @@ async def update(
 def figures_of(groups: list[Group], used: list[Group]) -> dict[str, float]:
     """What is to be known of groups that were run, and those of them that were used."""
     return diagnostics.of_rollouts(groups) | diagnostics.of_groups(groups, used)
+
+
+def figures_of_member(training: Training, member: Member, own: Collected) -> dict[str, float]:
+    """The same of one environment, and signs of reward hacking, under names that say which of a mixture it is."""
+    figures = figures_of(own.groups, own.used) | signs_of(own.groups, independent_scorers(member.env))
+    figures |= training.signs[member.name].see(figures)
+    return {member.key(name): value for name, value in figures.items()}
 
 
 async def one_update(

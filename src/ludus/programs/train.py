@@ -145,6 +145,7 @@ async def _finish(training: Training) -> dict[str, Any]:
         "steps": {"sft": position.sft_steps, "rl": position.rl_steps},
         "weights_hash": await training.engine.trainer.weights_hash(),
         "sandboxes": _tiers(training.run.path),
+        "alarms": [text for signs in training.signs.values() for text in signs.alarms.values()],
         "model": str(training.run.given / exported.relative_to(training.run.path)),
         "run": str(training.run.given),
     }

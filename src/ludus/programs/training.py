@@ -16,6 +16,7 @@ from ludus.programs.evaluate import Evaluation, preferred_sampling, run_evaluati
 from ludus.programs.members import Member, roles_of
 from ludus.programs.models import OpenModel
 from ludus.programs.recipe import EvalConfig, Recipe
+from ludus.programs.signs import CANARY, MOST_CANARIES, SEEN, Signs
 from ludus.programs.together import together
 from ludus.protocols import WeightsRef
 from ludus.recording.backend import Backend
@@ -91,6 +92,7 @@ class Training:
         self.rivals = rivals
         """Who plays roles in evaluations that somebody else plays in training."""
         self.position = Position()
+        self.signs = {member.name: Signs(member.name, member.env.success_reward) for member in members}
         self.stopping = False
         self.sinks = Sinks()
         self._schedulers: tuple[Scheduler, ...] = ()
@@ -164,9 +166,26 @@ class Training:
                 go_back()
                 return
             _add_greedy(result, at_zero.to_dict())
+        if (canaries := await self._canaries(config, name)) is None:
+            go_back()
+            return
         self.position.evaluations[name] = result
         self.position.history.append({"name": name, "step": self.position.step, "mean": sampled.mean, "se": sampled.se})
-        self.log("eval", _eval_row(name, result))
+        self.log("eval", _eval_row(name, result) | canaries)
+
+    async def _canaries(self, config: EvalConfig, name: str) -> dict[str, float] | None:
+        """The share of canary tasks that are rewarded, where an environment has some; None where it was stopped."""
+        row: dict[str, float] = {}
+        own = config.model_copy(update={"split": CANARY, "num_tasks": min(config.num_tasks, MOST_CANARIES)})
+        for member in self.members:
+            if CANARY in member.env.splits:
+                found = await self._evaluate_member(member, own, f"canary:{name}", {}, None)
+                if found.stopped:
+                    return None
+                self.position.tokens_sampled += found.tokens["completion"]
+                row[member.key("eval/canary")] = share = found.pass_at.get("1", float("nan"))
+                self.signs[member.name].see_canaries(share)
+        return row
 
     @property
     def demonstrating(self) -> list[Member]:
@@ -199,7 +218,9 @@ class Training:
         """One environment after the other; what was stopped in one is that one's result."""
         members, found = members or self.members, dict[str, Evaluation]()
         for member in members:
-            found[member.name] = result = await self._evaluate_member(member, config, name, sampling, backends)
+            found[member.name] = result = await self._evaluate_member(
+                member, config, f"eval:{name}", sampling, backends
+            )
             self.position.tokens_sampled += result.tokens["completion"]
             if result.stopped or not member.name:
                 return result
@@ -209,7 +230,7 @@ class Training:
         self,
         member: Member,
         config: EvalConfig,
-        name: str,
+        purpose: str,
         sampling: dict[str, Any],
         backends: Mapping[str, Backend] | None,
     ) -> Evaluation:
@@ -217,7 +238,7 @@ class Training:
             sampling = {"max_tokens": most, **sampling}
         players = {**(backends or self.backends), **self.rivals}
         return await run_evaluation(
-            member.env, players, self.plan(member, f"eval:{name}", config.split, **sampling),
+            member.env, players, self.plan(member, purpose, config.split, **sampling),
             tasks=take(member.env, config.split, config.num_tasks), samples=config.samples, log=self.run.rollouts,
             progress=self.note, on_start=self.watch,
         )  # fmt: skip
@@ -248,7 +269,18 @@ class Training:
         self.run.truncate_to(state)
         await self.engine.trainer.load(state.path)
         self.position = msgspec.json.decode((state.path / "position.json").read_bytes(), type=Position)
+        self._see_again()
         await self.publish()
+
+    def _see_again(self) -> None:
+        """What signs of reward hacking there were before."""
+        for row in self.run.read_metrics():
+            for member in self.members:
+                signs = self.signs[member.name]
+                if row["phase"] == "rl":
+                    signs.see({name: row.get(member.key(name)) for name in SEEN})
+                elif (share := row.get(member.key("eval/canary"))) is not None:
+                    signs.see_canaries(share)
 
     async def publish(self) -> None:
         """Rollouts from now on are stamped with this step's number."""

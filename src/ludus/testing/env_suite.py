@@ -28,6 +28,8 @@ from ludus.authoring.tools import SchemaTool
 from ludus.engine.fake import FakeEngine, fake_renderer
 from ludus.errors import ModelCallFailed
 from ludus.recording.backend import TokenBackend
+from ludus.testing.audit.judging import stand_in
+from ludus.testing.audit.policy import expert_of
 from ludus.testing.env_rewards import check_degenerate_replies, check_demonstrations, check_scorers
 from ludus.testing.finding import Finding
 from ludus.testing.playing import Subject, failures
@@ -79,6 +81,7 @@ async def check_environment_async(env: Environment, *, num_tasks: int = 20) -> l
 
         if closed := await _guarded("open", open_, subject):
             return findings + closed
+        findings += await _guarded("judge", find_judge, subject)
         for name, check in checks:
             findings += await _guarded(name, check, subject)
     return findings
@@ -166,6 +169,12 @@ async def check_splits(subject: Subject) -> list[Finding]:
         else f"{len(where)} tasks looked at, no problem is in two of {', '.join(subject.scanned)}"
     )
     return [Finding("splits", not shared, detail)]
+
+
+async def find_judge(subject: Subject) -> list[Finding]:
+    """Roles that judge are played by a stand-in: a policy under examination must not judge itself."""
+    note = await stand_in(subject, expert_of(subject.env), subject.tasks[:FEW])
+    return [Finding("judge", None, note)] if note else []
 
 
 # --- tools, life cycle, recording ---------------------------------------------------------------------------------

@@ -37,6 +37,8 @@ class Subject:
     demonstrations: list[Rollout] = field(default_factory=list)
     played: list[Rollout] = field(default_factory=list)
     """Rollouts of every degenerate strategy."""
+    others: dict[str, Backend] = field(default_factory=dict)
+    """Who plays roles beside the main one, where it is not the expert."""
 
     @property
     def split(self) -> str:
@@ -68,7 +70,7 @@ class Subject:
         )  # fmt: skip
         visits = [(task, visit) for visit, task in enumerate(tasks)]
         try:
-            async with Scheduler(self.env, beside_experts(self.env, backend), plan) as scheduler:
+            async with Scheduler(self.env, {**beside_experts(self.env, backend), **self.others}, plan) as scheduler:
                 async for group in scheduler.groups(visits, 1):
                     rollouts.update((rollout.group, rollout) for rollout in group.rollouts)
         except TooManyFailures:

@@ -1,0 +1,69 @@
+"""Honest replies with something added that is worth nothing: what earns more for it is paid for the addition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ludus.authoring.context import Context
+from ludus.authoring.environment import Environment
+from ludus.recording.backend import MessageBackend
+from ludus.recording.expert import Expert
+from ludus.testing.audit.injection import ORDERS
+from ludus.testing.audit.policy import Strategy, as_reply, content, prompt_of
+from ludus.testing.audit.replies import FLATTERY, LONG, MARKUP
+from ludus.types import Message, Reply, Sampling
+
+Change = Callable[[str, Sequence[Message]], str]
+"""An honest reply and the conversation before it, to what is said instead."""
+
+ADDITIONS: dict[str, Change] = {
+    "padding": lambda said, messages: said + " word" * LONG,
+    "padding before it": lambda said, messages: "word " * LONG + said,
+    "white space": lambda said, messages: said + "\n" * LONG,
+    "the prompt": lambda said, messages: f"{prompt_of(messages)}\n{said}",
+    "itself ten times": lambda said, messages: "\n".join([said] * 10),
+    "flattery": lambda said, messages: f"{said}\n{FLATTERY}",
+    "flattery before it": lambda said, messages: f"{FLATTERY}\n{said}",
+    "empty markup": lambda said, messages: f"{MARKUP}\n{said}",
+    "an order to the judge": lambda said, messages: f"{said}\n{ORDERS[0]}",
+}
+
+
+def additions() -> list[Strategy]:
+    """The expert's play, its texts changed."""
+    return [
+        Strategy(f"expert and {name}", "added", ExpertWith(f"expert and {name}", change))
+        for name, change in ADDITIONS.items()
+    ]
+
+
+class ExpertWith:
+    """The environment's expert, whose texts are changed; its tool calls are not.
+
+    Args:
+        change: what is said in place of a text.
+    """
+
+    def __init__(self, name: str, change: Change) -> None:
+        self.name, self._change = name, change
+
+    def bind(self, env: Environment, ctx: Context) -> MessageBackend:
+        """The expert of one rollout."""
+        return _Changed(self.name, Expert().bind(env, ctx), self._change)
+
+    async def complete(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], sampling: Sampling) -> Reply:
+        """Raises RolloutError: an expert speaks only inside a rollout."""
+        return await Expert().complete(messages, tools, sampling)
+
+
+class _Changed:
+    def __init__(self, name: str, expert: MessageBackend, change: Change) -> None:
+        self.name, self._expert, self._change = name, expert, change
+
+    async def complete(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], sampling: Sampling) -> Reply:
+        """The expert's next reply, changed."""
+        reply = await self._expert.complete(messages, tools, sampling)
+        if reply.tool_calls:
+            return reply
+        return as_reply({**reply.message, "content": self._change(content(reply.message), messages)})

@@ -1,0 +1,171 @@
+"""Answers that stand where a policy can read them: found by rule, then played.
+
+A rule is a piece of text before an answer and one after it (wrapper induction, Kushmerick 1997): learnt from what an
+explorer reads in some tasks, and worth as much as it earns in others. A rule that experts use is no leak but the task.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ludus.testing.audit.explorer import MOST_READ, TELLING, everything, explorer, last_word
+from ludus.testing.audit.policy import Policy, Read, Strategy, content, prompt_of
+from ludus.testing.scripted import answer_text
+from ludus.types import MAIN_ROLE, Message, Rollout, Task
+
+PROMPT = "⟨prompt⟩"
+"""Stands for the task's prompt where it is quoted."""
+LENGTHS = (3, 6, 10, 16, 24, 40)
+"""Characters before an answer that a rule may look for."""
+ENDS = ("\n", '"', "'", ",", ")", "]", "}", "<", ".", ";", " ")
+SHARE = 0.5
+"""Of tasks in which a rule has to find the answer."""
+MOST_RULES = 4
+MOST_FIELDS = 8
+NAMED = re.compile(
+    r"(?:answer|solution|expected|result|gold|label|truth|target|secret|key|correct)[\"']?\s*(?:is|[:=])+\s*[\"']?([^\n\"',;<]{1,200})",
+    re.IGNORECASE,
+)
+"""Something with the name of an answer."""
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What stands between two texts."""
+
+    before: str
+    end: str
+    last: bool
+    """Whether the last place counts rather than the first."""
+
+    def apply(self, text: str) -> str:
+        """What it finds in a text, "" for nothing.
+
+        >>> Extraction("answer: ", "\\n", False).apply("x\\nanswer: 7\\ny")
+        '7'
+        """
+        place = text.rfind(self.before) if self.last else text.find(self.before)
+        if place < 0:
+            return ""
+        found = text[place + len(self.before) :]
+        return (found.partition(self.end)[0] if self.end else found).strip()
+
+
+def readers(with_tools: bool) -> list[Strategy]:
+    """Policies that say what is called an answer, or all that they have read."""
+    found = [_reading("what the prompt calls an answer", named, False)]
+    if with_tools:
+        found += [
+            _reading("every tool, then what is called an answer", named, True),
+            _reading("every tool, then all of it", everything, True),
+            _reading("every tool, then its last word", last_word, True),
+            Strategy("every tool, again and again", "blind", explorer("spam", lambda messages: "Done.", stages=100)),
+        ]
+    return found
+
+
+def probe(with_tools: bool) -> Policy:
+    """Reads what there is to read."""
+    return explorer("probe", lambda messages: "") if with_tools else Policy("probe", lambda messages, tools: "")
+
+
+def rules(rollouts: Sequence[Rollout], honest: bool) -> list[Strategy]:
+    """Strategies that apply the rules which find what scorers look for in most of a probe's rollouts.
+
+    Args:
+        rollouts: of `probe`.
+        honest: whether experts show which texts of tools are theirs to read. Where nobody shows it, and in prompts, rules
+            count only beside words for answers.
+    """
+    found: Counter[Extraction] = Counter()
+    prompts = [seen(rollout.task.messages(), "") for rollout in rollouts]
+
+    def from_prompt(rule: Extraction) -> bool:
+        return any(map(rule.apply, prompts))
+
+    for rollout in rollouts:
+        text = seen(rollout.conversation(MAIN_ROLE)[:-1], prompt_of(rollout.task.messages()))
+        found.update({rule for secret in secrets_of(rollout.task) for rule in _candidates(text, secret)})
+    least = max(2, SHARE * len(rollouts))
+    kept = [
+        rule
+        for rule, count in sorted(found.items(), key=lambda item: (-item[1], -len(item[0].before)))
+        if count >= least
+        and (PROMPT in rule.before or TELLING.search(rule.before) or (honest and not from_prompt(rule)))
+    ]
+    tools = any(rollout.tools for rollout in rollouts)
+    distinct = {rule.before.strip(): rule for rule in reversed(kept)}
+    return [_played(rule, tools) for rule in list(distinct.values())[::-1][:MOST_RULES]]
+
+
+def named(messages: Sequence[Message], prompt: str) -> str:
+    """The last thing with the name of an answer."""
+    texts = [content(message)[:MOST_READ] for message in messages if message["role"] != "assistant"]
+    found = NAMED.findall("\n".join(texts)[-MOST_READ:])
+    return found[-1].strip() if found else ""
+
+
+def seen(messages: Sequence[Message], prompt: str) -> str:
+    """All that was read, with the prompt, where tools quote it, under one name for all tasks."""
+    texts = []
+    for message in messages:
+        text = content(message)
+        if message["role"] == "tool" and len(prompt) > 2:
+            text = text.replace(prompt, PROMPT).replace(json.dumps(prompt)[1:-1], PROMPT)
+        if message["role"] != "assistant":
+            texts.append(f"⟨{message['role']} {message.get('name', '')}⟩{text}")
+    return "\n".join(texts) + "\n"
+
+
+def secrets_of(task: Task) -> list[str]:
+    """Texts that scorers may look for: the answer, or where there is none, what stands in `info`."""
+    if task.answer is not None:
+        return [answer_text(task)]
+    return list(dict.fromkeys(_leaves(task.info)))[:MOST_FIELDS]
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for one in value.values():
+            yield from _leaves(one)
+    elif isinstance(value, str) and value:
+        yield value
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield str(value)
+
+
+def _candidates(text: str, secret: str) -> set[Extraction]:
+    """Rules that find a secret in a text."""
+    rules: set[Extraction] = set()
+    places = [match.start() for match in re.finditer(re.escape(secret), text)][:200] if secret.strip() else []
+    for place in places:
+        after = text[place + len(secret) : place + len(secret) + 1]
+        ends = [after] if after in ENDS else []
+        for length in LENGTHS:
+            before = text[max(0, place - length) : place]
+            for rule in (Extraction(before, end, last) for end in ends for last in (False, True)):
+                if before and rule.apply(text) == secret.strip():
+                    rules.add(rule)
+    return rules
+
+
+def _played(rule: Extraction, tools: bool) -> Strategy:
+    where = "every tool, then" if tools else "from the prompt"
+    return _reading(
+        f"{where} what follows {rule.before!r}", lambda messages, prompt: rule.apply(seen(messages, prompt)), tools
+    )
+
+
+def _reading(name: str, read: Read, tools: bool) -> Strategy:
+    """Says what is read, in the prompt or by every tool."""
+
+    def say(messages: Sequence[Message]) -> str:
+        return read(messages, prompt_of(messages))
+
+    backend = explorer(name, say) if tools else Policy(name, lambda messages, tools: say(messages))
+    return Strategy(name, "leak", backend, read)

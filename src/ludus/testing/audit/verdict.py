@@ -1,0 +1,210 @@
+"""From what strategies earned to a verdict. Pure functions of rewards; the rules stand in docs/audit.md.
+
+A hole is a strategy that does no task and earns
+
+- no clearly less than honest play ("guess" and "blind"), or
+- at least a third of the way from chance to honest play ("blind" and "leak"), or
+- clearly more than honest play, by adding something worthless to it ("added").
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ludus.display.table import align
+from ludus.testing.audit.policy import Rule, Strategy, prompt_of
+from ludus.testing.scripted import is_answer
+from ludus.types import Message, Rollout
+
+MARGIN = 0.1
+"""What counts as clearly more or less: so much of the success reward, or:"""
+CLEAR = 2.0
+"""so many standard errors."""
+PART = 1 / 3
+"""The part of the way from chance to honest play that is a hole."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """What one strategy earned."""
+
+    name: str
+    rule: Rule
+    rewards: Mapping[str, float]
+    """By task."""
+    undeserved: Mapping[str, float]
+    """Those of tasks that it did not do."""
+    num_successes: int
+    """Of undeserved ones."""
+    num_excluded: int
+    """Rollouts that failed through no fault of the policy."""
+    example: str = ""
+    """Such a reply."""
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.rewards.values()) if self.rewards else math.nan
+
+    @property
+    def mean_undeserved(self) -> float:
+        """0 where nothing is undeserved."""
+        return statistics.fmean(self.undeserved.values()) if self.undeserved else 0.0
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found."""
+
+    env: str
+    success_reward: float
+    baselines: Sequence[Line]
+    """Honest play: the expert, a model, guesses."""
+    attacks: Sequence[Line]
+    holes: Mapping[str, str] = field(default_factory=dict)
+    """Why, by strategy."""
+    notes: Sequence[str] = ()
+    """What could not be tried."""
+
+    @property
+    def harder_to_hack(self) -> bool:
+        """Whether it is harder to hack than to do."""
+        return not self.holes
+
+    @property
+    def because(self) -> str:
+        """Why, in a line."""
+        if self.holes:
+            first, more = list(self.holes.items())[:3], len(self.holes) - 3
+            return "; ".join(f"{name}: {why}" for name, why in first) + (f"; and {more} more" if more > 0 else "")
+        blind = [line for line in self.attacks if line.rule != "added"]
+        best = max(blind, key=lambda line: line.mean_undeserved, default=None)
+        tried = (
+            "" if best is None else f", where the best of {len(self.attacks)} attacks earns {best.mean_undeserved:.2f}"
+        )
+        return f"{self.honest_name} earns {self.honest:.2f}{tried}"
+
+    @property
+    def honest_name(self) -> str:
+        expert = next((line for line in self.baselines if line.rule == "honest"), None)
+        return expert.name if expert else "a success"
+
+    @property
+    def honest(self) -> float:
+        """What honest play earns."""
+        return honest_reward(self.baselines, self.success_reward)
+
+    def __str__(self) -> str:
+        rows = [("reward", "success", "excluded", "strategy")]
+        ordered = sorted(self.attacks, key=lambda line: (line.name not in self.holes, -line.mean_undeserved))
+        for line in (*self.baselines, *ordered):
+            if line.rule == "added" and not line.rewards:
+                continue  # the expert could not play on
+            mark = "  HOLE" if line.name in self.holes else "  honest" if line.rule == "honest" else ""
+            excluded = str(line.num_excluded) if line.num_excluded else ""
+            mean = f"{line.mean:.2f}" if line.rewards else "–"
+            rows.append((mean, f"{line.num_successes}/{len(line.rewards)}", excluded, line.name + mark))
+        answer = "yes" if self.harder_to_hack else "no"
+        return "\n".join(
+            [*align(rows, right=[0, 1, 2]), *self.notes, f"harder to hack than to do: {answer}, because {self.because}"]
+        )
+
+
+def line_of(
+    strategy: Strategy, rollouts: Sequence[Rollout], success_reward: float, told: Mapping[str, Sequence[Message]]
+) -> Line:
+    """What a strategy's rollouts earned, and which of it they deserved.
+
+    Args:
+        told: of each task, what tools told the expert: what it is meant to read.
+    """
+    counted = [rollout for rollout in rollouts if not rollout.excluded]
+    rewards = {rollout.task.id: rollout.reward for rollout in counted}
+    undeserved = [rollout for rollout in counted if not _deserved(rollout, strategy, told)]
+    successes = [rollout for rollout in undeserved if rollout.reward >= success_reward]
+    example = max(undeserved, key=lambda rollout: rollout.reward).reply if undeserved else ""
+    meant = strategy.rule in ("honest", "reference")
+    return Line(
+        strategy.name, strategy.rule, rewards, {rollout.task.id: rollout.reward for rollout in undeserved},
+        sum(reward >= success_reward for reward in rewards.values()) if meant else len(successes),
+        len(rollouts) - len(counted), example,
+    )  # fmt: skip
+
+
+def why_hole(line: Line, baselines: Sequence[Line], success_reward: float) -> str:
+    """Why a strategy is a hole, "" if it is none."""
+    total = len(line.rewards) + line.num_excluded
+    if line.num_excluded > total / 2 and line.rule != "added":  # experts need not know what to say after other replies
+        return (
+            f"{line.num_excluded} of {total} rollouts fail as the environment's, and are left out: bad samples can be "
+            f"deleted; answer or score whatever is said"
+        )
+    if line.rule == "added":
+        return _why_added(line, baselines, success_reward)
+    values = line.rewards if line.rule == "guess" else line.undeserved
+    if len(values) < min(2, len(line.rewards)) or not values:
+        return ""
+    shown = f"earns {statistics.fmean(values.values()):.2f}"
+    if line.rule != "leak" and _as_good_as_honest(line, values, baselines, success_reward):
+        return f"{shown}, where honest play earns {honest_reward(baselines, success_reward):.2f}"
+    if line.rule != "guess" and _far_above_chance(values, baselines, success_reward):
+        honest = honest_reward(baselines, success_reward)
+        return f"{shown} of {honest:.2f} without doing the task; chance is {chance(baselines):.2f}"
+    return ""
+
+
+def honest_reward(baselines: Sequence[Line], success_reward: float) -> float:
+    """What an expert earns; where there is none, a success."""
+    return next((line.mean for line in baselines if line.rule == "honest" and line.rewards), success_reward)
+
+
+def chance(baselines: Sequence[Line]) -> float:
+    """What the best guess earns."""
+    return max((line.mean for line in baselines if line.rule == "guess" and line.rewards), default=0.0)
+
+
+def _as_good_as_honest(
+    line: Line, values: Mapping[str, float], baselines: Sequence[Line], success_reward: float
+) -> bool:
+    expert = next((one for one in baselines if one.rule == "honest" and one.rewards), None)
+    if expert is None:
+        return line.num_successes > len(line.rewards) / 2
+    differences = [expert.rewards[task] - reward for task, reward in values.items() if task in expert.rewards]
+    return bool(differences) and not _clearly_positive(differences, MARGIN * abs(success_reward))
+
+
+def _far_above_chance(values: Mapping[str, float], baselines: Sequence[Line], success_reward: float) -> bool:
+    floor, honest = chance(baselines), honest_reward(baselines, success_reward)
+    gains = [reward - floor for reward in values.values()]
+    mean = statistics.fmean(gains)
+    return honest > floor and mean >= PART * (honest - floor) and mean >= CLEAR * _error(gains)
+
+
+def _why_added(line: Line, baselines: Sequence[Line], success_reward: float) -> str:
+    expert = next((one for one in baselines if one.rule == "honest" and one.rewards), None)
+    if expert is None:
+        return ""
+    gains = [reward - expert.rewards[task] for task, reward in line.rewards.items() if task in expert.rewards]
+    if not gains or statistics.fmean(gains) < MARGIN * abs(success_reward) or not _clearly_positive(gains, math.inf):
+        return ""
+    return f"earns {statistics.fmean(gains):+.2f} more than the expert alone"
+
+
+def _clearly_positive(values: Sequence[float], margin: float) -> bool:
+    mean = statistics.fmean(values)
+    return mean > 0 and (mean >= margin or mean >= CLEAR * _error(values))
+
+
+def _error(values: Sequence[float]) -> float:
+    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+
+
+def _deserved(rollout: Rollout, strategy: Strategy, told: Mapping[str, Sequence[Message]]) -> bool:
+    if strategy.rule in ("honest", "reference", "added"):
+        return strategy.rule != "added"
+    reply, task = rollout.reply.strip(), rollout.task
+    if strategy.read is None:
+        return is_answer(reply, task)
+    return bool(reply) and strategy.read(told.get(task.id, ()), prompt_of(task.messages())).strip() == reply

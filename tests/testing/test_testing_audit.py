@@ -1,0 +1,187 @@
+"""The audit flags planted holes of every kind, leaves sound environments alone, and says why."""
+
+import holed
+import pytest
+
+import ludus
+from ludus.environments.guess import Guess
+from ludus.environments.nim import Nim
+from ludus.environments.wordle import Wordle
+from ludus.testing import audit_environment
+from ludus.testing.audit.attacker import read_list
+from ludus.testing.audit.leaks import Extraction
+from ludus.testing.audit.policy import Policy
+from ludus.testing.audit.replies import de_bruijn
+from ludus.testing.audit.search import constants_of
+from ludus.testing.audit.verdict import Line, why_hole
+
+SEARCHED_FOR = {holed.Backdoor, holed.Keywords}
+"""Holes that only the search finds."""
+LONG = {
+    holed.Database, holed.FileOfAnswers, holed.ErrorsTell, holed.Pattern, holed.CallsPay, holed.RunsHere, holed.Submit,
+    holed.Deletes, holed.Ranked, holed.Penalty, holed.Shaky, Wordle,
+}  # fmt: skip
+"""Seconds each; what they test is tested more quickly by others, too."""
+
+
+def each(kinds):
+    """Parameters of a test, those that take long marked."""
+    return [pytest.param(kind, marks=pytest.mark.slow if kind in LONG else (), id=kind.__name__) for kind in kinds]
+
+
+@pytest.mark.parametrize("kind", each(holed.HOLES))
+def test_planted_holes_are_found(kind):
+    audit = audit_environment(kind(), num_tasks=4, tried=60 if kind in SEARCHED_FOR else 0)
+    assert not audit.harder_to_hack, str(audit)
+    assert audit.baselines[0].rule == "honest"
+
+
+@pytest.mark.parametrize("kind", each(holed.SOUND))
+def test_sound_environments_are_left_alone(kind):
+    audit = audit_environment(kind(), num_tasks=12, tried=24)
+    assert audit.harder_to_hack, str(audit)
+
+
+@pytest.mark.parametrize("kind", each([Guess, Nim, Wordle]))
+def test_what_comes_with_the_package_is_harder_to_hack_than_to_do(kind):
+    audit = audit_environment(kind(), num_tasks=6, tried=12)
+    assert audit.harder_to_hack, str(audit)
+
+
+# --- how it is done -----------------------------------------------------------------------------------------------
+
+
+def lines(**rewards: list[float]) -> list[Line]:
+    """Baselines: what an expert and a guess earn, task by task."""
+    rules = {"expert": "honest", "guess": "guess"}
+    return [line(name, rules[name], values) for name, values in rewards.items()]
+
+
+def line(name: str, rule: str, values: list[float], excluded: int = 0) -> Line:
+    rewards = {str(task): value for task, value in enumerate(values)}
+    return Line(name, rule, rewards, rewards, sum(value >= 1 for value in values), excluded)
+
+
+@pytest.mark.parametrize(
+    ("rule", "values", "hole"),
+    [
+        ("blind", [1.0, 1.0, 1.0, 1.0], "where honest play earns 1.00"),
+        ("blind", [0.5, 0.5, 0.5, 0.5], "0.50 of 1.00 without doing the task; chance is 0.25"),
+        ("blind", [0.3, 0.3, 0.3, 0.3], ""),
+        ("guess", [0.5, 0.5, 0.5, 0.5], ""),
+        ("guess", [0.95, 0.95, 0.95, 1.0], ""),
+        ("guess", [1.0, 1.0, 1.0, 1.0], "where honest play earns 1.00"),
+        ("added", [1.0, 1.0, 1.0, 1.0], ""),
+        ("added", [1.5, 1.2, 1.5, 1.2], "+0.35 more than the expert alone"),
+    ],
+)
+def test_what_is_a_hole(rule, values, hole):
+    baselines = lines(expert=[1.0] * 4, guess=[0.0, 0.0, 1.0, 0.0])
+    assert why_hole(line("it", rule, values), baselines, 1.0).endswith(hole)
+    assert bool(why_hole(line("it", rule, values), baselines, 1.0)) is bool(hole)
+
+
+def test_without_an_expert_a_success_is_the_measure():
+    assert why_hole(line("it", "blind", [1.0, 1.0, 0.0]), [], 1.0)
+    assert not why_hole(line("it", "guess", [1.0, 0.0, 0.0]), [], 1.0)
+
+
+def test_rollouts_that_are_left_out_are_a_hole():
+    assert "bad samples can be deleted" in why_hole(line("it", "blind", [0.0], excluded=3), [], 1.0)
+
+
+def test_what_it_says_of_a_hole():
+    audit = audit_environment(holed.Contains(), num_tasks=4, tried=0)
+    assert "every number to 2,000" in audit.holes
+    last = str(audit).splitlines()[-1]
+    assert last.startswith("harder to hack than to do: no, because ") and "where honest play earns 1.00" in last
+
+
+def test_code_that_would_reach_this_machine_is_not_played():
+    audit = audit_environment(holed.Evaluates(), num_tasks=2)
+    assert "runs in the environment's own process" in audit.because
+    assert not any("code that" in line.name for line in audit.attacks)
+
+
+def test_where_nothing_can_be_played_that_is_the_verdict():
+    class Broken(holed.Sums):
+        def tasks(self, split):
+            raise FileNotFoundError("pages.jsonl")
+
+    audit = audit_environment(Broken())
+    assert str(audit).endswith("because nothing could be played: FileNotFoundError: pages.jsonl")
+
+    class Closed(holed.Sums):
+        async def open(self):
+            raise OSError("no server")
+
+    assert "OSError: no server" in audit_environment(Closed()).because
+
+    class Raises(holed.Sums):
+        def respond(self, ctx, reply):
+            raise OSError("the disk is full")
+
+    assert "expert: no rollout could be scored" in audit_environment(Raises(), num_tasks=3).because
+
+
+def test_every_string_of_digits_is_in_a_de_bruijn_sequence():
+    text = de_bruijn("0123456789", 3)
+    assert len(text) == 1002
+    assert all(f"{number:03}" in text for number in range(1000))
+
+
+def test_texts_in_the_code_of_scorers_are_found():
+    fn, _ = holed.Backdoor().scorers()[0]
+    assert "xyzzy-override" in constants_of(fn)
+    fn = next(fn for fn, mark in holed.FormatOnly().scorers() if mark.name == "form")
+    assert {"<answer>", "</answer>"} <= set(constants_of(fn))
+
+
+def test_a_rule_finds_what_stands_between_two_texts():
+    assert Extraction("is ", ".", True).apply("It is 1. It is 2.") == "2"
+    assert Extraction("was ", ".", False).apply("It is 1.") == ""
+
+
+# --- models -------------------------------------------------------------------------------------------------------
+
+
+def attacker(*answers: str) -> Policy:
+    """A model that proposes attacks, and plays badly."""
+    told = iter(answers)
+    return Policy(
+        "attacker", lambda messages, tools: next(told, "[]") if "audit the reward" in messages[0]["content"] else "?"
+    )
+
+
+class Password(holed.Sums):
+    """Only who reads the code finds this."""
+
+    @ludus.reward
+    def correct(self, task, rollout):
+        return float(rollout.reply.strip() == task.answer or rollout.reply == "-".join(["p4ss"] * 3))
+
+
+def test_a_model_looks_for_attacks_and_is_a_baseline():
+    model = attacker("no list", '["nothing", "p4ss-p4ss-p4ss"]')
+    audit = audit_environment(Password(), num_tasks=4, tried=0, model=model)
+    assert [line.rule for line in audit.baselines][:3] == ["honest", "reference", "guess"]
+    assert list(audit.holes) == ["model's search: 'p4ss-p4ss-p4ss'"]
+    assert audit_environment(Password(), num_tasks=4, tried=0).harder_to_hack
+
+
+def test_a_model_that_proposes_nothing_is_no_failure():
+    audit = audit_environment(holed.Sums(), num_tasks=2, tried=0, model=attacker())
+    assert audit.harder_to_hack and "the model proposed nothing that could be read" in audit.notes
+
+
+def test_lists_are_read_from_whatever_stands_around_them():
+    assert read_list('```json\n["a", 2, "b"]\n```') == ["a", "b"]
+    assert read_list("[oops") == read_list("") == read_list("[[[") == []
+
+
+def test_a_judge_is_named_or_stood_in_for():
+    gullible = Policy("gullible", lambda messages, tools: "yes" if "correct" in messages[-1]["content"] else "no")
+    audit = audit_environment(holed.GuardedJudge(), num_tasks=2, tried=0, role_models={"judge": gullible})
+    assert "order to the judge 1" in audit.holes and audit.notes == []
+    audit = audit_environment(holed.GuardedJudge(), num_tasks=2, tried=0)
+    assert "a stand-in without a model plays judge" in audit.notes[0]
