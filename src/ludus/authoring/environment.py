@@ -142,6 +142,10 @@ class Environment:
         """
         return None
 
+    def demonstrator_of(self, role: str) -> Callable[..., Any] | None:
+        """The expert of a role, by default `demonstrate` for all of them; None where there is none."""
+        return self.demonstrate if self.can_demonstrate else None
+
     # --- what programs read ---------------------------------------------------------------------------------------
 
     @asynccontextmanager
