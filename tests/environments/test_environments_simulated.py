@@ -148,7 +148,7 @@ def test_arguments_against_all_of_a_schema():
     schema = {"properties": {"a": {"type": ["integer", "null"]}, "b": {"enum": ["x", "y"]}, "c": {"type": "array"}}}
     assert argument_problems(schema, {"a": None, "b": "x", "c": [], "d": 1}) == []
     assert argument_problems(schema, {"a": True, "b": "z", "c": {}}) == [
-        "a: expected integer or null, got True", "b: expected one of x, y, got z", "c: expected array, got {}",
+        "a: expected integer or null, got True", "b: expected one of x, y, got \"z\"", "c: expected array, got {}",
     ]  # fmt: skip
     assert argument_problems({"properties": 3, "required": "a"}, {"a": 1}) == []
 

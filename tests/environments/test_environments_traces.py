@@ -6,7 +6,6 @@ import sys
 
 import pytest
 from players import Calls, Says, heard, play, spoken
-from recorded_talks import TOOL, asked, called, result, said, talk, write
 
 import ludus
 from ludus.authoring.loading import load_environment
@@ -18,6 +17,7 @@ from ludus.programs.traces.conversation import Unusable, read
 from ludus.programs.traces.redact import Redactor
 from ludus.recording.expert import Expert
 from ludus.testing import check_environment
+from recorded_talks import TOOL, asked, called, result, said, talk, write
 
 
 @pytest.fixture
@@ -126,7 +126,8 @@ def test_too_little_leaves_nothing_behind(made, tmp_path, rows):
 def test_bad_lines_are_counted_with_their_places(made):
     rows = [
         *(talk(n) for n in range(9)), '{"messages": [', "[1, 2]", "3", json.dumps({"messages": "hello"}), b"\xff\xfe{}",
-        talk(3), {"messages": [asked("hi")]}, {"messages": [said("hi")]}, {"messages": [{"role": "narrator", "content": ""}]},
+        talk(3), {"messages": [asked("hi")]}, {"messages": [said("hi")]},
+        {"messages": [{"role": "narrator", "content": ""}]},
         "", json.dumps({"messages": [asked("\ud800"), said("x")]}), "[" * 100_000,
     ]  # fmt: skip
     built, _ = made(rows)
@@ -144,9 +145,10 @@ def test_a_line_without_end_does_not_fill_the_memory(made, monkeypatch):
 def test_missing_results_images_and_broken_arguments_are_mended():
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     row = {"messages": [
-        {"role": "developer", "content": "Be kind."}, {"role": "user", "content": [{"type": "text", "text": "Look"}, image]},
+        {"role": "developer", "content": "Be kind."},
+        {"role": "user", "content": [{"type": "text", "text": "Look"}, image]},
         called("a", {}, "1"), called("b", "{broken", "2"), result("never asked", "9"),
-        {"role": "assistant", "tool_calls": [*called("c", {"x": 1}, "3")["tool_calls"], *called("d", {}, "4")["tool_calls"]]},
+        {"role": "assistant", "tool_calls": called("c", {"x": 1}, "3")["tool_calls"] + called("d", {}, "4")["tool_calls"]},
         result([{"type": "text", "text": "fine"}], "3"), said("It is"), said("a cat"),
         asked("One"), asked("more"), {"role": "system", "content": "late"}, said("ok"), asked("unanswered"),
     ]}  # fmt: skip
@@ -269,12 +271,14 @@ SECRETS = {
     "password": "password: Tr0ub4dor&3",
     "JSON": json.dumps({"user": "a", "api_key": "k 1234 5678"}),
     "nested JSON": json.dumps({"inner": json.dumps({"password": "open sesame 1"})}),
+    "camel case": '{"clientSecret": "cs99887766", "dbPassword": "open sesame 2"}',
+    "token": json.dumps({"token": "a1b2c3d4e5f6a7b8c9"}),
     "in words": "my password is hunter22",
     "card": "4111 1111 1111 1111",
     "key block": "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\nabc\n-----END RSA PRIVATE KEY-----",
 }
 PARTS = ("Ab12Cd34", "IOSFODNN7", "a1B2a1B2", "123456789012-abc", "eyJzdWIi", "DEF123456", "hunter2", "Tr0ub", "1234 5678",
-         "open sesame", "4111 1111", "MIIEow")  # fmt: skip
+         "open sesame", "4111 1111", "MIIEow", "cs9988", "a1b2c3d4")  # fmt: skip
 
 
 def test_secrets_are_nowhere_in_what_is_written(made):
@@ -282,8 +286,10 @@ def test_secrets_are_nowhere_in_what_is_written(made):
     for number, secret in enumerate(SECRETS.values()):
         text = f"number {number}: {secret} is mine"
         rows += [
-            {"messages": [asked(text), said(f"{number}")]}, {"messages": [asked(f"q {number}"), said(text)], "reason": secret},
-            {"messages": [asked(f"r{number}"), called("f", {"x": secret, secret: 1}), result(secret), said("a")], "accepted": True},
+            {"messages": [asked(text), said(f"{number}")]},
+            {"messages": [asked(f"q {number}"), said(text)], "reason": secret},
+            {"messages": [asked(f"r{number}"), called("f", {"x": secret, secret: 1}), result(secret), said("a")],
+             "accepted": True},
         ]  # fmt: skip
     rows.append(
         json.dumps({"messages": [asked("escaped"), said("sk-proj-Ab12Cd34Ef56Gh78Ij90Kl12")]}).replace(
@@ -305,9 +311,10 @@ def test_secrets_are_nowhere_in_what_is_written(made):
 @pytest.mark.parametrize(
     "text",
     [
-        "The token limit is 4096 tokens, and max_tokens=512.", "Reset your password: click the link.", "risk-free task-oriented-work",
+        "The token limit is 4096 tokens, and max_tokens=512.", "risk-free task-oriented-work",
         "password: null", '{"type": "object", "properties": {"password": {"type": "string"}}}', "Order 1234567890123456",
-        "See https://example.com/a:b@c", "the secret to good tea is time", "your API key is required", "task-management-systems-online",
+        "See https://example.com/a:b@c", "the secret to good tea is time", "your API key is required",
+        "task-management-systems-online",
         "eyJ is how tokens begin", "f(key=lambda x: x)", "timestamp 1700000000000 id 550e8400-e29b-41d4-a716-446655440000",
     ],
 )  # fmt: skip

@@ -1,10 +1,10 @@
 """Users: personas, who plays them, what they get wrong, whose fault it was, and how much they differ."""
 
 import pytest
-from desk import Desk
 from players import Says, play
 
 import ludus
+from help_desk import Desk
 from ludus.authoring.users import Change, Persona, RecordedUser, ScriptedUser, diversity, find_errors, persona_of
 from ludus.authoring.users.fault import read_verdict
 from ludus.authoring.users.simulated import BEGIN, instructions
@@ -163,7 +163,8 @@ async def test_a_report_on_the_users_of_a_run(tmp_path):
 
     lines = ["Hello!", "The number is X-999", "5 Elm Street", "ok [SATISFIED]"]
     await evaluate_async(
-        Desk(user="simulated", judge_faults=True), Says("Which order number?"), split="train", num_tasks=2, out=tmp_path / "r",
+        Desk(user="simulated", judge_faults=True), Says("Which order number?"), split="train", num_tasks=2,
+        out=tmp_path / "r",
         role_models={"user": Says(*lines), "judge": Says('{"fault": "user"}')},
     )  # fmt: skip
     found = users_of(tmp_path / "r")

@@ -49,6 +49,9 @@ def label(
     """
     from ludus.programs.labelling import take_signals, to_label
 
+    if listed and signals is not None:
+        raise click.UsageError("--list shows labels and --signals reads some: give one of the two")
+
     if signals is not None:
         take_signals(run, signals)
     elif not listed:

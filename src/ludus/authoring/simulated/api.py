@@ -74,7 +74,7 @@ class SimulatedApi:
         self._functions = {function["name"]: function for function in map(_function, schemas)}
         self._one_by_one = asyncio.Lock()
         parts = {"schemas": list(self._functions.values()), "examples": examples[:MOST_EXAMPLES], "state": state}
-        system = SYSTEM.format(**{name: msgspec.json.encode(part).decode() for name, part in parts.items()})
+        system = SYSTEM.format(**{name: _json(part) for name, part in parts.items()})
         self._talk: list[Message] = [{"role": "system", "content": system}]
 
     def tools(self) -> dict[str, Tool]:
@@ -106,7 +106,7 @@ class SimulatedApi:
         return tool
 
     async def _ask(self, name: str, arguments: dict[str, Any]) -> Told:
-        self._talk.append(user(msgspec.json.encode({"call": name, "arguments": arguments}).decode()))
+        self._talk.append(user(_json({"call": name, "arguments": arguments})))
         problem = ""
         for _ in range(ATTEMPTS):
             reply = await self._model.chat(self._talk)
@@ -139,6 +139,11 @@ def read_answer(text: str) -> _Answer:
     if (answer.result is msgspec.UNSET) == (not answer.error):
         raise msgspec.ValidationError('expected either "result" or "error"')
     return answer
+
+
+def _json(value: Any) -> str:
+    """The same text for the same value: a record keeps tables with their keys in order."""
+    return msgspec.json.encode(value, order="sorted").decode()
 
 
 def _function(schema: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -67,17 +67,18 @@ class Memory:
         before = self.known(new.name, new.arguments)
         if before is not None and (before.result, before.failed) != (new.result, new.failed):
             return f"{shown(new)} was answered otherwise before, and nothing was written since"
-        settled: set[str] = set()
+        settled, remade = set[str](), False
         for write in reversed(self.calls):
             if write.failed or is_read(write.name):
                 continue
             if DELETES.search(write.name):
-                if dict(write.arguments) == dict(new.arguments):
+                if write.arguments == new.arguments and not remade:
                     gone = new.failed or new.result in EMPTY
                     return "" if gone else f"{shown(write)} was accepted, so {shown(new)} must find nothing"
                 continue
             if problem := _contradicts(write, new, settled):
                 return problem
+            remade |= new.arguments.items() <= write.arguments.items()
         return ""
 
 

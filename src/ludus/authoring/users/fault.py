@@ -44,7 +44,7 @@ class Fault(msgspec.Struct, frozen=True):
 async def fault_of(judge: Model, persona: Persona, messages: Sequence[Message]) -> Fault:
     """Ask a judge. Raises RolloutError where it gives no verdict that can be read, however often it is asked."""
     shown = [{key: m[key] for key in ("role", "content", "tool_calls") if m.get(key)} for m in messages]
-    persona_text, conversation = (msgspec.json.encode(value).decode() for value in (persona, shown))
+    persona_text, conversation = (msgspec.json.encode(value, order="sorted").decode() for value in (persona, shown))
     talk: list[Message] = [user(PROMPT.format(persona=persona_text, conversation=conversation))]
     problem = ""
     for _ in range(ATTEMPTS):

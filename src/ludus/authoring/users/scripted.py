@@ -37,7 +37,7 @@ class ScriptedUser:
             return Utterance(THANKS, "satisfied")
         if self._num_heard >= persona.patience:
             return Utterance(ENOUGH, "lost_patience")
-        told = [f"The {name} is {value}." for name, value in persona.knows.items() if asks_for(heard, name)]
+        told = [f"The {name} is {value}." for name, value in sorted(persona.knows.items()) if asks_for(heard, name)]
         return Utterance(" ".join(told) or (UNKNOWN if "?" in heard else GO_ON))
 
     def _is_satisfied(self, heard: str) -> bool:

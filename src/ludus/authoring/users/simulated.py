@@ -81,7 +81,9 @@ class SimulatedUser:
 
 def instructions(persona: Persona) -> str:
     """The system prompt of a model that plays a persona."""
-    knows = "\n".join(f"- {name}: {value}" for name, value in persona.knows.items()) or "- nothing in particular"
+    knows = (
+        "\n".join(f"- {name}: {value}" for name, value in sorted(persona.knows.items())) or "- nothing in particular"
+    )
     about = f"\nWho you are: {persona.about}" if persona.about else ""
     return SYSTEM.format(about=about, goal=persona.goal, knows=knows)
 

@@ -229,8 +229,8 @@ class Building(ExitStack):
             f"{count} skipped, {reason} (such as {self._built.places[reason][0]})"
             for reason, count in self._counts["skipped"].most_common(3)
         )
-        text = f"a training and a test split need two different conversations at least, but of {self._built.num_lines} lines"
-        return f"{text} {found} can be used" + (f": {skipped}" if skipped else "")
+        lines = f"of {self._built.num_lines} lines {found} can be used" + (f": {skipped}" if skipped else "")
+        return f"a training and a test split need two different conversations at least, but {lines}"
 
     def _json(self, name: str, value: Any) -> None:
         path = self._data / name

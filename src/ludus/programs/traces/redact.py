@@ -21,11 +21,13 @@ class Kind(msgspec.Struct, frozen=True):
     """One kind of secret."""
 
     name: str
-    needles: tuple[bytes, ...]
+    needles: tuple[str, ...]
     """In lower case; one of them stands in every text that has such a secret. () looks into every text."""
     pattern: re.Pattern[str]
-    """The group "secret" is what is taken out; without one, all of the match."""
+    """The last group with a name is what is taken out; without one, all of the match."""
     is_one: Callable[[str], bool] = lambda text: True
+    hint: re.Pattern[str] | None = None
+    """Found in the lower case of every text that has such a secret; a second, closer look."""
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -55,33 +57,43 @@ _NAMED = (
     r"(?:pass(?:word|wd|phrase|code)|pwd|secret|credentials?|(?:api|access|private|secret|encryption|account)[_ -]?key"
     r"|(?:auth|access|refresh|session|bearer|api|id)[_ -]?token)"
 )
+_COARSE = ("passw", "passp", "passc", "pwd", "secret", "credential", "key", "token")
+_SAID = (
+    "password", "passwd", "passphrase", "passcode", "pwd", "secret", "credential", "credentials", "key", "pin", "token"
+)  # fmt: skip
 _VALUE = (
-    r"""(?:\\"(?P<e>(?:[^"\\]|\\[^"])+?)\\"|"(?P<q>(?:[^"\\]|\\.)+)"|'(?P<s>[^'\n]+)'|(?P<b>[^\s"'\\,;(){}\[\]<>]+))"""
+    r"""(?:(?P<slashes>\\*)"(?P<secret_quoted>.{1,2000}?)(?<!\\)(?P=slashes)"|'(?P<secret_single>[^'\n]+)'"""
+    r"""|(?P<secret_bare>[^\s"'\\,;(){}\[\]<>]+))"""
 )
+"""JSON in a string of JSON has a backslash before its quotes, and more the deeper it is."""
 KINDS = (
-    Kind("private key", (b"private key",), re.compile(
+    Kind("private key", ("private key",), re.compile(
         r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|\Z)", re.S)),
-    Kind("API key", (b"sk-", b"sk_", b"rk_", b"pk_", b"ludus-"), re.compile(
-        r"\b(?:(?:sk|rk|pk)[-_](?:[A-Za-z0-9]+[-_])*[A-Za-z0-9_-]{16,}|ludus-[A-Za-z0-9_-]{24})"),
+    Kind("API key", ("sk-", "sk_", "rk_", "pk_", "ludus-"), re.compile(
+        r"\b(?:(?:sk|rk|pk)[-_][A-Za-z0-9_-]{16,}|ludus-[A-Za-z0-9_-]{24})"),
         lambda text: any(character.isdigit() for character in text)),
-    Kind("API key", (b"akia", b"asia", b"aiza", b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_", b"github_pat_", b"glpat-",
-        b"xox", b"hf_", b"npm_", b"sg.", b"ya29.", b"dop_v1_", b"shpat_", b"pypi-"), re.compile(
+    Kind("API key", ("akia", "asia", "aiza", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-",
+        "xox", "hf_", "npm_", "sg.", "ya29.", "dop_v1_", "shpat_", "pypi-"), re.compile(
         r"\b(?:A(?:KIA|SIA)[A-Z0-9]{16}|AIza[\w-]{35}|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{40,}|glpat-[\w-]{20,}"
         r"|xox[abeoprs]-[\w-]{10,}|hf_[A-Za-z0-9]{30,}|npm_[A-Za-z0-9]{30,}|SG\.[\w-]{16,}\.[\w-]{16,}|ya29\.[\w-]{20,}"
         r"|dop_v1_[a-f0-9]{60,}|shpat_[a-fA-F0-9]{32}|pypi-[\w-]{50,})")),
-    Kind("token", (b"eyj",), re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?")),
-    Kind("token", (b"bearer", b"basic"), re.compile(
-        r"\b(?:bearer\s+(?P<secret>(?=[^\s]*\d)[A-Za-z0-9._~+/=-]{12,})|authorization\W{1,6}basic\s+[A-Za-z0-9+/=]{8,})", re.I)),
-    Kind("password in an address", (b"://",), re.compile(r"://[^\s/:@\"'\\]*:(?P<secret>[^\s/@\"'\\]+)@")),
-    Kind("named secret", (b"pass", b"pwd", b"secret", b"credential", b"key", b"token"), re.compile(
-        rf"(?<![A-Za-z]){_NAMED}\b[\"'\\]*\s*(?::|=>?)\s*{_VALUE}", re.I), _is_value),
-    Kind("named secret", (b"pass", b"pwd", b"secret", b"pin", b"key", b"token"), re.compile(
-        rf"\b(?:{_NAMED}|pin|token)\s+is:?\s+[\"'\\]*(?P<secret>(?=[^\s\"'\\]*[\d!@#$%^&*])[^\s\"'\\,;]{{4,}})", re.I), _is_value),
+    Kind("token", ("eyj",), re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?")),
+    Kind("token", ("bearer", "basic"), re.compile(
+        r"\b(?:bearer\s+(?P<secret>(?=[^\s]*\d)[\w.~+/=-]{12,})|authorization\W{1,6}basic\s+[A-Za-z0-9+/=]{8,})", re.I)),
+    Kind("password in an address", ("://",), re.compile(r"://[^\s/:@\"'\\]*:(?P<secret>[^\s/@\"'\\]+)@")),
+    Kind("named secret", _COARSE, re.compile(
+        rf"{_NAMED}(?:_\w{{1,20}}|\d+|s)?\b[\"'\\]*\s*(?::|=>?)\s*{_VALUE}", re.I), _is_value,
+        re.compile(rf"{_NAMED}(?:_\w{{1,20}}|\d+|s)?[\"'\\]*\s*[:=]")),
+    Kind("named secret", tuple(f"{name} is" for name in _SAID), re.compile(
+        rf"\b(?:{_NAMED}|pin|token) is:?\s+[\"'\\]*(?P<secret>(?=[^\s\"'\\]*[\d!@#$%^&*])[^\s\"'\\,;]{{4,}})", re.I),
+        _is_value),
+    Kind("token", ("token",), re.compile(
+        r"token[\"'\\]*\s*(?::|=>?)\s*[\"'\\]*(?P<secret>(?=[\w.~+/-]*\d)(?=[\w.~+/-]*[A-Za-z])[\w.~+/-]{16,})", re.I),
+        hint=re.compile(r"token[\"'\\]*\s*(?::|=>?)\s*[\"'\\]*[\w.~+/-]{16}")),
     Kind("payment card", (), re.compile(
         r"(?<![\d.-])(?:4\d{3}|5[1-5]\d\d|2[2-7]\d\d|6011|65\d\d)([ -]?)\d{4}\1\d{4}\1\d{4}(?![\d-])"
-        r"|(?<![\d.-])3[47]\d\d([ -]?)\d{6}\2\d{5}(?![\d-])"), _is_card),
+        r"|(?<![\d.-])3[47]\d\d([ -]?)\d{6}\2\d{5}(?![\d-])"), _is_card, re.compile(r"\d{4}[ -]?\d{4,6}[ -]?\d{4,5}")),
 )  # fmt: skip
-_CARD_LIKE = re.compile(rb"\d{4}[ -]?\d{4,6}[ -]?\d{4,5}")
 
 
 class Redactor:
@@ -100,7 +112,7 @@ class Redactor:
     def redact(self, value: Any) -> tuple[Any, list[Found]]:
         """The value without secrets, and where they were; the very object where it has none."""
         encoded = msgspec.json.encode(value)
-        lowered = encoded.lower()
+        lowered = encoded.decode().lower()
         kinds = [kind for kind in self._kinds if _may_have(kind, lowered)]
         known = SECRETS.found_in(encoded)
         if not kinds and not known:
@@ -126,25 +138,25 @@ class Redactor:
         if known and (hidden := SECRETS.hide(text)) != text:
             found.append(Found("secret of this machine", where, len(text) - len(hidden)))
             text = hidden
+        lowered = text.lower()
         for kind in kinds:
-            spans = list(_spans(kind, text))
-            for start, end in reversed(spans):
+            if not _may_have(kind, lowered):
+                continue
+            for start, end in reversed(list(_spans(kind, text))):
                 text = f"{text[:start]}[{kind.name}]{text[end:]}"
                 found.append(Found(kind.name, where, end - start))
         return text
 
 
-def _may_have(kind: Kind, lowered: bytes) -> bool:
-    if kind.name == "payment card":
-        return _CARD_LIKE.search(lowered) is not None
-    return not kind.needles or any(needle in lowered for needle in kind.needles)
+def _may_have(kind: Kind, lowered: str) -> bool:
+    if kind.needles and not any(needle in lowered for needle in kind.needles):
+        return False
+    return kind.hint is None or kind.hint.search(lowered) is not None
 
 
 def _spans(kind: Kind, text: str) -> Iterator[tuple[int, int]]:
-    groups = kind.pattern.groupindex
     for match in kind.pattern.finditer(text):
-        named = next((name for name in groups if match[name] is not None), None)
-        start, end = match.span(named) if named else match.span()
+        start, end = match.span(match.lastgroup or 0)
         if end > start and kind.is_one(text[start:end]):
             yield start, end
 
