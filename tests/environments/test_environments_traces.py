@@ -273,12 +273,15 @@ SECRETS = {
     "nested JSON": json.dumps({"inner": json.dumps({"password": "open sesame 1"})}),
     "camel case": '{"clientSecret": "cs99887766", "dbPassword": "open sesame 2"}',
     "token": json.dumps({"token": "a1b2c3d4e5f6a7b8c9"}),
+    "cookie": "Set-Cookie: session=abc123def456; Path=/; HttpOnly",
+    "Groq": "gsk_Qw12Er34Ty56Ui78Op90",
+    "header": "x-api-key: 99aabbccddee",
     "in words": "my password is hunter22",
     "card": "4111 1111 1111 1111",
     "key block": "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\nabc\n-----END RSA PRIVATE KEY-----",
 }
 PARTS = ("Ab12Cd34", "IOSFODNN7", "a1B2a1B2", "123456789012-abc", "eyJzdWIi", "DEF123456", "hunter2", "Tr0ub", "1234 5678",
-         "open sesame", "4111 1111", "MIIEow", "cs9988", "a1b2c3d4")  # fmt: skip
+         "open sesame", "4111 1111", "MIIEow", "cs9988", "abc123def", "Er34Ty56", "99aabbcc", "a1b2c3d4")  # fmt: skip
 
 
 def test_secrets_are_nowhere_in_what_is_written(made):

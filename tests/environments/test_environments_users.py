@@ -1,5 +1,7 @@
 """Users: personas, who plays them, what they get wrong, whose fault it was, and how much they differ."""
 
+import asyncio
+
 import pytest
 from players import Says, play
 
@@ -7,8 +9,8 @@ import ludus
 from help_desk import Desk
 from ludus.authoring.users import Change, Persona, RecordedUser, ScriptedUser, diversity, find_errors, persona_of
 from ludus.authoring.users.fault import read_verdict
-from ludus.authoring.users.simulated import BEGIN, instructions
-from ludus.errors import ConfigError
+from ludus.authoring.users.simulated import BEGIN, ENOUGH, instructions
+from ludus.errors import ConfigError, ModelCallFailed
 from ludus.programs.replay import replay
 from ludus.programs.users import users_of
 from ludus.recording.expert import Expert
@@ -224,3 +226,58 @@ def test_diversity_tells_copies_from_people():
 def test_diversity_of_nobody():
     empty = diversity([[], [""]])
     assert empty.num_users == 0 and empty.similarity is None and empty.distinct_1 is None
+
+
+# --- what may go wrong around them --------------------------------------------------------------------------------
+
+
+class Down:
+    """A model whose context is full, or that is not there at all."""
+
+    name = "down"
+
+    def __init__(self, blame):
+        self.blame = blame
+
+    async def complete(self, messages, tools, sampling):
+        raise ModelCallFailed("out of order", self.blame)
+
+
+@pytest.mark.parametrize("blame", ["policy", "infrastructure"])
+@pytest.mark.parametrize(("role", "boundary"), [("user", "model"), ("judge", "scorer")])
+async def test_who_stands_in_and_does_not_answer_is_never_the_policys_fault(role, boundary, blame):
+    roles = {"user": Says("hello", "ok [GAVE UP]"), "judge": Says('{"fault": "nobody"}'), role: Down(blame)}
+    (rollout,) = await play(Desk(user="simulated", judge_faults=True), Says("no"), roles=roles)
+    assert rollout.excluded and rollout.failure.boundary == boundary and rollout.rewards == []
+
+
+async def test_hundreds_of_users_at_once_keep_to_their_own_talks():
+    def number(messages):
+        known = messages[0]["content"].partition("order number: ")[2].split()[0]
+        return f"It is {known}."
+
+    rollouts = await play(
+        Desk(user="simulated"),
+        Says("Which?"),
+        num=2,
+        size=150,
+        split="train",
+        roles={"user": Says(by=number)},
+        concurrency=300,
+    )
+    assert len(rollouts) == 300 and all(rollout.failure is None for rollout in rollouts)
+    for rollout in rollouts:
+        said = {message["content"] for message in rollout.messages if message["role"] == "user"}
+        assert said == {f"It is {rollout.task.info['number']}.", ENOUGH}
+
+
+async def test_a_user_who_hangs_is_cancelled_with_the_rollout():
+    class Hangs:
+        name = "hangs"
+
+        async def complete(self, messages, tools, sampling):
+            await asyncio.Event().wait()
+
+    (rollout,) = await play(Desk(user="simulated"), Says("no"), roles={"user": Hangs()}, timeout_s=0.2)
+    assert rollout.failure.boundary == "timeout" and rollout.failure.blame == "infrastructure"
+    assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []

@@ -18,9 +18,9 @@ from ludus.store.durable import LineFile, disk_errors
 NAME = "labels.jsonl"
 
 
-def add_labels(run: Path, labels: Iterable[Label]) -> None:
+def add_labels(run: str | Path, labels: Iterable[Label]) -> None:
     """Write labels down, also while the run goes on or somebody else labels. Raises RunFolderError."""
-    path = run / NAME
+    path = Path(run) / NAME
     with disk_errors(f"write {path}"), _alone(path):
         file = LineFile(path)  # cuts off a torn last line: nobody else may be writing one
         try:
@@ -30,9 +30,9 @@ def add_labels(run: Path, labels: Iterable[Label]) -> None:
             file.close()
 
 
-def read_labels(run: Path) -> list[Label]:
+def read_labels(run: str | Path) -> list[Label]:
     """All labels in the order they were given; [] without any. Raises RunFolderError for a damaged line."""
-    path = run / NAME
+    path = Path(run) / NAME
     with disk_errors(f"read {path}"):
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     labels = []

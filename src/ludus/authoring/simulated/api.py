@@ -14,6 +14,7 @@ import msgspec
 
 from ludus.authoring.simulated.arguments import argument_problems
 from ludus.authoring.simulated.consistency import Memory, Told
+from ludus.authoring.standin import reply_of
 from ludus.authoring.tools import SchemaTool, Tool, as_text
 from ludus.errors import ConfigError, RolloutError, ToolError
 from ludus.protocols import Model
@@ -109,7 +110,7 @@ class SimulatedApi:
         self._talk.append(user(_json({"call": name, "arguments": arguments})))
         problem = ""
         for _ in range(ATTEMPTS):
-            reply = await self._model.chat(self._talk)
+            reply = await reply_of(self._model, self._talk, "the simulated API", "tool")
             self._talk.append(reply.message)
             try:
                 answer = read_answer(reply.text)

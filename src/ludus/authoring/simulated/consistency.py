@@ -21,7 +21,7 @@ READS = re.compile(
     r"(?:^|[._-])(?:get|list|search|find|read|look|fetch|query|show|describe|check|count|view|retrieve)", re.I
 )
 DELETES = re.compile(r"(?:^|[._-])(?:delete|remove)", re.I)
-EMPTY = (None, "", [], {}, False)
+EMPTY: tuple[Any, ...] = (None, "", [], {}, False)
 
 
 @dataclass(frozen=True)

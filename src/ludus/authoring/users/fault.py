@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from ludus.authoring.standin import reply_of
 from ludus.authoring.users.persona import Persona
 from ludus.errors import RolloutError
 from ludus.protocols import Model
@@ -48,7 +49,7 @@ async def fault_of(judge: Model, persona: Persona, messages: Sequence[Message]) 
     talk: list[Message] = [user(PROMPT.format(persona=persona_text, conversation=conversation))]
     problem = ""
     for _ in range(ATTEMPTS):
-        reply = await judge.chat(talk, temperature=0.0)
+        reply = await reply_of(judge, talk, "the judge", "scorer", temperature=0.0)
         try:
             return read_verdict(reply.text)
         except msgspec.MsgspecError as error:

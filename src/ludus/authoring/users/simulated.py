@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from ludus.authoring.standin import reply_of
 from ludus.authoring.users.persona import Persona
 from ludus.authoring.users.user import Ending, Utterance
 from ludus.errors import RolloutError
@@ -50,7 +51,7 @@ class SimulatedUser:
         self._talk: list[Message] = [{"role": "system", "content": instructions(persona)}, user(BEGIN)]
 
     async def speak(self, heard: str | None) -> Utterance:
-        """See `User.speak`. Raises RolloutError where the model says nothing at all, however often it is asked."""
+        """See `User.speak`. Raises RolloutError where the model does not answer, or says nothing at all."""
         if heard is None:
             return self._begin() if self._persona.opening else await self._say()
         if len(self._talk) == 2:
@@ -70,7 +71,7 @@ class SimulatedUser:
 
     async def _say(self) -> Utterance:
         for _ in range(ATTEMPTS):
-            reply = await self._model.chat(self._talk)
+            reply = await reply_of(self._model, self._talk, "the simulated user", "model")
             self._talk.append(reply.message)
             said = read(reply.text)
             if said.text or said.leaves:

@@ -26,8 +26,8 @@ class Kind(msgspec.Struct, frozen=True):
     pattern: re.Pattern[str]
     """The last group with a name is what is taken out; without one, all of the match."""
     is_one: Callable[[str], bool] = lambda text: True
-    hint: re.Pattern[str] | None = None
-    """Found in the lower case of every text that has such a secret; a second, closer look."""
+    may_be_in: Callable[[str], bool] = lambda lowered: True
+    """A second, closer look at a text in lower case, for needles that are common words."""
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -53,11 +53,33 @@ def _is_value(text: str) -> bool:
     return len(plain) >= 4 and not placeholder and len(set(plain)) > 1 and not plain.startswith(("[", "<", "${", "{{"))
 
 
+def _has_a_name(lowered: str) -> bool:
+    """Whether a text may have one of the names below: any key or token would be too many, so what precedes is looked at."""
+    if any(word in lowered for word in _RARE):
+        return True
+    for word, owners in _OF.items():
+        at = lowered.find(word)
+        while at >= 0:
+            if lowered[max(0, at - 12) : at].rstrip("_ -").endswith(owners):
+                return True
+            at = lowered.find(word, at + 1)
+    return False
+
+
+def _has(pattern: str) -> Callable[[str], bool]:
+    compiled = re.compile(pattern)
+    return lambda lowered: compiled.search(lowered) is not None
+
+
 _NAMED = (
     r"(?:pass(?:word|wd|phrase|code)|pwd|secret|credentials?|(?:api|access|private|secret|encryption|account)[_ -]?key"
     r"|(?:auth|access|refresh|session|bearer|api|id)[_ -]?token)"
 )
-_COARSE = ("passw", "passp", "passc", "pwd", "secret", "credential", "key", "token")
+_RARE = ("passw", "passp", "passc", "pwd", "secret", "credential")
+_OF = {
+    "key": ("api", "access", "private", "secret", "encryption", "account"),
+    "token": ("auth", "access", "refresh", "session", "bearer", "api", "id"),
+}
 _SAID = (
     "password", "passwd", "passphrase", "passcode", "pwd", "secret", "credential", "credentials", "key", "pin", "token"
 )  # fmt: skip
@@ -69,8 +91,10 @@ _VALUE = (
 KINDS = (
     Kind("private key", ("private key",), re.compile(
         r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|\Z)", re.S)),
-    Kind("API key", ("sk-", "sk_", "rk_", "pk_", "ludus-"), re.compile(
-        r"\b(?:(?:sk|rk|pk)[-_][A-Za-z0-9_-]{16,}|ludus-[A-Za-z0-9_-]{24})"),
+    Kind("API key", ("sk-", "sk_", "rk_", "pk_", "xai-", "nvapi-", "r8_", "tvly-", "sbp_", "whsec_",
+        "lin_api_", "ntn_", "key-", "ludus-"), re.compile(
+        r"\b(?:(?:g?sk|rk|pk|pcsk|xai|nvapi|r8|tvly|sbp|whsec|lin_api|ntn)[-_][A-Za-z0-9_-]{16,}|key-[0-9a-f]{32}"
+        r"|ludus-[A-Za-z0-9_-]{24})"),
         lambda text: any(character.isdigit() for character in text)),
     Kind("API key", ("akia", "asia", "aiza", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-",
         "xox", "hf_", "npm_", "sg.", "ya29.", "dop_v1_", "shpat_", "pypi-"), re.compile(
@@ -80,19 +104,21 @@ KINDS = (
     Kind("token", ("eyj",), re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?")),
     Kind("token", ("bearer", "basic"), re.compile(
         r"\b(?:bearer\s+(?P<secret>(?=[^\s]*\d)[\w.~+/=-]{12,})|authorization\W{1,6}basic\s+[A-Za-z0-9+/=]{8,})", re.I)),
+    Kind("cookie", ("cookie",), re.compile(
+        r"\bcookie[\"'\\]*\s*:\s*[\"'\\]*(?P<secret>[\w.-]+=[^\s\"'\\][^\n\"\\]*)", re.I)),
     Kind("password in an address", ("://",), re.compile(r"://[^\s/:@\"'\\]*:(?P<secret>[^\s/@\"'\\]+)@")),
-    Kind("named secret", _COARSE, re.compile(
+    Kind("named secret", (*_RARE, *_OF), re.compile(
         rf"{_NAMED}(?:_\w{{1,20}}|\d+|s)?\b[\"'\\]*\s*(?::|=>?)\s*{_VALUE}", re.I), _is_value,
-        re.compile(rf"{_NAMED}(?:_\w{{1,20}}|\d+|s)?[\"'\\]*\s*[:=]")),
+        _has_a_name),
     Kind("named secret", tuple(f"{name} is" for name in _SAID), re.compile(
         rf"\b(?:{_NAMED}|pin|token) is:?\s+[\"'\\]*(?P<secret>(?=[^\s\"'\\]*[\d!@#$%^&*])[^\s\"'\\,;]{{4,}})", re.I),
         _is_value),
     Kind("token", ("token",), re.compile(
         r"token[\"'\\]*\s*(?::|=>?)\s*[\"'\\]*(?P<secret>(?=[\w.~+/-]*\d)(?=[\w.~+/-]*[A-Za-z])[\w.~+/-]{16,})", re.I),
-        hint=re.compile(r"token[\"'\\]*\s*(?::|=>?)\s*[\"'\\]*[\w.~+/-]{16}")),
+        may_be_in=_has(r"token[\"'\\]*\s*(?::|=>?)\s*[\"'\\]*[\w.~+/-]{16}")),
     Kind("payment card", (), re.compile(
         r"(?<![\d.-])(?:4\d{3}|5[1-5]\d\d|2[2-7]\d\d|6011|65\d\d)([ -]?)\d{4}\1\d{4}\1\d{4}(?![\d-])"
-        r"|(?<![\d.-])3[47]\d\d([ -]?)\d{6}\2\d{5}(?![\d-])"), _is_card, re.compile(r"\d{4}[ -]?\d{4,6}[ -]?\d{4,5}")),
+        r"|(?<![\d.-])3[47]\d\d([ -]?)\d{6}\2\d{5}(?![\d-])"), _is_card, _has(r"\d{4}[ -]?\d{4,6}[ -]?\d{4,5}")),
 )  # fmt: skip
 
 
@@ -151,7 +177,7 @@ class Redactor:
 def _may_have(kind: Kind, lowered: str) -> bool:
     if kind.needles and not any(needle in lowered for needle in kind.needles):
         return False
-    return kind.hint is None or kind.hint.search(lowered) is not None
+    return kind.may_be_in(lowered)
 
 
 def _spans(kind: Kind, text: str) -> Iterator[tuple[int, int]]:
