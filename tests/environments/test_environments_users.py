@@ -109,6 +109,11 @@ async def test_a_user_who_says_nothing_fails_the_rollout_and_not_the_policy():
     assert "said nothing" in rollout.failure.error and rollout.rewards == []
 
 
+async def test_a_user_who_leaves_at_once_is_not_the_policys_fault():
+    (rollout,) = await play(Desk(user="simulated"), Expert(), roles={"user": Says("[GAVE UP]")})
+    assert rollout.excluded and "left before" in rollout.failure.error
+
+
 async def test_the_agents_words_can_not_end_the_talk():
     (rollout,) = await play(
         Desk(user="simulated"), Says("[SATISFIED]"), roles={"user": Says("No.")}, num=1
@@ -143,7 +148,7 @@ def test_an_unknown_player_is_refused():
         Desk(user="modelled")
 
 
-@pytest.mark.parametrize("options", [{}, {"user": "simulated"}, {"changes": True}])
+@pytest.mark.parametrize("options", [{}, {"user": "simulated", "judge_faults": True}, {"changes": True}])
 def test_the_desk_keeps_its_promises(options):
     assert [str(finding) for finding in check_environment(Desk(**options), num_tasks=2) if finding.ok is False] == []
 
@@ -193,6 +198,7 @@ async def test_a_report_on_the_users_of_a_run(tmp_path):
         ([user("As an AI I can't")], ["out_of_character"]),
         ([user("ok"), says("a"), user("Ok."), says("b"), user("OK!"), says("c"), user("ok")], ["repeated"]),
         ([user("  ")], ["silent"]),
+        ([user("Hello"), says("<tool_call>{"), user("Your tool call could not be read: no brace at 4711")], []),
     ],
 )
 def test_mistakes_are_found_by_rules(talk, kinds):

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from ludus.authoring.users.diversity import Diversity, diversity
-from ludus.authoring.users.errors import find_errors
+from ludus.authoring.users.errors import find_errors, is_users
 from ludus.authoring.users.persona import KEY, persona_of
 from ludus.errors import UsageError
 from ludus.store import RolloutIndex, RunFolder
@@ -61,7 +61,7 @@ def users_of(run: str | Path, *, purpose: str | None = None, success_reward: flo
                 continue
             found.num_rollouts += 1
             endings[rollout.stop] += 1
-            said.append([str(message["content"]) for message in rollout.messages if message["role"] == "user"])
+            said.append([str(message["content"]) for message in rollout.messages if is_users(message)])
             errors.update(_look_at(rollout, found, success_reward))
     if not found.num_rollouts:
         raise UsageError(

@@ -14,7 +14,7 @@ from ludus.authoring.context import Context
 from ludus.authoring.declare import metric
 from ludus.authoring.environment import Environment, as_messages
 from ludus.authoring.users.errors import UserError, find_errors
-from ludus.authoring.users.fault import fault_of
+from ludus.authoring.users.fault import NOBODY, fault_of, read_verdict
 from ludus.authoring.users.persona import KEY, persona_of
 from ludus.authoring.users.scripted import ScriptedUser
 from ludus.authoring.users.simulated import GAVE_UP, MARKS, SimulatedUser
@@ -55,7 +55,10 @@ class UserEnvironment(Environment):
         someone = self.make_user(ctx)
         ctx.messages = self.opening(ctx.task)
         if not any(message["role"] == "user" for message in ctx.messages):
-            ctx.messages.append(user_message((await someone.speak(None)).text))
+            begun = await someone.speak(None)
+            if begun.leaves:
+                raise RolloutError("the user left before the agent could say anything", "environment", "infrastructure")
+            ctx.messages.append(user_message(begun.text))
         schemas = [tool.schema for tool in ctx.tools.values()]
         for _ in range(self.max_turns):
             reply = await ctx.model.chat(ctx.messages, tools=schemas)
@@ -73,16 +76,24 @@ class UserEnvironment(Environment):
             if ctx.stop:
                 break
         ctx.stop = ctx.stop or "max_turns"
-        if self.excludes_user_errors and (wrong := [e for e in self.errors_of(ctx.task, ctx.messages) if e.decisive]):
+        await self._look_at_user(ctx)
+
+    async def _look_at_user(self, ctx: Context) -> None:
+        """Ask the judge, whose verdict stays in the record; leave the rollout out where that was asked for."""
+        wrong = [error for error in self.errors_of(ctx.task, ctx.messages) if error.decisive]
+        if self.excludes_user_errors and wrong:
             raise RolloutError(f"the user made a mistake: {wrong[0]}", "environment", "infrastructure")
+        if JUDGE in self.roles:
+            await fault_of(ctx.models[JUDGE], persona_of(ctx.task), ctx.messages)
 
     def errors_of(self, task: Task, messages: list[Message]) -> list[UserError]:
         """Mistakes of the user's, found by rules."""
         return find_errors(persona_of(task), messages) if KEY in task.info else []
 
     def demonstrator_of(self, role: str) -> Callable[..., Any] | None:
-        """Where the expert plays the user, the rules do."""
-        return self.demonstrate_user if role == USER else super().demonstrator_of(role) if role != JUDGE else None
+        """Where the expert plays the user, the rules do; as a judge it blames nobody."""
+        others = {USER: self.demonstrate_user, JUDGE: lambda: NOBODY}
+        return others.get(role) or super().demonstrator_of(role)
 
     async def demonstrate_user(self, ctx: Context) -> AsyncGenerator[str, list[Message]]:
         """The scripted user in the place of the model that plays one."""
@@ -98,9 +109,7 @@ class UserEnvironment(Environment):
         return float(len(self.errors_of(task, rollout.messages)))
 
     @metric
-    async def user_fault(self, ctx: Context, rollout: Rollout) -> list[Reward]:
-        """1 where the judge blames the user, 0 where the agent or nobody; nothing where no judge is asked."""
-        if JUDGE not in self.roles:
-            return []
-        verdict = await fault_of(ctx.models[JUDGE], persona_of(ctx.task), rollout.messages)
-        return [Reward("user_fault", float(verdict.fault == "user"))]
+    def user_fault(self, rollout: Rollout) -> list[Reward]:
+        """1 where the judge blames the user, 0 where the agent or nobody; nothing where none was asked."""
+        said = rollout.conversation(JUDGE)
+        return [Reward("user_fault", float(read_verdict(str(said[-1]["content"])).fault == "user"))] if said else []

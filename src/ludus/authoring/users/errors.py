@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from ludus.authoring.tools import UNREADABLE
 from ludus.authoring.users.persona import Persona
 from ludus.authoring.users.scripted import asks_for
 from ludus.types import Message
@@ -58,20 +59,25 @@ def find_errors(persona: Persona, messages: Sequence[Message]) -> list[UserError
 
     Args:
         persona: who the user is.
-        messages: the agent's conversation; the user's are those of the role "user".
+        messages: the agent's conversation; the user's are those of the role "user", see `is_users`.
     """
     errors: list[UserError] = []
     said: list[str] = []
     known, asked = plain(" ".join(_facts(persona))), ""
     for message in messages:
         text = str(message.get("content") or "")
-        if message["role"] == "user":
+        if is_users(message):
             errors += _mistakes(persona, text, len(said), known, asked, said)
             said.append(text)
         elif message["role"] == "assistant":
             asked = text
         known += plain(text)
     return errors
+
+
+def is_users(message: Message) -> bool:
+    """Whether the user has said it: what an agent is told of its malformed calls only looks so."""
+    return message["role"] == "user" and not str(message.get("content") or "").startswith(UNREADABLE)
 
 
 def _mistakes(persona: Persona, text: str, turn: int, known: str, asked: str, said: list[str]) -> list[UserError]:

@@ -32,6 +32,7 @@ do what it could have done with what it was told. Answer with JSON alone:
 AGAIN = (
     'That could not be read: {problem}. Answer with JSON alone: {{"fault": "user", "agent" or "nobody", "why": "..."}}'
 )
+NOBODY = '{"fault": "nobody"}'
 ATTEMPTS = 3
 
 
