@@ -1,5 +1,7 @@
 """Simulated tools: answers checked against what was said before, arguments against schemas, results against real ones."""
 
+import json
+
 import msgspec
 import pytest
 from players import Calls, Says, heard, play
@@ -62,6 +64,14 @@ async def test_a_model_stands_in_for_the_tools():
     ]
     system = rollout.conversation("api")[0]["content"]
     assert '"soap"' in system and '{"tea":5}' in system and "set_price" in system
+
+
+async def test_the_same_agent_in_simulation_and_on_the_real_thing():
+    answers = (SET, GET, {"role": "assistant", "content": "It costs 7 now."})
+    (simulated,) = await play(Simulated(), Calls(*answers), roles={"api": Says('{"result": "ok"}', RIGHT)})
+    (real,) = await play(Shop(), Calls(*answers))
+    assert simulated.reward == real.reward == 1.0 and simulated.tools == real.tools
+    assert [json.loads(text) for text in heard(simulated)[1:]] == [json.loads(text) for text in heard(real)[1:]]
 
 
 async def test_what_contradicts_a_write_is_asked_for_again():

@@ -2,9 +2,12 @@
 
 import json
 import re
+import shutil
 import sys
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from players import Calls, Says, heard, play, spoken
 
 import ludus
@@ -13,6 +16,7 @@ from ludus.errors import ConfigError, FileProblem, UsageError
 from ludus.programs.divergence import divergence
 from ludus.programs.traces import environment_from_traces
 from ludus.programs.traces import lines as lines_module
+from ludus.programs.traces.build import Building
 from ludus.programs.traces.conversation import Unusable, read
 from ludus.programs.traces.redact import Redactor
 from ludus.recording.expert import Expert
@@ -258,6 +262,54 @@ def test_an_interruption_leaves_nothing_behind(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["traces.jsonl.gz"]
 
 
+WORDS = st.sampled_from(
+    ["user", "assistant", "tool", "system", "content", "text", "image_url", "f", "c1", "{}", "{", ""]
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2) | st.floats(allow_nan=False, allow_infinity=False) | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=8,
+)
+CALLS = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": VALUES,
+        "function": st.fixed_dictionaries(
+            {}, optional={"name": VALUES, "arguments": VALUES, "parameters": VALUES, "description": VALUES}
+        )
+        | VALUES,
+    },
+)
+MESSAGES = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "assistant", "tool", "system", "function"]) | VALUES},
+    optional={
+        "content": VALUES,
+        "tool_calls": st.lists(CALLS | VALUES, max_size=2) | VALUES,
+        "tool_call_id": WORDS | VALUES,
+        "function_call": VALUES,
+        "name": VALUES,
+    },
+)
+ROWS = st.fixed_dictionaries({}, optional={
+    "messages": st.lists(MESSAGES | VALUES, max_size=6) | VALUES, "tools": st.lists(CALLS, max_size=2) | VALUES,
+    "functions": VALUES, "accepted": VALUES, "feedback": VALUES, "reason": VALUES, "choices": VALUES,
+    "response": VALUES})  # fmt: skip
+
+
+@given(st.lists(ROWS | VALUES, max_size=4))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_record_however_strange_ends_the_building(tmp_path, rows):
+    folder = tmp_path / "pkg"
+    with Building(folder, "pkg", Redactor(), 0.5) as building:
+        for number, row in enumerate([*rows, talk(1), talk(2)]):
+            building.take(f"x:{number}", json.dumps(row).encode())
+        built = building.finish()
+    assert built.num_lines == len(rows) + 2 == sum(built.tasks.values()) + sum(built.skipped.values())
+    for split in ("train", "test"):
+        assert all(task.messages() for task in ludus.from_jsonl(folder / f"src/pkg/data/{split}.jsonl"))
+    shutil.rmtree(folder)
+
+
 # --- secrets ------------------------------------------------------------------------------------------------------
 
 SECRETS = {
@@ -276,12 +328,19 @@ SECRETS = {
     "cookie": "Set-Cookie: session=abc123def456; Path=/; HttpOnly",
     "Groq": "gsk_Qw12Er34Ty56Ui78Op90",
     "header": "x-api-key: 99aabbccddee",
+    "variable": "AZURE_OPENAI_KEY=0123456789abcdef0123456789abcdef",
+    "XML": "<password>hunter2</password>",
+    "name and value": json.dumps({"name": "password", "value": "hunter2"}),
+    "token header": "Authorization: Token 9944b09199c62bcf9418",
+    "command": "curl -u admin:hunter2 https://x",
+    "another language": "Passwort: hunter2",
     "in words": "my password is hunter22",
     "card": "4111 1111 1111 1111",
     "key block": "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\nabc\n-----END RSA PRIVATE KEY-----",
 }
 PARTS = ("Ab12Cd34", "IOSFODNN7", "a1B2a1B2", "123456789012-abc", "eyJzdWIi", "DEF123456", "hunter2", "Tr0ub", "1234 5678",
-         "open sesame", "4111 1111", "MIIEow", "cs9988", "abc123def", "Er34Ty56", "99aabbcc", "a1b2c3d4")  # fmt: skip
+         "open sesame", "4111 1111", "MIIEow", "cs9988", "0123456789abcdef", "9944b09", "abc123def", "Er34Ty56", "99aabbcc",
+         "a1b2c3d4")  # fmt: skip
 
 
 def test_secrets_are_nowhere_in_what_is_written(made):
