@@ -92,7 +92,7 @@ class UserEnvironment(Environment):
 
     def demonstrator_of(self, role: str) -> Callable[..., Any] | None:
         """Where the expert plays the user, the rules do; as a judge it blames nobody."""
-        others = {USER: self.demonstrate_user, JUDGE: lambda: NOBODY}
+        others: dict[str, Callable[..., Any]] = {USER: self.demonstrate_user, JUDGE: lambda: NOBODY}
         return others.get(role) or super().demonstrator_of(role)
 
     async def demonstrate_user(self, ctx: Context) -> AsyncGenerator[str, list[Message]]:

@@ -87,6 +87,8 @@ _VALUE = (
 _MIXED = r"(?=[\w.~+/-]*\d)(?=[\w.~+/-]*[A-Za-z])[\w.~+/=-]"
 """Letters and digits, one of each at least."""
 
+_TOKEN = re.compile(rf"token{_OPENS}[\w.~+/-]{{16}}")
+
 
 def _has_a_name(lowered: str) -> bool:
     """Whether a text may have one of the names: keys and tokens are too many, so what stands before them is looked at."""
@@ -138,7 +140,6 @@ _NAMED = (
         may_be_in=lambda lowered: _TOKEN.search(lowered) is not None,
     ),
 )
-_TOKEN = re.compile(rf"token{_OPENS}[\w.~+/-]{{16}}")
 
 # --- by their form ------------------------------------------------------------------------------------------------
 
