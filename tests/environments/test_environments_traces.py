@@ -258,7 +258,7 @@ def test_an_interruption_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "EVERY", 2)
     traces = write(tmp_path / "traces.jsonl.gz", [talk(n) for n in range(9)])
     with pytest.raises(KeyboardInterrupt):
-        environment_from_traces([traces], "desk-env", tmp_path, progress=interrupted)
+        environment_from_traces([traces], "desk-env", tmp_path / "a" / "b", progress=interrupted)
     assert [path.name for path in tmp_path.iterdir()] == ["traces.jsonl.gz"]
 
 

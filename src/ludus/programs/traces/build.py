@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -86,25 +86,36 @@ def environment_from_traces(
     folder, aside = into / name, into / f".{name}.tmp"
     redactor = Redactor(redact)
     try:
-        shutil.rmtree(aside, ignore_errors=True)  # what a process that was killed left behind
-        with Building(aside, name, redactor, test_share) as building:
-            for number, (where, line) in enumerate(lines_of(traces), 1):
-                building.take(where, line)
-                if number % EVERY == 0:
-                    progress(number)
-            built = building.finish()
-        fsync_tree(aside)
-        aside.rename(folder)
-    except OSError as error:
-        shutil.rmtree(aside, ignore_errors=True)
-        if isinstance(error, FileProblem):
-            raise
-        raise FileProblem(f"can't write {folder}: {error.strerror or error}") from None
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
+        with _or_nothing(aside):
+            with Building(aside, name, redactor, test_share) as building:
+                for number, (where, line) in enumerate(lines_of(traces), 1):
+                    building.take(where, line)
+                    if number % EVERY == 0:
+                        progress(number)
+                built = building.finish()
+            fsync_tree(aside)
+            aside.rename(folder)
+    except FileProblem:
         raise
+    except OSError as error:
+        raise FileProblem(f"can't write {folder}: {error.strerror or error}") from None
     built.folder = folder
     return built
+
+
+@contextmanager
+def _or_nothing(aside: Path) -> Iterator[None]:
+    """Where this raises, the folder that is written aside is gone, and so are those that were made to hold it."""
+    made = [folder for folder in aside.parents if not folder.exists()]
+    shutil.rmtree(aside, ignore_errors=True)  # what a process that was killed left behind
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 class Building(ExitStack):
