@@ -51,6 +51,16 @@ def test_labels_serve_as_truth_rewards_and_criteria(ludus, evaluated):
     ]
 
 
+def test_what_is_labelled_can_be_written_for_tests_of_judges(ludus, evaluated):
+    assert "no labels yet" in ludus("label", evaluated, "--export", "truth.jsonl", code=2).stderr
+    ludus("label", evaluated, "-n", 2, input="g\n\nb\nrude\n")
+    ludus("label", evaluated, "--export", "truth.jsonl")
+    rows = [json.loads(line) for line in Path("truth.jsonl").read_text().splitlines()]
+    assert [row["label"] for row in rows] == ["good", "bad"] and rows[1]["why"] == "rude"
+    assert all(row["prompt"][0]["role"] == "user" and row["messages"][0]["role"] == "assistant" for row in rows)
+    assert "can't write" in ludus("label", evaluated, "--export", "no/truth.jsonl", code=1).stderr
+
+
 def test_signals_of_a_product_are_read_all_or_none(ludus, evaluated):
     ids = to_label(evaluated)
     rows = [{"rollout": ids[0], "accepted": True}, {"id": ids[1], "feedback": "thumbs_down", "comment": "wrong"}]
@@ -71,7 +81,7 @@ def test_what_can_not_be_labelled_is_refused(ludus, evaluated):
     assert "unknown purpose" in ludus("label", evaluated, "--purpose", "trian", code=2).stderr
     RunFolder.create(Path("empty")).close()
     assert "no rollouts to label" in ludus("label", "empty", code=2).stderr
-    assert "one of the two" in ludus("label", evaluated, "--list", "--signals", "x", code=2).stderr
+    assert "give one of these" in ludus("label", evaluated, "--list", "--signals", "x", code=2).stderr
 
 
 # --- the file -----------------------------------------------------------------------------------------------------

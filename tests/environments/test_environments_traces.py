@@ -205,7 +205,8 @@ def test_signals_become_labels_and_the_rejected_no_tasks(made):
     built, _ = made(rows)
     assert built.labels == {"good": 8, "bad": 4} and sum(built.tasks.values()) == 8
     labels = [json.loads(line) for line in (built.folder / "labels.jsonl").read_text().splitlines()]
-    assert labels[0]["verdict"] == "bad" and labels[0]["why"] == "too slow" and labels[0]["messages"]
+    assert labels[0]["label"] == "bad" and labels[0]["why"] == "too slow"
+    assert labels[0]["prompt"][-1]["role"] == "user" and labels[0]["messages"][0]["role"] == "assistant"
     rubric = json.loads((built.folder / "src/desk_env/data/rubric.json").read_text())
     names = [criterion["name"] for criterion in rubric["criteria"]]
     assert {"answers", "grounded", "instructions", "uses_get_price", "bad_1"} == set(names)

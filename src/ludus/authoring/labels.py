@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from ludus.errors import UsageError
+from ludus.types import Message, Task
 
 Verdict = Literal["good", "bad"]
 PERSON, SIGNAL = "person", "signal"
@@ -80,6 +81,25 @@ def read_signal(row: Mapping[str, Any]) -> Label:
         raise UsageError(f"expected a rollout and a verdict ({words}), got {str(dict(row))[:120]}")
     why = next((row[name] for name in ("why", "reason", "comment") if isinstance(row.get(name), str)), "")
     return Label(rollout=rollout, verdict=verdict, why=why, by=str(row.get("by") or ""), source="signal")
+
+
+def judge_row(label: Label, task: Task, prompt: list[Message], said: list[Message]) -> dict[str, Any]:
+    """A labelled conversation on its own, as judges are tested on it: a line of a file of labels.
+
+    Args:
+        label: the verdict.
+        task: what the conversation was about.
+        prompt: the conversation before the first reply.
+        said: everything from there on.
+    """
+    about = {
+        "answer": task.answer,
+        "info": task.info,
+        "label": label.verdict,
+        "why": label.why,
+        "rollout": label.rollout,
+    }
+    return {"prompt": prompt, "messages": said, **{name: value for name, value in about.items() if value}}
 
 
 def newest(labels: Iterable[Label]) -> dict[str, Label]:

@@ -36,24 +36,32 @@ KEYS = {"g": "good", "b": "bad", "s": "skip", "q": "quit"}
     type=click.Path(path_type=Path),
     help="Read a product's accept and reject signals instead: JSON lines with rollout and accepted.",
 )
+@click.option(
+    "--export",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write what is labelled to a file that judges can be tested with instead.",
+)
 @click.option("--list", "listed", is_flag=True, help="Print the labels that there are instead.")
 @json_option
 def label(
     run: Path, purpose: str | None, num: int | None, seed: int, by: str | None, again: bool, signals: Path | None,
-    listed: bool, as_json: bool,
+    export: Path | None, listed: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Say of rollouts of RUN whether they are good or bad, and why.
 
     Each is shown without its reward. Labels are kept in RUN/labels.jsonl, one by one as they are given. They are truth to
     test judges against, the reasons become criteria of rubrics, and good and bad are rewards of 1 and 0.
     """
-    from ludus.programs.labelling import take_signals, to_label
+    from ludus.programs.labelling import export_labels, take_signals, to_label
 
-    if listed and signals is not None:
-        raise click.UsageError("--list shows labels and --signals reads some: give one of the two")
+    if sum((listed, signals is not None, export is not None)) > 1:
+        raise click.UsageError("--list shows labels, --signals reads some, --export writes them: give one of these")
 
     if signals is not None:
         take_signals(run, signals)
+    elif export is not None:
+        export_labels(run, export)
     elif not listed:
         names = to_label(run, purpose=purpose, seed=seed, again=again)[:num]
         ask = _typed if sys.stdin.isatty() else _read

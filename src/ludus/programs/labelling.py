@@ -9,10 +9,11 @@ from typing import Any
 
 import msgspec
 
-from ludus.authoring.labels import SIGNAL, Label, newest, read_signal
+from ludus.authoring.labels import SIGNAL, Label, judge_row, newest, read_signal
 from ludus.errors import UnknownName, UsageError
 from ludus.seeds import derive
 from ludus.store import RolloutIndex, RunFolder
+from ludus.store.durable import disk_errors, write_atomically
 from ludus.store.labels import add_labels, read_labels
 from ludus.types import Rollout
 
@@ -55,6 +56,25 @@ def labelled(run: str | Path) -> Iterator[tuple[Rollout, Label]]:
                 yield index.get(rollout), label
             except UnknownName:
                 continue  # the run was cut back to an earlier state since
+
+
+def export_labels(run: str | Path, path: Path) -> int:
+    """Write the labelled rollouts to a file that judges can be tested with, a line each; returns how many.
+
+    Raises:
+        UsageError: nothing is labelled.
+        RunFolderError: no run folder, or the file can't be written.
+    """
+    rows = []
+    for rollout, label in labelled(run):
+        talk = rollout.messages
+        first = next((i for i, message in enumerate(talk) if message["role"] == "assistant"), len(talk))
+        rows.append({**judge_row(label, rollout.task, talk[:first], talk[first:]), "tools": rollout.tools})
+    if not rows:
+        raise UsageError(f"{run} has no labels yet: ludus label {run}")
+    with disk_errors(f"write {path}"):
+        write_atomically(path, b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+    return len(rows)
 
 
 def rewards(run: str | Path) -> dict[str, float]:

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import msgspec
 
-from ludus.authoring.labels import Label
+from ludus.authoring.labels import Label, judge_row
 from ludus.errors import FileProblem, UsageError
 from ludus.programs.package_name import check_package_name
 from ludus.programs.traces import rubric
@@ -215,7 +215,7 @@ class Building(ExitStack):
         if talk.why and len(self._reasons) < MOST_REASONS:
             self._reasons[talk.verdict, " ".join(talk.why.casefold().split())] += 1
         label = Label(rollout=task.id, task=task.id, verdict=talk.verdict, why=talk.why, by="product", source="signal")
-        row = {**msgspec.to_builtins(label), "messages": [*task.messages(), *task.info["rest"]]}
+        row = judge_row(label, Task(prompt=""), task.messages(), task.info["rest"])
         self._line(self._folder / "labels.jsonl", row)
 
     def _write_reserve(self) -> None:
