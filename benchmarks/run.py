@@ -9,6 +9,7 @@ python -m benchmarks.run mcp           # hundreds of rollouts on one MCP server
 python -m benchmarks.run address       # model calls over HTTP, against those in process
 python -m benchmarks.run sandbox       # how fast sandboxes start and end
 python -m benchmarks.run judging       # what judges cost beside their model
+python -m benchmarks.run traces        # an environment from recorded conversations
 python -m benchmarks.run gpu           # where there is one
 python -m benchmarks.run check         # training, sampling, scheduling in short: have ratios got worse?
 
@@ -22,7 +23,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from benchmarks import address, foreign, gpu, judging, mcp, results, sampling, sandbox, scheduling, training
+from benchmarks import address, foreign, gpu, judging, mcp, results, sampling, sandbox, scheduling, traces, training
 from benchmarks.machine import BUSY_CORES, Load, busy_now, machine
 from benchmarks.results import Section
 from benchmarks.side import WORK
@@ -37,6 +38,7 @@ BENCHMARKS: dict[str, Callable[[bool], Section]] = {
     "address": address.measure,
     "sandbox": sandbox.measure,
     "judging": judging.measure,
+    "traces": traces.measure,
     "gpu": gpu.measure,
 }
 CHECKED = ("training", "sampling", "scheduling")

@@ -129,7 +129,7 @@ class Environment:
     async def respond(self, ctx: Context, reply: Reply) -> Answer:
         """What comes after a reply. By default: the results of its tool calls, or None if it made none."""
         if reply.malformed:
-            return user(f"Your tool call could not be read: {reply.malformed}") if ctx.tools else None
+            return user(f"{tools_module.UNREADABLE}: {reply.malformed}") if ctx.tools else None
         available = ctx.injectable()
         answers = await tools_module.answers(ctx.tools, reply.tool_calls, available)
         return answers or None
@@ -141,6 +141,10 @@ class Environment:
         It may also ask for `random`, `state` and `ctx` by name. None where there is no expert.
         """
         return None
+
+    def demonstrator_of(self, role: str) -> Callable[..., Any] | None:
+        """The expert of a role, by default `demonstrate` for all of them; None where there is none."""
+        return self.demonstrate if self.can_demonstrate else None
 
     # --- what programs read ---------------------------------------------------------------------------------------
 

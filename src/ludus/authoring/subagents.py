@@ -58,7 +58,7 @@ def _by_name(tools: Iterable[Any]) -> dict[str, Tool]:
 
 async def _answers(reply: Reply, offered: Mapping[str, Tool], available: Mapping[str, Any]) -> list[Message]:
     if reply.malformed:
-        return [user(f"Your tool call could not be read: {reply.malformed}")]
+        return [user(f"{tools_module.UNREADABLE}: {reply.malformed}")]
     return [await tools_module.answer(offered, called, available) for called in reply.tool_calls]
 
 

@@ -16,6 +16,8 @@ from ludus.authoring.declare import ToolMark, mark_of
 from ludus.errors import RolloutError, ToolError
 from ludus.types import Message, ToolCall
 
+UNREADABLE = "Your tool call could not be read"
+"""How an agent is told, in the user's place, of a call that is none."""
 _PREFIX = "argument_"
 """Keeps parameters such as `json` and `copy` apart from the attributes that pydantic's models have."""
 

@@ -29,12 +29,14 @@ COMMANDS = {
     "check": f"{HERE}:check",
     "new": f"{HERE}:new",
     "serve": "ludus.cli.env_serve:serve",
+    "from-traces": "ludus.cli.env_from_traces:from_traces",
+    "divergence": "ludus.cli.env_divergence:divergence",
 }
 
 
 @click.group("env", cls=LazyGroup, lazy=COMMANDS)
 def env() -> None:
-    """Find environments, check them, begin a new one, serve one."""
+    """Find environments, check them, begin a new one, serve one, make one of recorded conversations."""
 
 
 @click.command("list")

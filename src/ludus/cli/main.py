@@ -29,6 +29,8 @@ COMMANDS = {
     "compare": "ludus.cli.compare:compare",
     "report": "ludus.cli.report:report",
     "show": "ludus.cli.show:show",
+    "label": "ludus.cli.label:label",
+    "users": "ludus.cli.users:users",
     "replay": "ludus.cli.replay:replay",
     "export": "ludus.cli.export:export",
     "play": "ludus.cli.play:play",

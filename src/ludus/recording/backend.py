@@ -40,8 +40,8 @@ class TokenBackend:
 class Bindable(Protocol):
     """A backend that has to know the rollout it speaks in: the expert, a script, a person."""
 
-    def bind(self, env: Environment, ctx: Context) -> MessageBackend:
-        """The backend of one rollout."""
+    def bind(self, env: Environment, ctx: Context, role: str) -> MessageBackend:
+        """The backend of one rollout and role."""
         ...
 
 

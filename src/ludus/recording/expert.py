@@ -16,7 +16,7 @@ from ludus.types import MAIN_ROLE, Message, Reply, Sampling
 
 def beside_experts(env: Environment, backend: Backend) -> dict[str, Backend]:
     """A backend in the main role; in the others the environment's expert, or the same one where there is none."""
-    others = [role for role in env.roles if role != MAIN_ROLE] if env.can_demonstrate else []
+    others = [role for role in env.roles if role != MAIN_ROLE and env.demonstrator_of(role) is not None]
     return {MAIN_ROLE: backend, **dict.fromkeys(others, Expert())}
 
 
@@ -25,9 +25,9 @@ class Expert:
 
     name = "demonstrator"
 
-    def bind(self, env: Environment, ctx: Context) -> MessageBackend:
-        """The expert of one rollout."""
-        return _Demonstration(env, ctx)
+    def bind(self, env: Environment, ctx: Context, role: str) -> MessageBackend:
+        """The expert of one rollout and role."""
+        return _Demonstration(env, ctx, role)
 
     async def complete(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], sampling: Sampling) -> Reply:
         """An expert speaks only inside a rollout."""
@@ -37,8 +37,8 @@ class Expert:
 class _Demonstration:
     name = "demonstrator"
 
-    def __init__(self, env: Environment, ctx: Context) -> None:
-        self._env, self._ctx = env, ctx
+    def __init__(self, env: Environment, ctx: Context, role: str) -> None:
+        self._env, self._ctx, self._role = env, ctx, role
         self._play: Any = None
         self._seen = 0
 
@@ -48,8 +48,8 @@ class _Demonstration:
 
         first, new = self._play is None, list(messages[self._seen :])
         if first:
-            demonstrate = self._env.demonstrate
-            self._play = await call(demonstrate, **inject(demonstrate, self._ctx.injectable()))
+            if (demonstrate := self._env.demonstrator_of(self._role)) is not None:
+                self._play = await call(demonstrate, **inject(demonstrate, self._ctx.injectable()))
             if isinstance(self._play, str | dict):
                 self._play = [self._play]
             if isinstance(self._play, list):

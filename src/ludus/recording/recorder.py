@@ -175,7 +175,7 @@ class Recorder:
         """Let backends that speak from inside the rollout know where they are."""
         for role, backend in self.backends.items():
             if isinstance(backend, Bindable):
-                self.backends[role] = backend.bind(env, ctx)
+                self.backends[role] = backend.bind(env, ctx, role)
 
     async def settle(self) -> None:
         """Everything that was called is in `calls`; nothing to do where the calls are made here."""

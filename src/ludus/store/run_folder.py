@@ -10,6 +10,7 @@
       result.json, report.html
       run_id, tensorboard/, wandb/   of the sinks that the recipe names (ludus.sinks)
       inspect/        logs that `ludus export inspect` writes
+      labels.jsonl    what people said of its rollouts (labels.py)
       lock            held by the process that writes
 
 One process writes (`create`, `resume`); any number read (`open`), also while it runs.
@@ -51,7 +52,7 @@ MIN_FREE_BYTES = 50 << 20
 KEEP_STATES = 2
 LAYOUT = (
     "config.toml", "metrics.jsonl", "index.db", "state", "export", "result.json", "report.html",
-    "run_id", "tensorboard", "wandb", "inspect",
+    "run_id", "tensorboard", "wandb", "inspect", "labels.jsonl",
 )  # fmt: skip
 """What a run writes beside its rollouts."""
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import keyword
-import re
 from pathlib import Path
 
-from ludus.errors import FileProblem, UsageError
-
-NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
+from ludus.errors import FileProblem
+from ludus.programs.package_name import check_package_name
 
 
 def write_package(name: str, into: Path) -> tuple[Path, Path]:
@@ -26,14 +22,8 @@ def write_package(name: str, into: Path) -> tuple[Path, Path]:
         UsageError: the name can't be that of a package, or is taken.
         FileProblem: the folder is there already, or can't be made.
     """
-    package = name.replace("-", "_")
-    if not NAME.fullmatch(name) or keyword.iskeyword(package):
-        raise UsageError(f"expected a name of lower-case words with - between them, such as my-env; got {name!r}")
+    package = check_package_name(name, into)
     folder = into / name
-    if folder.exists():
-        raise FileProblem(f"{folder} is there already; choose another name")
-    if importlib.util.find_spec(package) is not None:
-        raise UsageError(f"there is a module {package!r} already, which the new one would hide; choose another name")
     files = {
         "pyproject.toml": "pyproject.toml.j2",
         "README.md": "README.md.j2",

@@ -52,10 +52,10 @@ class Replies:
         self._asked = {i: asked(recorded, i) for i, call in enumerate(recorded.calls) if call.role == role}
         self._keys = {i: [canonical(message) for message in messages] for i, messages in self._asked.items()}
 
-    def bind(self, env: Environment, ctx: Context) -> MessageBackend:
+    def bind(self, env: Environment, ctx: Context, role: str) -> MessageBackend:
         """The demonstrator is the environment's own and draws from its randomness, so it plays along."""
         if self._is_expert:
-            self._expert = Expert().bind(env, ctx)
+            self._expert = Expert().bind(env, ctx, role)
         return self
 
     async def complete(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], sampling: Sampling) -> Reply:

@@ -1,0 +1,203 @@
+"""One recorded conversation: read from a line, in the forms that OpenAI's API and its logs have, and mended.
+
+Mended means: images and files become a note, results without a call and calls without a result are left out, so are calls
+whose arguments are no JSON, and text is text. What is left is a conversation that any chat API would take.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from ludus.authoring.labels import Verdict, signal_of
+from ludus.types import Message
+
+ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool",
+         "function": "tool"}  # fmt: skip
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Unusable(ValueError):
+    """Why a line gives no task."""
+
+
+@dataclass
+class Conversation:
+    """A conversation whose reply can be asked for."""
+
+    opening: list[Message]
+    """Up to the first reply."""
+    rest: list[Message]
+    """From the first reply to the last, results of its tool calls included."""
+    tools: list[Any]
+    """Schemas as they were recorded."""
+    verdict: Verdict | None = None
+    """What the product's signal said."""
+    why: str = ""
+    mended: Counter[str] = field(default_factory=Counter)
+    """What was left out or changed, counted by its kind."""
+
+
+def read(line: bytes) -> Conversation:
+    """Read and mend one line. Raises Unusable."""
+    try:
+        row = _decode(line)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        raise Unusable("no JSON") from None
+    messages, tools, row = _parts(row)
+    mended: Counter[str] = Counter()
+    talk = _Mender(mended).mend(messages)
+    first = next((i for i, message in enumerate(talk) if message["role"] == "assistant"), None)
+    if first is None:
+        raise Unusable("no reply of an assistant")
+    last = max(i for i, message in enumerate(talk) if message["role"] in ("assistant", "tool"))
+    if not any(message["role"] == "user" and message["content"] for message in talk[:first]):
+        raise Unusable("nothing that a user said before the first reply")
+    why = next((row[name] for name in ("why", "reason", "comment") if isinstance(row.get(name), str)), "")
+    return Conversation(talk[:first], talk[first : last + 1], tools, signal_of(row), why, mended)
+
+
+def _parts(row: Any) -> tuple[list[Any], list[Any], dict[str, Any]]:
+    """Messages, tools, and the record that may have a signal; the answer of a logged request is one more message."""
+    if isinstance(row, list):
+        row = {"messages": row}
+    if not isinstance(row, dict):
+        raise Unusable("no JSON object")
+    request = next((row[name] for name in ("request", "body", "input") if isinstance(row.get(name), dict)), row)
+    messages = request.get("messages")
+    if not isinstance(messages, list):
+        raise Unusable("no list of messages")
+    answer = next((row[name] for name in ("response", "output") if isinstance(row.get(name), dict)), row)
+    answer = answer["body"] if isinstance(answer.get("body"), dict) else answer
+    choices = answer.get("choices")
+    if isinstance(choices, list) and choices and isinstance(choices[0], dict) and choices[0].get("message"):
+        messages = [*messages, choices[0]["message"]]
+    functions = request.get("functions")
+    tools = request.get("tools") or row.get("tools")
+    legacy = [{"type": "function", "function": one} for one in functions] if isinstance(functions, list) else []
+    return messages, tools if isinstance(tools, list) else legacy, row
+
+
+class _Mender:
+    """Makes a conversation of whatever was recorded, and counts what it had to change."""
+
+    def __init__(self, mended: Counter[str]) -> None:
+        self._mended = mended
+        self._talk: list[Message] = []
+        self._reply_at = -1
+        """Where the last reply stands, while results of its calls may come; -1 otherwise."""
+        self._open: dict[str, dict[str, Any]] = {}
+        """Its calls that have no result yet, by their ids."""
+
+    def mend(self, messages: list[Any]) -> list[Message]:
+        """Raises Unusable."""
+        for message in messages:
+            role = ROLES.get(str(message.get("role"))) if isinstance(message, dict) else None
+            if role is None:
+                raise Unusable("a message without a role that is known")
+            if role == "tool":
+                self._result(message)
+                continue
+            self._settle()
+            if role == "assistant":
+                self._reply(message)
+            else:
+                self._said(role, self._text(message.get("content")))
+        self._settle()
+        return self._talk
+
+    def _said(self, role: str, text: str) -> None:
+        before = self._talk[-1]["role"] if self._talk else ""
+        replied = any(message["role"] == "assistant" for message in self._talk)
+        if before == "tool" and role == "user":
+            raise Unusable("a user who speaks before the assistant has made something of a tool's result")
+        if replied and role == "system":
+            self._mended["instructions in mid-conversation"] += 1
+        elif replied and before == "user":
+            self._talk[-1]["content"] += f"\n\n{text}"
+        else:
+            self._talk.append({"role": role, "content": text})
+
+    def _reply(self, message: dict[str, Any]) -> None:
+        calls = message.get("tool_calls")
+        if not isinstance(calls, list):
+            legacy = message.get("function_call")
+            calls = [{"function": legacy}] if isinstance(legacy, dict) else []
+        for number, call in enumerate(calls):
+            mended = self._call(call, number)
+            if mended is not None:
+                self._open[mended["id"]] = mended
+        reply: Message = {"role": "assistant", "content": self._text(message.get("content") or message.get("refusal"))}
+        if self._open:
+            reply["tool_calls"] = list(self._open.values())
+        if self._talk and self._talk[-1]["role"] == "assistant":  # said in two messages what is one turn
+            reply["content"] = "\n\n".join(filter(None, [self._talk.pop()["content"], reply["content"]]))
+        self._reply_at = len(self._talk)
+        self._talk.append(reply)
+
+    def _call(self, call: Any, number: int) -> dict[str, Any] | None:
+        function = call.get("function") if isinstance(call, dict) else None
+        name = function.get("name") if isinstance(function, dict) else None
+        if not isinstance(function, dict) or not isinstance(name, str) or not name:
+            self._mended["tool calls without a name"] += 1
+            return None
+        arguments = function.get("arguments")
+        try:
+            value = _decode(arguments or "{}") if isinstance(arguments, str) else arguments or {}
+        except (msgspec.MsgspecError, RecursionError, UnicodeEncodeError):
+            value = None
+        if not isinstance(value, dict):
+            self._mended["tool calls whose arguments are no JSON object"] += 1
+            return None
+        id = call.get("id") if isinstance(call.get("id"), str) and call["id"] else f"call_{number}"
+        if id in self._open:
+            self._mended["tool calls with the id of another"] += 1
+            return None
+        return {"id": id, "type": "function", "function": {"name": name, "arguments": _encode(value).decode()}}
+
+    def _result(self, message: dict[str, Any]) -> None:
+        id = message.get("tool_call_id")
+        if not isinstance(id, str):  # the older format names the function
+            named = (key for key, call in self._open.items() if call["function"]["name"] == message.get("name"))
+            id = next(named, "")
+        call = self._open.pop(id, None)
+        if call is None:
+            self._mended["tool results without a call"] += 1
+            return
+        text = self._text(message.get("content"))
+        self._talk.append({"role": "tool", "tool_call_id": id, "name": call["function"]["name"], "content": text})
+
+    def _settle(self) -> None:
+        """Leave out calls that were never answered, and a reply of which nothing is left."""
+        if self._reply_at < 0:
+            return
+        reply = self._talk[self._reply_at]
+        if self._open:
+            self._mended["tool calls without a result"] += len(self._open)
+            answered = [call for call in reply.pop("tool_calls") if call["id"] not in self._open]
+            reply |= {"tool_calls": answered} if answered else {}
+        if not reply["content"] and "tool_calls" not in reply:
+            self._mended["empty replies"] += 1
+            del self._talk[self._reply_at]
+        self._reply_at, self._open = -1, {}
+
+    def _text(self, content: Any) -> str:
+        """Content as text; of parts that are none, a note."""
+        if content is None or isinstance(content, str):
+            return content or ""
+        if not isinstance(content, list):
+            return _encode(content).decode()
+        texts = []
+        for part in content:
+            kind = str(part.get("type")) if isinstance(part, dict) else ""
+            text = part.get("text") if isinstance(part, dict) else part
+            if not isinstance(text, str):
+                what = "image" if "image" in kind else "audio" if "audio" in kind else "file"
+                self._mended[f"parts that are no text: {what}"] += 1
+                text = f"[{what} left out]"
+            texts.append(text)
+        return "\n".join(texts)
