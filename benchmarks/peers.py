@@ -49,7 +49,11 @@ PEERS = {
     # daytona wants another OpenTelemetry than we have
     "services": Peer(
         {
-            "docker": "7.2.0", "podman": "5.8.0", "kubernetes": "37.0.2", "e2b": "2.63.0", "modal": "1.6.4",
+            "docker": "7.2.0",
+            "podman": "5.8.0",
+            "kubernetes": "37.0.2",
+            "e2b": "2.63.0",
+            "modal": "1.6.4",
             "daytona": "0.226.1",
         },
         beside=True,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ludus.rollouts.scheduler import Scheduler
 
 
-def _price(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, float] | None:
+def price_of(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, float] | None:
     """IN,OUT as two amounts of dollars. Raises click.BadParameter."""
     if value is None:
         return None
@@ -41,7 +41,7 @@ def _price(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     return prompt, completion
 
 
-def _role_models(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+def role_models_of(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
     """ROLE=MODEL as a table. Raises click.BadParameter."""
     pairs = [value.partition("=") for value in values]
     for role, _, model in pairs:
@@ -103,13 +103,13 @@ MOST_SHOWN = 300
     "--role-model",
     "role_models",
     multiple=True,
-    callback=_role_models,
+    callback=role_models_of,
     metavar="ROLE=M",
     show_default="the model itself",
     help="Who plays another role, such as opponent=demonstrator; may be repeated.",
 )
 @click.option("--base-url", metavar="URL", help="Of the API behind openai:NAME, whose key is $OPENAI_API_KEY.")
-@click.option("--price", callback=_price, metavar="IN,OUT", help="Dollars per million prompt and completion tokens.")
+@click.option("--price", callback=price_of, metavar="IN,OUT", help="Dollars per million prompt and completion tokens.")
 @click.option(
     "--max-cost", type=click.FloatRange(min=0), metavar="DOLLARS", help="End there, per model; needs --price."
 )
