@@ -141,7 +141,22 @@ class Through:
 
     async def chat(self, messages: Sequence[Message], *, tools: Sequence[Any] = (), **sampling: Any) -> Reply:
         """See `ludus.protocols.Model.chat`."""
-        return await self._model.chat(messages, tools=tools, **sampling)
+        return await self.ask("", messages, tools=tools, **sampling)
+
+    async def ask(
+        self, agent: str, messages: Sequence[Message], *, tools: Sequence[Any] = (), **sampling: Any
+    ) -> Reply:
+        """What subclasses override: the reply to the caller's conversation, recorded under a sub-agent's name or ""."""
+        return await self.below(agent, messages, tools=tools, **sampling)
+
+    async def below(
+        self, agent: str, messages: Sequence[Message], *, tools: Sequence[Any] = (), **sampling: Any
+    ) -> Reply:
+        """The reply of the model underneath to a conversation."""
+        if isinstance(self._model, Through):  # whose additions are part of it, whoever it is recorded under
+            return await self._model.ask(agent, messages, tools=tools, **sampling)
+        model = self._model.subagent(agent) if agent else self._model
+        return await model.chat(messages, tools=tools, **sampling)
 
     @property
     def base_url(self) -> str:
@@ -205,8 +220,7 @@ def _then(first: str, play: Any) -> Generator[Any, Any, None]:
     if inspect.isgenerator(play):
         yield from play
     else:
-        for reply in play:
-            yield reply
+        yield from (reply for reply in play)  # not the list itself: nothing can be sent to its iterator
 
 
 async def _then_async(first: str, play: AsyncGenerator[Any, Any]) -> AsyncGenerator[Any, Any]:

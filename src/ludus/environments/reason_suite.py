@@ -46,8 +46,12 @@ SKILLS: dict[str, tuple[str, Dial]] = {
 LEVELS = 5
 FAR = 10_000_000
 """Between the generators of two seeds: items of neighbouring ones would be the same."""
-ANSWER = re.compile(r"^\W*answer\W*?:[*_\s]*(\S.*?)[*_\s]*$", re.IGNORECASE | re.MULTILINE)
-SURE = re.compile(r"^\W*confidence\W*?:\W*?(\d{1,3}(?:\.\d+)?)\s*%?\W*$", re.IGNORECASE | re.MULTILINE)
+ANSWER = re.compile(r"^[^\w\n]{0,20}answer[^\w\n:]{0,20}:([^\n]*)", re.IGNORECASE | re.MULTILINE)
+SURE = re.compile(
+    r"^[^\w\n]{0,20}confidence[^\w\n:]{0,20}:[^\w\n]{0,20}(\d{1,3}(?:\.\d{1,9})?)[^\w\n]{0,20}$",
+    re.IGNORECASE | re.MULTILINE,
+)
+MARKUP = " \t*_`"
 FORM = "End your reply with a line 'Answer: ' and your answer."
 SURE_FORM = (
     "End your reply with two lines: 'Answer: ' and your answer, then 'Confidence: ' and how sure you are that it is right, "
@@ -146,7 +150,7 @@ def answer_in(reply: str) -> str:
     ('42', '42')
     """
     found = ANSWER.findall(reply)
-    return str(found[-1]) if found else SURE.sub("", reply).strip()
+    return str(found[-1]).strip(MARKUP) if found else SURE.sub("", reply).strip()
 
 
 def sureness(reply: str) -> float | None:

@@ -1,4 +1,7 @@
-"""Ways of reasoning around any environment: plan first, keep to a budget, hand sub-tasks on, try several times; other words, another prompt."""
+"""Ways of reasoning around any environment: plan first, keep to a budget, hand sub-tasks on, try several times.
+
+And two that change what is asked: other words, another prompt.
+"""
 
 from ludus.environments.reasoning.attempts import Attempts as Attempts
 from ludus.environments.reasoning.budget import Budget as Budget

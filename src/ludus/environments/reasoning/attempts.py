@@ -94,7 +94,7 @@ class Attempts(Wrapper):
         ctx.messages, ctx.stop = chosen.messages, chosen.stop
 
     @metric
-    def agreement(self, rollout: Rollout) -> float:
+    def attempts_agreement(self, rollout: Rollout) -> float:
         """Share of the attempts that give the same answer as the chosen one."""
         last = last_calls(rollout.calls)
         answers = Counter(answer_of(_final(found)) for found in last.values())

@@ -1,8 +1,8 @@
 """`budget:ENV`: a number of tokens for each task, a reward for keeping to it, and if wanted its enforcement.
 
-The number is one for all tasks, or one for each band of difficulty. The model is told it. Forcing is s1's (arXiv:2501.19393)
-as far as an API of messages allows: who runs out is told that time is up and answers in a few more tokens, and who stops
-early is told to go on. What is said so is part of the same sequence.
+The number is one for all tasks, or one for each band of difficulty. The model is told it. Forcing is that of s1
+(arXiv:2501.19393) as far as an API of messages allows: who runs out is told that time is up and answers in a few more
+tokens, and who stops early is told to go on. What is said so is part of the same sequence.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LOOKED_AT = 256
 TOLD = {"exact": "Use about {} tokens, thinking included.", "maximum": "Use at most {} tokens, thinking included."}
 TIME_IS_UP = "Time is up. Give your final answer now, in the form that was asked for, and nothing else."
 GO_ON = "Wait. Look for a mistake in what you have so far, then give your final answer again."
-OWN = ("length",)
+LENGTH = "budget_length"
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Budget(Wrapper):
             ctx.models = {**ctx.models, MAIN_ROLE: _Budgeted(ctx.model, self, self.band_of(ctx.task).tokens)}
         await super().setup(ctx)
 
-    @reward
+    @reward(name=LENGTH)
     def length(self, task: Task, rollout: Rollout) -> float:
         """What the length adds to the environment's reward, or takes away; see `lengths.length_term`."""
         return length_term(
@@ -125,18 +125,18 @@ class Budget(Wrapper):
         )  # fmt: skip
 
     @metric
-    def solved(self, rollout: Rollout) -> float:
+    def budget_solved(self, rollout: Rollout) -> float:
         """1 where the environment's own reward is a success, whatever the length."""
-        own = sum(r.weight * r.value for r in rollout.rewards if r.role == MAIN_ROLE and r.scorer not in OWN)
+        own = sum(r.weight * r.value for r in rollout.rewards if r.role == MAIN_ROLE and r.scorer != LENGTH)
         return float(own >= self.inner.success_reward)
 
     @metric
-    def tokens_used(self, rollout: Rollout) -> float:
+    def budget_tokens(self, rollout: Rollout) -> float:
         """Tokens of the model's replies, thinking included."""
         return float(num_tokens(own_calls(rollout)))
 
     @metric
-    def within_budget(self, task: Task, rollout: Rollout) -> float:
+    def budget_kept(self, task: Task, rollout: Rollout) -> float:
         """1 where they are no more than the budget."""
         return float(num_tokens(own_calls(rollout)) <= self.band_of(task).tokens)
 
@@ -169,20 +169,22 @@ class _Budgeted(Through):
         super().__init__(model)
         self._env, self._budget, self._used, self._waits = env, budget, 0, env.waits
 
-    async def chat(self, messages: Sequence[Message], *, tools: Sequence[Any] = (), **sampling: Any) -> Reply:
-        """See `ludus.protocols.Model.chat`."""
+    async def ask(
+        self, agent: str, messages: Sequence[Message], *, tools: Sequence[Any] = (), **sampling: Any
+    ) -> Reply:
+        """See `Through.ask`."""
         shown = self.whole(messages)
         if self._env.told:
             shown = noted(shown, TOLD[self._env.form].format(self._budget))
         said: list[Message] = []
-        reply = await self._ask(shown, tools, sampling, self._left)
+        reply = await self._limited(agent, shown, tools, sampling, self._left)
         if self._env.force and reply.truncated:
             said += [reply.message, user(TIME_IS_UP)]
-            reply = await self._ask([*shown, *said], tools, sampling, self._env.answer_tokens)
+            reply = await self._limited(agent, [*shown, *said], tools, sampling, self._env.answer_tokens)
         while self._waits and self._used < self._budget and not (reply.tool_calls or reply.truncated):
             self._waits -= 1
             said += [reply.message, user(GO_ON)]
-            reply = await self._ask([*shown, *said], tools, sampling, self._left)
+            reply = await self._limited(agent, [*shown, *said], tools, sampling, self._left)
         self.remember(messages, said, reply)
         return reply
 
@@ -192,13 +194,15 @@ class _Budgeted(Through):
         left = self._budget - self._used
         return left if left > 0 else self._env.answer_tokens
 
-    async def _ask(self, shown: Sequence[Message], tools: Sequence[Any], sampling: dict[str, Any], most: int) -> Reply:
+    async def _limited(
+        self, agent: str, shown: Sequence[Message], tools: Sequence[Any], sampling: dict[str, Any], most: int
+    ) -> Reply:
         if self._env.force:
             limits = [
                 limit for limit in (most, sampling.get("max_tokens"), self._env.sampling.get("max_tokens")) if limit
             ]
             sampling = {**sampling, "max_tokens": min(limits)}
-        reply = await self._model.chat(shown, tools=tools, **sampling)
+        reply = await self.below(agent, shown, tools=tools, **sampling)
         self._used += reply.usage.completion_tokens or estimated(reply.reasoning + reply.text)
         return reply
 

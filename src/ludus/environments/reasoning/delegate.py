@@ -53,12 +53,12 @@ class Delegate(Wrapper):
         await super().setup(ctx)
 
     @reward
-    def helped(self, rollout: Rollout) -> Reward:
+    def delegate_helped(self, rollout: Rollout) -> Reward:
         """The helper earns what the rollout does."""
-        return Reward("helped", rollout.reward if _sub_tasks(rollout) else 0.0, role=HELPER)
+        return Reward("delegate_helped", rollout.reward if _sub_tasks(rollout) else 0.0, role=HELPER)
 
     @metric
-    def delegated(self, rollout: Rollout) -> float:
+    def delegate_count(self, rollout: Rollout) -> float:
         """Sub-tasks handed on."""
         return float(_sub_tasks(rollout))
 
@@ -75,16 +75,19 @@ class _Delegating(Through):
         self._helper, self._left = helper, left
         self._own = {"delegate": Tool(self.delegate)}
 
-    async def chat(self, messages: Sequence[Message], *, tools: Sequence[Any] = (), **sampling: Any) -> Reply:
-        """See `ludus.protocols.Model.chat`."""
+    async def ask(
+        self, agent: str, messages: Sequence[Message], *, tools: Sequence[Any] = (), **sampling: Any
+    ) -> Reply:
+        """See `Through.ask`."""
         offered = [*tools, self._own["delegate"]]
         shown, said = self.whole(messages), list[Message]()
-        reply = await self._model.chat(shown, tools=offered, **sampling)
+        reply = await self.below(agent, shown, tools=offered, **sampling)
         while any(called.name in self._own for called in reply.tool_calls):
-            last = self._left <= 0
+            left = self._left
             said += [reply.message, *await self._answers(reply)]
-            reply = await self._model.chat([*shown, *said], tools=offered, **sampling)
-            if last:
+            self._left = min(self._left, left - 1)  # one less, also where all that was asked could not be read
+            reply = await self.below(agent, [*shown, *said], tools=offered, **sampling)
+            if left <= 0:
                 break
         self.remember(messages, said, reply)
         return reply

@@ -63,6 +63,11 @@ class Plan(Wrapper):
         self.extra_roles = ("judge",) if judged else ()
         super().__init__(env, **options)
 
+    @property
+    def can_demonstrate(self) -> bool:
+        """Where there is one role: an expert speaks in all of them alike, and only the main one plans."""
+        return len(self.roles) == 1 and self.inner.can_demonstrate
+
     async def setup(self, ctx: Context) -> None:
         """Put the planner in the model's place."""
         ctx.models = {**ctx.models, MAIN_ROLE: _Planner(ctx.model, self._ask, self.plan_tokens)}
@@ -70,7 +75,7 @@ class Plan(Wrapper):
 
     async def demonstrate(self, ctx: Context, random: random.Random) -> Any:  # type: ignore[override]
         """The environment's expert, after a plan that fits everything."""
-        return after(EXPERT_PLAN, await super().demonstrate(ctx, random))
+        return after(EXPERT_PLAN, await super().demonstrate(ctx, random)) if self.can_demonstrate else None
 
     def scorers(self) -> list[Scorer]:
         """Those of the environment, and of plans what is asked for."""
@@ -116,17 +121,19 @@ class _Planner(Through):
         self._limit = {} if max_tokens is None else {"max_tokens": max_tokens}
         self._planned = False
 
-    async def chat(self, messages: Sequence[Message], *, tools: Sequence[Any] = (), **sampling: Any) -> Reply:
-        """See `ludus.protocols.Model.chat`."""
+    async def ask(
+        self, agent: str, messages: Sequence[Message], *, tools: Sequence[Any] = (), **sampling: Any
+    ) -> Reply:
+        """See `Through.ask`."""
         shown = noted(self.whole(messages), self._ask)
         said: list[Message] = []
         if not self._planned:
             self._planned = True
-            plan = await self._model.subagent(AGENT).chat(shown, tools=tools, **{**sampling, **self._limit})
+            plan = await self.below(AGENT, shown, tools=tools, **{**sampling, **self._limit})
             if not plan.tool_calls:  # it has begun to work instead: on from where it stood
                 said = [plan.message, user(CARRY_OUT)]
                 shown += said
-        reply = await self._model.chat(shown, tools=tools, **sampling)
+        reply = await self.below(agent, shown, tools=tools, **sampling)
         self.remember(messages, said, reply)
         return reply
 

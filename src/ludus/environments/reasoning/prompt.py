@@ -49,9 +49,11 @@ class _Prompted(Through):
         super().__init__(model)
         self._old, self._new = old, new
 
-    async def chat(self, messages: Sequence[Message], *, tools: Sequence[Any] = (), **sampling: Any) -> Reply:
-        """See `ludus.protocols.Model.chat`."""
-        return await self._model.chat(self._prompted(messages), tools=tools, **sampling)
+    async def ask(
+        self, agent: str, messages: Sequence[Message], *, tools: Sequence[Any] = (), **sampling: Any
+    ) -> Reply:
+        """See `Through.ask`."""
+        return await self.below(agent, self._prompted(messages), tools=tools, **sampling)
 
     def _prompted(self, messages: Sequence[Message]) -> list[Message]:
         first = messages[0] if messages else {}

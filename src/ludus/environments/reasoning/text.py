@@ -8,56 +8,24 @@ from collections.abc import Sequence
 from ludus.types import MAIN_ROLE, Call, Rollout
 
 ANSWER = re.compile(
-    r"<answer>(?P<tag>.*?)</answer>"
+    r"<answer>(?P<tag>[\s\S]{0,2000}?)</answer>"
     r"|\\boxed\{(?P<boxed>[^{}]*(?:\{[^{}]*\}[^{}]*)*)\}"
-    r"|^\W*(?:final )?answer\W*?:\W*?(?P<line>\S.*?)\W*$",
-    re.IGNORECASE | re.DOTALL | re.MULTILINE,
+    r"|^[^\w\n]{0,20}(?:final )?answer[^\w\n:]{0,20}:(?P<line>[^\n]*)",
+    re.IGNORECASE | re.MULTILINE,
 )
-STEP = re.compile(r"^\s*(?:step\s+)?\d{1,3}[.):]\s+(\S.*)$", re.IGNORECASE | re.MULTILINE)
+MOST_CHARS = 20_000
+"""Of a reply, at its end, in which its answer is looked for."""
+STEP = re.compile(r"^[ \t]{0,20}(?:step[ \t]{1,5})?\d{1,3}[.):][ \t]+(\S[^\n]*)", re.IGNORECASE | re.MULTILINE)
 WORD = re.compile(r"[^\W_]{4,}|\d+")
-COMMON = frozenset(
-    [
-        "that",
-        "this",
-        "then",
-        "with",
-        "from",
-        "into",
-        "each",
-        "them",
-        "they",
-        "have",
-        "will",
-        "what",
-        "when",
-        "where",
-        "which",
-        "first",
-        "next",
-        "last",
-        "finally",
-        "answer",
-        "give",
-        "find",
-        "work",
-        "step",
-        "task",
-        "question",
-        "result",
-        "number",
-        "value",
-        "check",
-        "using",
-        "make",
-        "sure",
-        "read",
-        "asked",
-        "carry",
-    ]
-)
+COMMON = frozenset((
+    "that", "this", "then", "with", "from", "into", "each", "them", "they", "have", "will", "what", "when", "where",
+    "which", "first", "next", "last", "finally", "answer", "give", "find", "work", "step", "task", "question", "result",
+    "number", "value", "check", "using", "make", "sure", "read", "asked", "carry",
+))  # fmt: skip
 """Words that say nothing of which step it is."""
 BACKTRACK = re.compile(
-    r"\b(?:wait|hold on|hmm+|actually|on second thou?ghts?|that(?:'s| is) (?:wrong|not right|incorrect)|no, that|let me (?:double[- ])?"
+    r"\b(?:wait|hold on|hmm+|actually|on second thou?ghts?|that(?:'s| is) (?:wrong|not right|incorrect)|no, that"
+    r"|let me (?:double[- ])?"
     r"(?:re-?check|recheck|re-?examine|reconsider|verify)|i made (?:a|an) (?:mistake|error))\b",
     re.IGNORECASE,
 )
@@ -70,14 +38,15 @@ CHARS_A_TOKEN = 4
 
 
 def answer_of(text: str) -> str:
-    """The answer that a reply gives, up to case and white space: in a tag, a box or after "Answer:", the last of them; of
-    other replies all there is.
+    """The answer that a reply gives, up to case and white space: the last in a tag, in a box or after "Answer:"; of other
+    replies all there is.
 
     >>> answer_of("So 6 * 7.\\nAnswer: 42"), answer_of(" Yes  sir ")
     ('42', 'yes sir')
     """
-    found = [next(group for group in match.groups() if group is not None) for match in ANSWER.finditer(text)]
-    return " ".join((found[-1] if found else text).casefold().split())
+    tail = text[-MOST_CHARS:]
+    found = [next(group for group in match.groups() if group is not None) for match in ANSWER.finditer(tail)]
+    return " ".join((found[-1] if found else text).casefold().split()).strip(" *_`$\"'.")
 
 
 def steps_of(plan: str) -> list[str]:

@@ -22,7 +22,7 @@ from ludus.types import Rollout
 
 LEVEL_KEYS = ("level", "difficulty")
 """Where a task's difficulty is looked for, in its `info`."""
-SOLVED = "solved"
+SOLVED = "budget_solved"
 """Metric that says whether the task was solved, where the reward says more than that."""
 SURE = "confidence_stated"
 

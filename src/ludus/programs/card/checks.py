@@ -51,9 +51,7 @@ def reseeded(plain: Evaluated, other: Evaluated) -> Check:
     if {answer.task for answer in plain.answers} & {answer.task for answer in other.answers}:
         raise UsageError(f"{other.run} has tasks that {plain.run} has too: evaluate with another seed (--arg seed=1)")
     if _mix(plain.answers) != _mix(other.answers):
-        raise UsageError(
-            f"{other.run} has other skills or levels than {plain.run}: evaluate as many of the same"
-        )
+        raise UsageError(f"{other.run} has other skills or levels than {plain.run}: evaluate as many of the same")
     one, two = (clustered_mean(right_by_task(found.answers)) for found in (plain, other))
     se = math.hypot(one.se, two.se)
     degrees = min(one.num_tasks, two.num_tasks) - 1
