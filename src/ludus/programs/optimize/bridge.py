@@ -22,6 +22,7 @@ from ludus.programs.evaluate import preferred_sampling
 from ludus.recording.backend import Backend
 from ludus.recording.recorder import Recorder
 from ludus.rollouts.scheduler import Plan, Scheduler
+from ludus.rollouts.workers import cancel_all
 from ludus.seeds import derive
 from ludus.types import MAIN_ROLE, Rollout, Sampling, Task, Usage, user
 
@@ -68,6 +69,9 @@ class Bridge:
         self.stopping = False
         self.num_scored = self.num_excluded = self.num_reflections = 0
         self.reflection = Usage()
+        self.error: Exception | None = None
+        """What went wrong here: GEPA takes some errors for a proposal that failed, and goes on."""
+        self._working: set[asyncio.Task[Any]] = set()
 
     # --- what GEPA calls, in its thread ---------------------------------------------------------------------------
 
@@ -96,7 +100,7 @@ class Bridge:
 
     def stops(self, state: Any) -> bool:
         """Whether GEPA is to end now."""
-        return self.stopping
+        return self.stopping or self.error is not None
 
     # --- what that comes to, in the event loop --------------------------------------------------------------------
 
@@ -105,9 +109,26 @@ class Bridge:
             work.close()
             raise Stopped("asked to stop")
         try:
-            return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+            return asyncio.run_coroutine_threadsafe(self._tracked(work), self._loop).result()
         except CancelledError:
             raise Stopped("the program is over") from None
+        except Exception as error:
+            self.error = error
+            raise
+
+    async def _tracked(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
+        task = asyncio.current_task()
+        assert task is not None  # a coroutine runs in one
+        self._working.add(task)
+        try:
+            return await work
+        finally:
+            self._working.discard(task)
+
+    async def close(self) -> None:
+        """End what still runs for GEPA: its thread then finds that the program is over."""
+        self.stopping = True
+        await cancel_all(self._working)
 
     async def _play(self, tasks: Sequence[Task], text: str) -> list[Rollout]:
         """A rollout of each task, in order. Raises RolloutError where none of them could be scored."""

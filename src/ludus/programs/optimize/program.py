@@ -22,7 +22,7 @@ from ludus.authoring.environment import Environment
 from ludus.authoring.tasks import take
 from ludus.display.watch import Progress
 from ludus.environments.reasoning.prompt import Prompt
-from ludus.errors import ConfigError, MissingExtra
+from ludus.errors import ConfigError, LudusError, MissingExtra
 from ludus.programs.compare import scores_by_task
 from ludus.programs.evaluate import Evaluation, run_evaluation
 from ludus.programs.models import OpenModel, open_model, open_role_models
@@ -235,14 +235,23 @@ class _Program:
                 stop_callbacks=[self.bridge.stops], logger=_Quiet(), seed=self.config.seed, raise_on_exception=True,
             )  # fmt: skip
 
+        stopped = ""
         try:
             found = await call(look)
+            stopped = "interrupted" if self.bridge.stopping else ""
         except Stopped:
             return self.env.system_prompt, 1, "interrupted before a prompt was chosen"
+        except Exception as error:
+            if self.bridge.error is None:
+                raise LudusError(f"gepa failed: {type(error).__name__}: {error}") from error
+        finally:
+            await self.bridge.close()
+        if self.bridge.error is not None:
+            raise self.bridge.error
         best = str(found.best_candidate[COMPONENT])
         if best == first:  # nothing did better: as it was
             best = self.env.system_prompt
-        return best, len(found.candidates), "interrupted" if self.bridge.stopping else ""
+        return best, len(found.candidates), stopped
 
     async def compare(self, name: str, env: Environment) -> Evaluation:
         """Evaluate on the held-out tasks, and add a row to metrics.jsonl."""
