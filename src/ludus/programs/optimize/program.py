@@ -22,16 +22,16 @@ from ludus.authoring.environment import Environment
 from ludus.authoring.tasks import take
 from ludus.display.watch import Progress
 from ludus.environments.reasoning.prompt import Prompt
-from ludus.errors import ConfigError, LudusError, MissingExtra
+from ludus.errors import ConfigError, LudusError, MissingExtra, RunFolderError, UsageError
 from ludus.programs.compare import scores_by_task
 from ludus.programs.evaluate import Evaluation, run_evaluation
-from ludus.programs.models import OpenModel, open_model, open_role_models
+from ludus.programs.models import DEMONSTRATOR, OPENAI, OpenModel, open_model, open_role_models
 from ludus.programs.optimize.bridge import COMPONENT, Bridge, Stopped, sampling_of
 from ludus.programs.statistics import PairedDifference, paired_difference
 from ludus.recording.backend import Backend
 from ludus.redaction import SECRETS
 from ludus.rollouts.scheduler import Plan, Scheduler
-from ludus.store import RolloutIndex, RunFolder
+from ludus.store import RolloutIndex, RunFolder, is_run_folder
 from ludus.store.durable import disk_errors, write_atomically
 from ludus.types import MAIN_ROLE, Rollout, Task, Usage
 
@@ -141,6 +141,8 @@ async def optimize_async(
         import gepa  # noqa: F401 - says now if it is not there
     except ImportError as error:
         raise MissingExtra("prompt optimisation", "gepa") from error
+    if is_run_folder(out):
+        raise RunFolderError(f"{out} already holds a run; choose another folder (--out)")
     tasks = split_tasks(env, config)
     with ExitStack() as stack:
         opened = _opened(model, base_url, price, stack)
@@ -333,8 +335,8 @@ def split_tasks(env: Environment, config: OptimizeConfig) -> tuple[list[Task], l
 def _opened(model: str | Backend, base_url: str | None, price: tuple[float, float] | None, stack: ExitStack) -> Backend:
     if not isinstance(model, str):
         return model
-    from ludus.programs.models import OPENAI
-
+    if model == DEMONSTRATOR:
+        raise UsageError("the demonstrator takes no prompt: name a model folder, a run or openai:NAME")
     remote = model.startswith(OPENAI)
     found: OpenModel = open_model(model, base_url=base_url if remote else None, price=price if remote else None)
     stack.callback(found.close)
