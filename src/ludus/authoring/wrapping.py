@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 
 from ludus.authoring.calling import call, inject
@@ -105,9 +105,11 @@ class Wrapper(Environment):
         """The environment's tools."""
         return self.inner.make_tools()
 
-    def equipped(self) -> AbstractAsyncContextManager[dict[str, Tool]]:
+    @asynccontextmanager
+    async def equipped(self) -> AsyncIterator[dict[str, Tool]]:
         """The environment's tools, as long as a rollout lasts."""
-        return self.inner.equipped()
+        async with self.inner.equipped() as tools:
+            yield tools
 
     def scorers(self) -> list[Scorer]:
         """The environment's, then those of the wrapper, which find in `rollout.rewards` what the others said."""

@@ -168,7 +168,7 @@ def charts_of(made: Card) -> list[Chart]:
     return [chart for chart in charts if chart.series]
 
 
-def _chart(made: Card, title: str, names: Sequence[str], x_label: str, **style: bool) -> Chart:
+def _chart(made: Card, title: str, names: Sequence[str], x_label: str, **style: Any) -> Chart:
     curves = {name: made.curves[name] for name in names if name in made.curves}
     series = [
         Series(

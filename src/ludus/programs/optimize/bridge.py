@@ -77,7 +77,7 @@ class Bridge:
 
     def evaluate(self, batch: list[Task], candidate: dict[str, str], capture_traces: bool = False) -> Any:
         """One rollout of each task under a prompt."""
-        from gepa import EvaluationBatch
+        from gepa.core.adapter import EvaluationBatch
 
         rollouts = self._in_loop(self._play(batch, candidate[COMPONENT]))
         scores = scores_of(rollouts)
@@ -98,7 +98,7 @@ class Bridge:
         """A reply of the model that reflects."""
         return self._in_loop(self._reflect(prompt))
 
-    def stops(self, state: Any) -> bool:
+    def stops(self, gepa_state: Any) -> bool:
         """Whether GEPA is to end now."""
         return self.stopping or self.error is not None
 

@@ -227,11 +227,13 @@ class _Program:
 
     async def search(self, first: str) -> tuple[str, int, str]:
         """GEPA's best prompt, how many it kept, and why it ended early, if it did."""
-        import gepa
+        from gepa.api import optimize
+
+        adapter: Any = self.bridge
 
         def look() -> Any:
-            return gepa.optimize(
-                seed_candidate={COMPONENT: first}, trainset=self.train, valset=self.val, adapter=self.bridge,
+            return optimize(
+                seed_candidate={COMPONENT: first}, trainset=self.train, valset=self.val, adapter=adapter,
                 reflection_lm=self.bridge.reflect, reflection_minibatch_size=MINIBATCH,
                 max_metric_calls=self.config.max_rollouts, perfect_score=self.env.success_reward,
                 stop_callbacks=[self.bridge.stops], logger=_Quiet(), seed=self.config.seed, raise_on_exception=True,
