@@ -132,6 +132,7 @@ def on_a_terminal(folder, *words, columns=80, **env):
 EVAL = ("eval", "guess", "--model", "demonstrator", "-n", "40", "--out", "o")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("env", "live"),
     [({}, True), ({"TERM": "dumb"}, False), ({"CI": "true"}, False), ({"JPY_PARENT_PID": "1"}, False)],

@@ -53,7 +53,18 @@ def run_python(block: Block, namespace: dict[str, object], page_name: str) -> No
     exec(code, namespace)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in GENERATED], ids=lambda page: page.name)
+LONG = ("mcp.md", "mixtures.md", "notebooks-and-sinks.md", "reasoning-gym.md", "tested-code.md")
+"""Pages that start servers, train, or load much."""
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.name, marks=pytest.mark.slow if page.name in LONG else ())
+        for page in PAGES
+        if page.name not in GENERATED
+    ],
+)
 def test_the_blocks_of_a_page_run_in_order(page, tmp_path):
     module = types.ModuleType(f"docs_page_{page.stem.replace('-', '_')}")
     sys.modules[module.__name__] = module  # type hints of classes are looked up there

@@ -52,6 +52,7 @@ async def test_bfloat16_samples_what_it_trains(make_engine):
         await engine.publish(WeightsRef(version=version))
 
 
+@pytest.mark.slow
 async def test_small_steps_add_up_in_the_masters(make_engine):
     """Steps below bfloat16's last bit are lost without float32 masters."""
     engines = [make_engine(), make_engine(dtype="bfloat16")]

@@ -110,6 +110,7 @@ async def test_no_memory_at_all_is_said(make_engine):
         await complete(make_engine(cache_bytes=1000).sampler, request([1, 2, 3], max_tokens=1))
 
 
+@pytest.mark.slow
 async def test_more_tokens_than_one_iteration_takes_are_computed_in_several(make_engine, sharp, tmp_path):
     folder = shutil.copytree(sharp, tmp_path / "long")
     config = json.loads((folder / "config.json").read_text())

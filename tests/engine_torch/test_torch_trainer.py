@@ -73,6 +73,7 @@ async def test_micro_batches_change_nothing(make_engine):
             torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@pytest.mark.slow
 async def test_cores_side_by_side_change_nothing_and_add_up_to_the_same_bits(make_engine):
     data = make_data(200)
     alone, *together = (make_engine(threads=threads) for threads in (1, 3, 3))

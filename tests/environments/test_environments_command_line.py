@@ -162,6 +162,7 @@ async def test_whatever_it_started_is_gone_when_it_ends():
     assert time.monotonic() - began < 60
 
 
+@pytest.mark.slow
 async def test_whatever_it_started_is_gone_when_its_time_is_up():
     rollout = await attempt(program(LEAVES_DAEMONS + "time.sleep(600)", time_limit_s=1.5, timeout_blame="policy"))
     assert (rollout.failure.boundary, rollout.failure.blame) == ("timeout", "policy")
@@ -243,6 +244,7 @@ async def test_without_a_way_to_the_model_it_says_so():
     assert "a sandbox with network='none' reaches nothing" in rollout.failure.error
 
 
+@pytest.mark.slow
 async def test_many_at_once():
     env = Files()
     backend = TokenBackend("fake", FakeEngine(policy, context=100_000), fake_renderer())

@@ -67,6 +67,7 @@ async def test_files_stay_and_shells_do_not():
     assert (rollout.reward, rollout.sandboxes) == (1.0, [capabilities().tier])
 
 
+@pytest.mark.slow
 async def test_a_command_that_hangs_is_stopped_and_the_rollout_goes_on():
     (rollout,) = await play(Notes(), bash("echo begun; sleep 60", "echo 2 > count.txt"))
     said = "begun\n(stopped after 1 s, with everything that ran beside it)"
@@ -109,6 +110,7 @@ async def test_a_session_keeps_variables_and_shows_values():
     assert answers[2].endswith("ZeroDivisionError: division by zero")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "why"),
     [

@@ -346,6 +346,7 @@ async def test_a_check_of_the_environment_finds_tests_that_the_known_answer_does
     assert finding.ok is False and "none earns the success reward" in finding.detail
 
 
+@pytest.mark.slow
 async def test_many_at_once():
     rollouts = await play(Double(), Expert(), size=32, concurrency=32)
     assert {rollout.reward for rollout in rollouts} == {1.0}

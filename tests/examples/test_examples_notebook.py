@@ -51,6 +51,7 @@ def check_progress(output):
         assert len(text) < WHOLE_PROGRESS and "\x1b" not in text
 
 
+@pytest.mark.slow
 def test_an_evaluation_in_a_notebook_has_one_progress_output_and_a_table(tmp_path):
     ((progress, result),) = execute(tmp_path, 'import ludus\nludus.evaluate("guess", "demonstrator", num_tasks=500)')
     check_progress(progress)
@@ -58,6 +59,7 @@ def test_an_evaluation_in_a_notebook_has_one_progress_output_and_a_table(tmp_pat
     assert "<th>reward</th><td>0." in result.data["text/html"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_cell_finishes_what_is_running(tmp_path):
     (tmp_path / "gated.py").write_text(GATED)
     kernels, client = manager.start_new_kernel(cwd=str(tmp_path))

@@ -175,6 +175,7 @@ async def test_collect_hooks_make_artifacts(folder):
     assert (await attempt(Harbor(str(folder)), Types())).reward == 1.0
 
 
+@pytest.mark.slow
 async def test_many_at_once():
     env = Harbor(str(SAMPLE))
     plan = Plan(max_retries=0, timeout_s=60, concurrency=8)

@@ -114,6 +114,7 @@ def test_a_recipe_in_any_form_with_overrides(tmp_path, monkeypatch, capfd, kind)
     assert json.loads(json.dumps(result))["name"] == "other"
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_and_says_how(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 

@@ -91,6 +91,7 @@ def test_settings_that_contradict_each_other():
         recipe(deterministic=True, dtype="bfloat16")
 
 
+@pytest.mark.slow
 async def test_an_adapter_on_an_adapter_is_refused_before_anything_is_made(tmp_path):
     from ludus.programs import train
 

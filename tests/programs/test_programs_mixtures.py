@@ -295,6 +295,7 @@ def test_a_stopped_mixture_ends_like_one_that_was_not(whole, tmp_path, lengths, 
     assert sorted(ids) == sorted(rollout.id for rollout in RunFolder.open(run).rollouts)
 
 
+@pytest.mark.slow
 def test_side_by_side_and_in_workers(tmp_path, lengths):
     small = {"deterministic": False, "workers": 1, "sft": None, "rl": {"steps": 2, "groups": 4, "group_size": 2}}
     result = asyncio.run(train(recipe(tmp_path, lengths, eval={"num_tasks": 2, "greedy": False}, **small)))

@@ -158,6 +158,7 @@ def test_nothing_in_it_runs_or_loads(tmp_path: Path) -> None:
     assert "default-src 'none'; style-src 'unsafe-inline'" in policies
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
     run = training_run(tmp_path / "demo")
     assert report(run).read_bytes() == report(run).read_bytes()

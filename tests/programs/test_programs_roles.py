@@ -42,6 +42,7 @@ def roles_of_sequences(rollouts, purpose):
     return {s.role for r in rollouts if r.purpose == purpose for s in r.sequences}
 
 
+@pytest.mark.slow
 def test_one_model_plays_both_roles_and_evaluations_have_a_rival(tmp_path):
     result, rollouts = trained(
         tmp_path, deterministic=True, eval={**SMALL["eval"], "role_models": {OPPONENT: "demonstrator"}}

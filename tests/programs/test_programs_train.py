@@ -95,6 +95,7 @@ def slow(*places):
     return [pytest.param(place, marks=pytest.mark.slow) for place in places]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [4, *slow(1, 3, 6, 9)])
 def test_a_crashed_run_ends_like_one_that_was_not(whole, tmp_path, at):
     result, run = whole
@@ -141,6 +142,7 @@ def test_a_stopped_run_goes_on(tmp_path):
     assert resumed["complete"] and resumed["steps"] == {"sft": 3, "rl": 4}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [9, 28, *slow(1, 4, 14, 17, 20, 24, 33, 38)])
 def test_a_stopped_run_ends_like_one_that_was_not(whole, tmp_path, at):
     """Stopped in the middle of anything: what was cut short is done again, and nothing is counted twice."""

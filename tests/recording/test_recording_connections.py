@@ -59,6 +59,7 @@ async def test_a_connection_serves_one_call_after_another():
         assert server.connections == 1 and server.asked == [("/v1", b"x")] * 3
 
 
+@pytest.mark.slow
 async def test_calls_side_by_side_have_one_each():
     async with Server(*[answer(b"one")] * 300) as server:
         answers = await asyncio.gather(*(server.client.post(server.url, content=b"x") for _ in range(300)))

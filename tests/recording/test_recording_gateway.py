@@ -367,6 +367,7 @@ async def test_a_model_that_breaks_in_its_own_way_is_answered_for(stream, caplog
         assert (model.recorder.failed.blame, "nobody expected this" in caplog.text) == ("infrastructure", True)
 
 
+@pytest.mark.slow
 async def test_many_rollouts_at_once_do_not_mix():
     import httpx2
 

@@ -163,6 +163,7 @@ async def test_agents_on_openais_client(agent):
     await train_one_step(engine, groups)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:create_react_agent has been moved")
 async def test_an_agent_of_langgraph():
     pytest.importorskip("langgraph")
@@ -174,6 +175,7 @@ async def test_an_agent_of_langgraph():
     await train_one_step(engine, groups)
 
 
+@pytest.mark.slow
 async def test_the_same_agents_play_the_same():
     """The default loop, the clients and the framework record the same tokens."""
 

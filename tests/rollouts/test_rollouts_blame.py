@@ -194,6 +194,7 @@ async def test_what_was_said_before_the_end_is_kept():
     assert [message["role"] for message in rollout.messages] == ["user", "assistant"]
 
 
+@pytest.mark.slow
 async def test_hanging_threads_do_not_hold_up_others():
     class Sometimes(Small):
         def respond(self, ctx, reply):
@@ -533,6 +534,7 @@ async def test_a_failure_of_the_policy_earns_nothing_from_a_group_scorer():
     assert {rollout.reward for rollout in group.rollouts if rollout.failure} == {-1.0}
 
 
+@pytest.mark.slow
 async def test_a_group_scorer_that_hangs_is_cut_off():
     class Slow(Small):
         @ludus.reward

@@ -244,6 +244,7 @@ async def check_many(env):
         assert {rollout.reply for rollout in group.rollouts} == {str(2 * int(group.task.answer))}
 
 
+@pytest.mark.slow
 async def test_512_rollouts_share_a_process():
     await check_many(Tooled(McpServer(TOOLBOX)))
 
@@ -259,6 +260,7 @@ async def test_a_pool_shares_the_work():
     assert len(set(await said(env, *[("pid", {})] * 9))) == 3
 
 
+@pytest.mark.slow
 async def test_a_server_for_each_rollout_keeps_its_state_apart():
     env = Tooled(McpServer(TOOLBOX, per_rollout=True), McpServer(BARE, per_rollout=True, prefix="bare_"))
     (group,) = await run(env, calling(*[("count", {})] * 3, ("bare_count", {}), ("pid", {}), ("bare_pid", {})), size=3)
@@ -287,6 +289,7 @@ async def test_an_http_session_for_each_rollout():
     assert list(counts.values()) == [2] * 10
 
 
+@pytest.mark.slow
 async def test_forty_rollouts_with_a_server_each():
     env = Tooled(McpServer(BARE, per_rollout=True))
     (group,) = await run(env, calling(("count", {})), size=40)
@@ -322,6 +325,7 @@ async def test_a_shared_server_that_was_killed_is_started_again():
     assert not runs(second)
 
 
+@pytest.mark.slow
 async def test_a_server_that_closes_its_output_but_stays():
     env = Tooled(McpServer(BARE))
     async with env.opened():
@@ -338,6 +342,7 @@ async def test_a_server_of_one_rollout_that_crashes_takes_it_along():
     assert "the MCP server bare_server.py has ended (exit status 3; " in failure.error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["hang", "block"])
 async def test_a_call_has_a_time_limit_and_the_next_ones_go_on(how):
     env = Tooled(McpServer(BARE, timeout_s=1.0))
@@ -348,6 +353,7 @@ async def test_a_call_has_a_time_limit_and_the_next_ones_go_on(how):
         assert await said(env, ("add", {"a": 1, "b": 2})) == ["3"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "says"),
     [
@@ -395,6 +401,7 @@ async def test_an_http_server_that_is_busy_now_and_then():
     assert len(asked) > 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 async def test_an_http_server_that_was_started_again_is_connected_to_again(mode):
     add = ("add", {"a": 1, "b": 2})
@@ -416,6 +423,7 @@ async def test_an_http_server_that_was_started_again_is_connected_to_again(mode)
 # --- nothing is left, nothing is told -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_children_of_a_server_end_with_it():
     env = Tooled(McpServer(BARE))
     (pid,) = await said(env, ("child", {}))
@@ -482,6 +490,7 @@ async def test_headers_are_sent_and_in_no_error():
     assert "abc-secret" not in str(caught.value)
 
 
+@pytest.mark.slow
 async def test_workers_start_servers_of_their_own(tmp_path):
     (tmp_path / "tooled.py").write_text(
         "import ludus\n"

@@ -82,6 +82,7 @@ async def test_asking_for_no_containment_is_recorded():
     assert [rollout.sandboxes for rollout in group.rollouts] == [["none"]] * 3
 
 
+@pytest.mark.slow
 async def test_rollouts_of_worker_processes_have_them_too():
     env = ludus.load_environment("ludus.environments.python_tasks:PythonTasks")
     (group,) = await run(env, size=2, workers=1)

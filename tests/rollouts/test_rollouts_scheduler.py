@@ -57,6 +57,7 @@ async def test_exclusions_and_retries_are_counted():
     assert watch.retried == 5
 
 
+@pytest.mark.slow
 async def test_a_server_that_dies_late_stops_the_run():
     class Dies(Small):
         num_played = 0

@@ -127,7 +127,7 @@ class FakeEngine:
 
     async def _post_kill(self, found, query, body):
         name = query["signal"][0].removeprefix("SIG")
-        await found.sandbox.exec(f"kill -{name} $(cat /tmp/first); sleep 0.05")
+        await found.sandbox.exec(f"kill -{name} $(cat /tmp/first)")
         return 204, None
 
     async def _post_exec(self, found, query, body):

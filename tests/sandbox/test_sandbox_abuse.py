@@ -407,6 +407,7 @@ except PermissionError: print('refused')
         assert (await sandbox.run(code)).stdout == "refused\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "meddle",
     [

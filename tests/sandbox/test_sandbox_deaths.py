@@ -57,6 +57,7 @@ def test_the_host_is_killed():
     assert not groups_of(zygote)
 
 
+@pytest.mark.slow
 async def test_the_zygote_is_killed():
     async with open_sandbox() as sandbox:
         waits = asyncio.create_task(sandbox.exec("sleep 600"))

@@ -90,6 +90,7 @@ async def sandbox():
         yield made
 
 
+@pytest.mark.slow
 async def test_programs_there_reach_an_address_here(sandbox):
     async with served(APP) as port:
         url = await sandbox.reach(f"http://127.0.0.1:{port}/v1")
@@ -103,6 +104,7 @@ async def test_programs_there_reach_an_address_here(sandbox):
         assert (await sandbox.python(code)).stdout == "20\n"
 
 
+@pytest.mark.slow
 async def test_it_works_again_after_a_time_out_has_killed_everything(sandbox):
     async with served(APP) as port:
         url = await sandbox.reach(f"http://127.0.0.1:{port}/v1")

@@ -54,7 +54,9 @@ async def test_a_missing_client_is_named_with_its_extra(kind, monkeypatch):
         await create(SandboxSpec(tier=kind))
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # podman's client leaves its socket open
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # they leave sockets open
 @pytest.mark.parametrize("kind", SOME_SLOW)
 async def test_no_engine_no_cluster_no_key(kind, monkeypatch, tmp_path):
     pytest.importorskip(kind)
@@ -68,6 +70,7 @@ async def test_no_engine_no_cluster_no_key(kind, monkeypatch, tmp_path):
     assert "\n" not in str(raised.value) and kind in str(raised.value).lower()
     engine.forget_clients()
     kubernetes.forget_clusters()
+    del raised  # it holds on to what the client has left open
     gc.collect()
 
 
@@ -98,6 +101,7 @@ async def test_what_a_cluster_can_not_do_is_refused(cluster):
         await create(SandboxSpec(tier="kubernetes", image="/a/folder"))
 
 
+@pytest.mark.slow
 async def test_passing_faults_are_tried_again(engined):
     kind, found = engined
     found.failing += [("POST /containers/create", 500), (r"POST /containers/\w+/start", 503)]

@@ -166,6 +166,7 @@ def wandb_run(path):
     return sorted(points), about
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write_run", [write, write_with_a_crash], ids=["whole", "resumed"])
 def test_wandb_without_a_key_writes_a_file_with_everything(tmp_path, write_run, capfd):
     wandb = pytest.importorskip("wandb")

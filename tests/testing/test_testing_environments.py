@@ -345,6 +345,7 @@ def test_an_environment_that_always_raises_is_all_findings():
     assert sum(name.startswith("reply: ") for name in found) > 10
 
 
+@pytest.mark.slow
 def test_loops_that_never_end_are_ended():
     async def run(self, ctx):
         messages = self.opening(ctx.task)

@@ -10,7 +10,7 @@ from ludus.authoring.context import Context
 from ludus.authoring.environment import Environment
 from ludus.errors import SandboxUnavailable, UnknownName
 from ludus.protocols import Sandbox
-from ludus.sandbox.create import create
+from ludus.sandbox.create import check, create
 from ludus.sandbox.spec import LOCAL, REMOTE, SandboxSpec
 from ludus.sandbox.tiers import CONTAINING, probe
 from ludus.types import Task
@@ -44,10 +44,9 @@ class Sandboxed(Environment):
         return await create(msgspec.structs.replace(self.spec(task), tier=self.sandbox))
 
     async def open(self) -> None:
-        """Find out whether there are sandboxes before anybody asks. Raises SandboxUnavailable."""
-        if self.sandbox in CONTAINING:
-            await (await create(SandboxSpec(tier=self.sandbox))).kill()
+        """Find out whether there are sandboxes before anybody asks. Raises SandboxUnavailable, MissingExtra."""
         if self.sandbox != "auto":
+            await check(self.sandbox)
             return
         found = await probe()
         if found.tier is None:

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
+from ludus.errors import SandboxUnavailable
 from ludus.protocols import Sandbox
 from ludus.sandbox.local import LocalSandbox
-from ludus.sandbox.noted import note_tier
-from ludus.sandbox.spec import REMOTE, SandboxSpec
+from ludus.sandbox.spec import SandboxSpec
+
+if TYPE_CHECKING:
+    from ludus.sandbox.remote.sandbox import RemoteSandbox
+
+KINDS = {
+    "docker": "DockerContainer", "podman": "PodmanContainer", "kubernetes": "Pod", "e2b": "Machine",
+    "modal": "ModalContainer", "daytona": "DaytonaMachine",
+}  # fmt: skip
+"""Classes of the tiers elsewhere, each in a module of the tier's name."""
 
 
 async def create(spec: SandboxSpec | None = None) -> Sandbox:
@@ -19,9 +29,28 @@ async def create(spec: SandboxSpec | None = None) -> Sandbox:
         MissingExtra: the package that speaks to a container engine or service is not installed.
     """
     spec = spec or SandboxSpec()
-    if spec.tier not in REMOTE:
+    if spec.tier not in KINDS:
         return await LocalSandbox.create(spec)
-    module = import_module(f"ludus.sandbox.remote.{spec.tier}")
-    sandbox: Sandbox = await module.create(spec)
-    note_tier(sandbox.tier)
-    return sandbox
+    if spec.packages:
+        raise SandboxUnavailable(
+            f"sandboxes of the tier {spec.tier!r} can't see packages of this machine: put them into the image"
+        )
+    return await _kind(spec.tier).create(spec)
+
+
+async def check(tier: str) -> None:
+    """Find out, as far as that takes no sandbox elsewhere, whether there are some of this tier.
+
+    Raises:
+        SandboxUnavailable: there are none; the text says what is missing.
+        MissingExtra: as `create`.
+    """
+    if tier in KINDS:
+        await _kind(tier).check()
+    else:
+        await (await LocalSandbox.create(SandboxSpec(tier=tier))).kill()
+
+
+def _kind(tier: str) -> type[RemoteSandbox]:
+    kind: type[RemoteSandbox] = getattr(import_module(f"ludus.sandbox.remote.{tier}"), KINDS[tier])
+    return kind

@@ -1,4 +1,5 @@
-"""The zygotes of this process: one a tier, started when first needed, gone with this process however it ends."""
+"""The zygotes of this process, one for each tier and what it shows of packages: started when first needed, gone with this
+process however it ends."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ import sys
 sys.path.append({folder!r})
 from inside.zygote import main
 sys.path.pop()
-main({control}, {tier!r}, {host})
+main({control}, {tier!r}, {host}, {packages!r})
 """
 FULL = (errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS)
 """Many things are asked for at once: the kernel holds a few hundred packets."""
@@ -35,10 +36,18 @@ MOST_DISMISSED = 4000
 
 
 class Zygote:
-    """A process that sandboxes of one tier are forked from."""
+    """A process that sandboxes of one tier are forked from.
 
-    def __init__(self, tier: str) -> None:
-        self.tier = tier
+    Args:
+        tier: of this machine.
+        packages: folders with Python packages that its sandboxes can read.
+
+    Raises:
+        SandboxUnavailable: it can't be started here.
+    """
+
+    def __init__(self, tier: str, packages: tuple[str, ...] = ()) -> None:
+        self.tier, self.packages = tier, packages
         if sys.platform != "linux":
             raise SandboxUnavailable(f"sandboxes need Linux; this is {sys.platform}")
         self._numbers = itertools.count()
@@ -70,7 +79,8 @@ class Zygote:
         assert process.stdin is not None
         # not as an argument: sandboxes can read those of their first process
         with contextlib.suppress(BrokenPipeError), process.stdin as source:
-            source.write(START.format(folder=folder, control=control, tier=self.tier, host=os.getpid()).encode())
+            shown = {"tier": self.tier, "packages": list(self.packages)}
+            source.write(START.format(folder=folder, control=control, host=os.getpid(), **shown).encode())
         return process
 
     @property
@@ -89,6 +99,7 @@ class Zygote:
         """
         number = next(self._numbers)
         wanted = {"limits": spec.limits, "folders": spec.folders, "network": spec.network != "none", "number": number}
+        wanted["packages"] = self.packages
         packet = msgspec.json.encode(wanted)
         while True:
             try:
@@ -129,18 +140,18 @@ class Zygote:
         self.process.wait()
 
 
-_zygotes: dict[str, Zygote] = {}
+_zygotes: dict[tuple[str, tuple[str, ...]], Zygote] = {}
 _lock = threading.Lock()
 
 
-def zygote(tier: str) -> Zygote:
-    """The living zygote of a tier, started now if there is none. Raises SandboxUnavailable."""
+def zygote(tier: str, packages: tuple[str, ...] = ()) -> Zygote:
+    """The living zygote of a tier with these packages, started now if there is none. Raises SandboxUnavailable."""
     with _lock:
-        found = _zygotes.get(tier)
+        found = _zygotes.get((tier, packages))
         if found is None or not found.alive:
             if found is not None:
                 found.close()
-            found = _zygotes[tier] = Zygote(tier)
+            found = _zygotes[tier, packages] = Zygote(tier, packages)
         return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -55,7 +56,7 @@ class LocalSandbox:
         spec = spec or SandboxSpec()
         tier = await best() if spec.tier == "auto" else spec.tier
         _check_possible(spec, tier)
-        stream, first = await Stream.open(zygote(tier), spec)
+        stream, first = await Stream.open(zygote(tier, tuple(map(os.path.realpath, spec.packages))), spec)
         sandbox = cls(spec, stream, str(first.get("home", "")))
         try:
             sandbox._env = await sandbox._environment()
@@ -236,6 +237,10 @@ class LocalSandbox:
         path = f"{Path(sys.base_prefix).resolve()}/bin:/usr/local/bin:/usr/bin:/bin"
         temporary = "/tmp" if self.tier == "namespaces" else self.home
         variables = {"PATH": path, "HOME": self.home, "LANG": "C.UTF-8", "TMPDIR": temporary}
+        if packages := self._stream.zygote.packages:
+            from ludus.sandbox.inside.root import package_paths  # which no other system than Linux could import
+
+            variables["PYTHONPATH"] = ":".join(package_paths(self.tier, packages))
         if self.tier == "namespaces" and self.spec.network != "none" and self.spec.network:
             from ludus.sandbox.proxy import Proxy  # few sandboxes have one
 
@@ -247,7 +252,10 @@ class LocalSandbox:
 
 
 def _check_possible(spec: SandboxSpec, tier: str) -> None:
-    """Whether this kind of sandbox can have the folders and the network. Raises SandboxUnavailable, ConfigError."""
+    """Whether this kind of sandbox can have what the spec asks for. Raises SandboxUnavailable, ConfigError."""
+    for package in spec.packages:
+        if not Path(package).is_dir():
+            raise ConfigError(f"packages: there is no folder {package}")
     if tier == "namespaces" and spec.folders:
         from ludus.sandbox.inside.root import unusable  # which no other system than Linux could import
 

@@ -64,6 +64,9 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
     `*.pypi.org` every name below. () is no host, but then `reach` may open single addresses."""
     folders: tuple[str, ...] = ()
     """Absolute paths of folders that are there, empty and writable, beside its home, /tmp and /dev/shm."""
+    packages: tuple[str, ...] = ()
+    """Folders of this machine with Python packages, such as `sysconfig.get_path("purelib")`: code can read and import what
+    is in them, and nothing else of this Python's packages."""
     image: str = ""
     """What a container is made from; "" is the programs of this machine, or a service's own image."""
     env: Mapping[str, str] = {}
@@ -88,6 +91,8 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
         for folder in self.folders:
             if not _is_folder(folder):
                 raise ConfigError(f"folders: expected absolute paths such as /app, got {folder!r:.200}")
+        if isinstance(self.packages, str) or not all(map(_is_folder, self.packages)):
+            raise ConfigError(f"packages: expected absolute paths of folders, got {self.packages!r:.200}")
         checked_environment(self.env)
 
 

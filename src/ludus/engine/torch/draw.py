@@ -65,7 +65,8 @@ def draw(
     tokens_B1.clamp_(max=logits_BV.shape[1] - 1)  # NaN logits only; the caller sees their log-probability
     greedy = [i for i, sampling in enumerate(samplings) if not sampling.temperature]
     if greedy:
-        tokens_B1[greedy] = logprobs_BV[greedy].argmax(-1, keepdim=True)
+        # of the logits: two of them may be one log-probability, and then which is greater is lost
+        tokens_B1[greedy] = logits_BV[greedy].argmax(-1, keepdim=True)
     return tokens_B1[:, 0], logprobs_BV.gather(1, tokens_B1)[:, 0]
 
 

@@ -61,7 +61,8 @@ def lock(tier: str, wanted: dict[str, Any], counted: bool, folder: str) -> tuple
 
     Args:
         tier: as in `prepare`.
-        wanted: `limits`, the fields of `Limits`; `folders` that are to be writable; whether there is a `network`.
+        wanted: `limits`, the fields of `Limits`; `folders` that are to be writable; whether there is a `network`;
+            `packages`, folders of the host that may be read.
         counted: whether control groups count memory and processes; otherwise each process has the limit of memory.
         folder: as in `prepare`.
 
@@ -74,7 +75,7 @@ def lock(tier: str, wanted: dict[str, Any], counted: bool, folder: str) -> tuple
     limits, network = wanted["limits"], wanted["network"]
     others = 0 if tier == "namespaces" else num_tasks(os.getuid()) - 1
     if tier == "landlock":
-        return folder, lambda: _lock_by_path(folder, limits, counted, others)
+        return folder, lambda: _lock_by_path(folder, wanted, counted, others)
     if tier == "none":
         return folder, lambda: set_limits(limits, counted, others)
     root.finish(limits["disk_bytes"], limits["inodes"], wanted["folders"])
@@ -126,10 +127,11 @@ def set_limits(limits: dict[str, Any], counted: bool, others: int = 0) -> None:
         resource.setrlimit(name, (most, most))
 
 
-def _lock_by_path(folder: str, limits: dict[str, Any], counted: bool, others: int) -> None:
-    set_limits(limits, counted, others)
+def _lock_by_path(folder: str, wanted: dict[str, Any], counted: bool, others: int) -> None:
+    set_limits(wanted["limits"], counted, others)
     linux.drop_capabilities()
-    landlock.restrict([*root.read_only_paths(), "/proc/self"], [folder], [f"/dev/{name}" for name in root.DEVICES])
+    readable = [*root.read_only_paths(), *wanted["packages"], "/proc/self"]
+    landlock.restrict(readable, [folder], [f"/dev/{name}" for name in root.DEVICES])
     linux.install_filter(_filter(counted, False, False))
 
 

@@ -32,6 +32,7 @@ FILES = {
     "/etc/hosts": "127.0.0.1 localhost sandbox\n",
     "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
 }
+PACKAGES = "/packages"
 INSIDE_ID = 1000
 
 
@@ -46,7 +47,12 @@ def read_only_paths() -> list[str]:
     return kept
 
 
-def enter_template() -> None:
+def package_paths(tier: str, packages: Sequence[str]) -> list[str]:
+    """Where a sandbox finds the folders of the host that hold packages."""
+    return [f"{PACKAGES}/{number}" if tier == "namespaces" else path for number, path in enumerate(packages)]
+
+
+def enter_template(packages: Sequence[str]) -> None:
     """Move this process, whose mounts must be its own already, into the read-only tree. Raises OSError."""
     paths = read_only_paths()
     for path in (*paths, sys.base_prefix):
@@ -57,6 +63,9 @@ def enter_template() -> None:
     linux.mount("tmpfs", base, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=1m,nr_inodes=512,mode=0755")
     for path in paths:
         _show(path, base)
+    for path, place in zip(packages, package_paths("namespaces", packages), strict=True):
+        _bind(path, base + place)
+        linux.lock_mount(base + place)
     named = Path(base + sys.base_prefix)  # its libraries are looked up by this name, which may be a link
     if not named.exists():
         named.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +114,7 @@ def unusable(folder: str) -> str:
     """Why the tree can't have a writable folder at this place; "" where it can."""
     if any(folder == place or is_below(folder, place) for place in WRITABLE.values()):
         return ""
-    for path in (*read_only_paths(), sys.base_prefix, *FILES, "/dev", "/proc"):
+    for path in (*read_only_paths(), sys.base_prefix, *FILES, PACKAGES, "/dev", "/proc"):
         if folder == path or is_below(path, folder):
             return f"it would hide {path}"
         if is_below(folder, path):

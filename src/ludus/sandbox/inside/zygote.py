@@ -18,6 +18,7 @@ import resource
 import select
 import signal
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,11 @@ class Zygote:
         control: packets with requests come from here.
         tier: "namespaces", "landlock" or "none".
         host: pid of the process that asks.
+        packages: folders of the host with Python packages that its sandboxes can read.
     """
 
-    def __init__(self, control: socket.socket, tier: str, host: int) -> None:
-        self.control, self.tier = control, tier
+    def __init__(self, control: socket.socket, tier: str, host: int, packages: list[str]) -> None:
+        self.control, self.tier, self.packages = control, tier, packages
         self.host = os.pidfd_open(host)
         self.spares: list[Child] = []
         self.children: dict[int, Child] = {}  # by pidfd, spares included
@@ -108,7 +110,7 @@ class Zygote:
             Path("/proc/self/setgroups").write_text("deny")
             Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
             Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
-        root.enter_template()
+        root.enter_template(self.packages)
 
     # --- requests -----------------------------------------------------------------------------------------------
 
@@ -211,7 +213,7 @@ class Zygote:
                 pass
 
 
-def main(control: int, tier: str, host: int) -> None:
+def main(control: int, tier: str, host: int, packages: list[str]) -> None:
     """Serve until the host is gone."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # a Ctrl-C is the host's to handle; it then closes the socket
@@ -220,7 +222,8 @@ def main(control: int, tier: str, host: int) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), 0)
     requests = socket.socket(fileno=control)
     requests.setblocking(False)
-    zygote = Zygote(requests, tier, host)
+    zygote = Zygote(requests, tier, host, packages)
+    sys.path += root.package_paths(tier, packages)
     try:
         zygote.serve()
     finally:

@@ -11,7 +11,6 @@ from weakref import WeakKeyDictionary
 
 from ludus.errors import MissingExtra
 from ludus.sandbox.remote.service import LIFETIME_S, Service
-from ludus.sandbox.spec import SandboxSpec
 
 GIB = 1 << 30
 START_S = 600
@@ -19,11 +18,6 @@ IDLE_MINUTES = 60
 """After so long without a call it is stopped, and with that removed."""
 
 _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Shared] = WeakKeyDictionary()
-
-
-async def create(spec: SandboxSpec) -> DaytonaMachine:
-    """A new sandbox. Raises MissingExtra, SandboxUnavailable, SandboxFailed."""
-    return await DaytonaMachine.create(spec)
 
 
 class Shared:
@@ -52,7 +46,7 @@ class DaytonaMachine(Service):
         try:
             import daytona
         except ImportError:
-            raise MissingExtra("sandboxes at Daytona", "daytona") from None
+            raise MissingExtra("a sandbox at Daytona", "daytona") from None
         self._use(daytona)
         assert self._shared is not None
         asked: dict[str, Any] = {

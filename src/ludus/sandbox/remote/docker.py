@@ -6,12 +6,6 @@ from typing import Any
 
 from ludus.errors import MissingExtra
 from ludus.sandbox.remote.engine import POOL, Container
-from ludus.sandbox.spec import SandboxSpec
-
-
-async def create(spec: SandboxSpec) -> Container:
-    """A new container. Raises MissingExtra, SandboxUnavailable, SandboxFailed."""
-    return await DockerContainer.create(spec)
 
 
 class DockerContainer(Container):
@@ -25,7 +19,7 @@ class DockerContainer(Container):
         try:
             import docker
         except ImportError:
-            raise MissingExtra("sandboxes in Docker containers", "docker") from None
+            raise MissingExtra("a sandbox in Docker", "docker") from None
         return docker.from_env(max_pool_size=POOL)
 
     @classmethod

@@ -9,16 +9,10 @@ from typing import Any
 
 from ludus.errors import MissingExtra, SandboxUnavailable
 from ludus.sandbox.remote.service import Service
-from ludus.sandbox.spec import SandboxSpec
 
 LEASE_S = 3600
 """The longest that every plan allows; it is extended while the sandbox is used."""
 RENEW_S = 600
-
-
-async def create(spec: SandboxSpec) -> Machine:
-    """A new machine. Raises MissingExtra, SandboxUnavailable, SandboxFailed."""
-    return await Machine.create(spec)
 
 
 class Machine(Service):
@@ -35,7 +29,7 @@ class Machine(Service):
         try:
             from e2b import ALL_TRAFFIC, AsyncSandbox
         except ImportError:
-            raise MissingExtra("sandboxes at E2B", "e2b") from None
+            raise MissingExtra("a sandbox at E2B", "e2b") from None
         if Path(self.spec.image).is_absolute():
             raise SandboxUnavailable("E2B makes machines from templates: build one, and give its name as `image`")
         network: Any = {"deny_out": [ALL_TRAFFIC]} | ({"allow_out": self.hosts} if self.hosts else {})

@@ -7,6 +7,7 @@ one on the same machine does not find it before.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import os
@@ -22,6 +23,7 @@ from ludus.sandbox.remote import archive
 from ludus.sandbox.remote.calls import in_thread, patiently, said
 from ludus.sandbox.remote.owners import LABEL, is_orphan, owner
 from ludus.sandbox.remote.sandbox import RemoteSandbox
+from ludus.sandbox.spec import SandboxSpec
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +32,15 @@ POOL = 64
 """Connections that are kept."""
 KEPT_CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID"]
 """What root in an image needs to install things; a container has no others, and no way to more."""
-FIRST = """
-trap 'kill -9 -1' USR1; trap exit TERM
+ENDED = "/tmp/.ludus-ended"
+"""Where the first process notes how often it has killed all others."""
+FIRST = f"""
+ended=0
+trap 'kill -9 -1; ended=$((ended + 1)); echo $ended >{ENDED}' USR1; trap exit TERM
 end=$(($(date +%s) + 86400))
 while [ "$(date +%s)" -lt "$end" ]; do sleep 60 & wait $!; done
 """
+POLL_S = 0.02
 PASSING = (409, 429, 500, 502, 503, 504)
 """Statuses of an engine under load, too."""
 
@@ -52,6 +58,11 @@ class Container(RemoteSandbox):
     """What to do where none answers."""
     _container: Any = None
 
+    def __init__(self, spec: SandboxSpec) -> None:
+        super().__init__(spec)
+        self._ending_processes = asyncio.Lock()
+        self._num_ended = 0
+
     @classmethod
     @abstractmethod
     def connect(cls) -> Any:
@@ -66,6 +77,10 @@ class Container(RemoteSandbox):
     def transient(cls, error: Exception) -> bool:
         status = status_of(error)
         return status in PASSING or (status is None and isinstance(error, OSError))
+
+    @classmethod
+    async def check(cls) -> None:
+        await in_thread(cls._engine)
 
     async def _start(self) -> None:
         if self.spec.network not in ("none", ()):
@@ -126,7 +141,12 @@ class Container(RemoteSandbox):
             raise ConnectionError("the engine did not take an archive")
 
     async def _end_processes(self) -> None:
-        await patiently("end processes", lambda: in_thread(lambda: self._container.kill("SIGUSR1")), self.transient)
+        """Have the first process do it, and wait until it has: what is run before that is killed as well."""
+        async with self._ending_processes:  # two signals at once are one
+            self._num_ended += 1
+            await patiently("end processes", lambda: in_thread(lambda: self._container.kill("SIGUSR1")), self.transient)
+            while int(await self._shell(f"cat {ENDED} 2>/dev/null") or 0) < self._num_ended:  # noqa: ASYNC110 - another computer
+                await asyncio.sleep(POLL_S)
 
     async def _remove(self) -> None:
         client = _clients.get((self.tier, os.getpid()))

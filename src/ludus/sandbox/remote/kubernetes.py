@@ -21,7 +21,6 @@ from ludus.sandbox.remote.calls import in_thread, patiently, said
 from ludus.sandbox.remote.engine import FIRST, IMAGE, KEPT_CAPABILITIES, PASSING
 from ludus.sandbox.remote.owners import LABEL, is_orphan, owner
 from ludus.sandbox.remote.sandbox import RemoteSandbox
-from ludus.sandbox.spec import SandboxSpec
 
 PART = 256 << 10
 """Bytes of one message to a pod."""
@@ -42,11 +41,6 @@ IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 _connecting = threading.Lock()
 _clusters: dict[int, Cluster] = {}
-
-
-async def create(spec: SandboxSpec) -> Pod:
-    """A new pod. Raises MissingExtra, SandboxUnavailable, SandboxFailed."""
-    return await Pod.create(spec)
 
 
 class Cluster(msgspec.Struct, frozen=True):
@@ -73,6 +67,10 @@ class Pod(RemoteSandbox):
         return status in PASSING or (
             status in (None, 0) and isinstance(error, HTTPError | WebSocketException | OSError)
         )
+
+    @classmethod
+    async def check(cls) -> None:
+        await in_thread(_connected)
 
     async def _start(self) -> None:
         if self.spec.network not in ("none", ()):
@@ -186,7 +184,7 @@ def _connected() -> Cluster:
     try:
         from kubernetes import client, config
     except ImportError:
-        raise MissingExtra("sandboxes in pods", "kubernetes") from None
+        raise MissingExtra("a sandbox in Kubernetes", "kubernetes") from None
     with _connecting:
         if os.getpid() not in _clusters:
             configuration = client.Configuration()

@@ -9,15 +9,10 @@ from typing import Any
 from ludus.errors import MissingExtra
 from ludus.sandbox.remote.engine import FIRST
 from ludus.sandbox.remote.service import LIFETIME_S, Service
-from ludus.sandbox.spec import MIB, SandboxSpec
+from ludus.sandbox.spec import MIB
 
 APP = "ludus-sandboxes"
 """What the sandboxes are listed under."""
-
-
-async def create(spec: SandboxSpec) -> ModalContainer:
-    """A new sandbox. Raises MissingExtra, SandboxUnavailable, SandboxFailed."""
-    return await ModalContainer.create(spec)
 
 
 class ModalContainer(Service):
@@ -33,7 +28,7 @@ class ModalContainer(Service):
         try:
             import modal
         except ImportError:
-            raise MissingExtra("sandboxes at Modal", "modal") from None
+            raise MissingExtra("a sandbox at Modal", "modal") from None
         app = await modal.App.lookup.aio(APP, create_if_missing=True)
         memory = -(-self.spec.limits.memory_bytes // MIB)
         return await modal.Sandbox.create.aio(

@@ -6,12 +6,6 @@ from typing import Any
 
 from ludus.errors import MissingExtra
 from ludus.sandbox.remote.engine import POOL, Container
-from ludus.sandbox.spec import SandboxSpec
-
-
-async def create(spec: SandboxSpec) -> Container:
-    """A new container. Raises MissingExtra, SandboxUnavailable, SandboxFailed."""
-    return await PodmanContainer.create(spec)
 
 
 class PodmanContainer(Container):
@@ -25,7 +19,7 @@ class PodmanContainer(Container):
         try:
             import podman
         except ImportError:
-            raise MissingExtra("sandboxes in Podman containers", "podman") from None
+            raise MissingExtra("a sandbox in Podman", "podman") from None
         return podman.PodmanClient.from_env(max_pool_size=POOL)
 
     @classmethod

@@ -48,6 +48,11 @@ class RemoteSandbox(Computer):
     # --- beginning and end --------------------------------------------------------------------------------------
 
     @classmethod
+    async def check(cls) -> None:
+        """Whether its client, and the engine where it needs one, is there. Raises MissingExtra, SandboxUnavailable."""
+        raise NotImplementedError
+
+    @classmethod
     async def create(cls, spec: SandboxSpec) -> Self:
         """A new sandbox.
 

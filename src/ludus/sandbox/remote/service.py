@@ -5,9 +5,10 @@ Keys stay in this process: what a computer there is given is the spec's own envi
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any, ClassVar
 
-from ludus.errors import SandboxUnavailable
+from ludus.errors import MissingExtra, SandboxUnavailable
 from ludus.sandbox.remote.calls import patiently, said
 from ludus.sandbox.remote.owners import LABEL, owner
 from ludus.sandbox.remote.sandbox import RemoteSandbox
@@ -27,6 +28,13 @@ class Service(RemoteSandbox):
     passing: ClassVar[tuple[str, ...]]
     """Names of the client's errors that may pass."""
     _machine: Any = None
+
+    @classmethod
+    async def check(cls) -> None:
+        try:
+            import_module(cls.tier)
+        except ImportError:
+            raise MissingExtra(f"a sandbox of the tier {cls.tier!r}", cls.tier) from None
 
     async def _make(self) -> Any:
         """The client's object for a new computer."""
