@@ -372,7 +372,13 @@ def test_a_wrapper_is_named_built_again_and_changes_with_what_is_inside():
     assert env.inner.steps == 3 and env.inner.inner.max_turns == 4 and "turns" in env.describe().options
     again = load_environment(env.describe().id, env.describe().options)
     assert again.describe() == env.describe()
-    assert load_environment("plan:guess", {"turns": 4}).version != load_environment("plan:guess", {"turns": 5}).version
+    hashes = {
+        load_environment("plan:guess", {"turns": turns, "steps": steps}).describe().hash
+        for turns in (4, 5)
+        for steps in (2, 3)
+    }
+    assert len(hashes) == 4 and "" not in hashes
+    assert Plan(Sum()).describe().hash != Plan(load_environment("guess")).describe().hash
     with pytest.raises(UnknownName, match="option of guess 'turn'"):
         load_environment("plan:guess", {"turn": 4})
     with pytest.raises(ConfigError, match="beside an environment that is built"):

@@ -54,9 +54,7 @@ async def test_a_missing_client_is_named_with_its_extra(kind, monkeypatch):
         await create(SandboxSpec(tier=kind))
 
 
-@pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning"
-)  # they leave sockets open
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # they leave sockets open
 @pytest.mark.parametrize("kind", SOME_SLOW)
 async def test_no_engine_no_cluster_no_key(kind, monkeypatch, tmp_path):
     pytest.importorskip(kind)

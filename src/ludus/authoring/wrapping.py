@@ -25,7 +25,7 @@ from ludus.authoring.loading import load_environment
 from ludus.authoring.tools import Tool
 from ludus.errors import ConfigError
 from ludus.protocols import Model
-from ludus.types import Call, EnvironmentRef, Message, Reply, Task
+from ludus.types import Call, EnvironmentRef, Message, Reply, Task, content_hash
 
 TAKEN_OVER = (
     "splits", "roles", "isolated", "max_turns", "system_prompt", "failure_reward", "success_reward", "sampling",
@@ -60,8 +60,7 @@ class Wrapper(Environment):
         if taken := set(self.extra_roles) & set(self.inner.roles):
             raise ConfigError(f"{self.prefix}: {self.inner.describe().id} has a role {taken.pop()!r} of its own")
         self.roles = (*self.inner.roles, *self.extra_roles)
-        of = self.inner.describe()
-        self.version = f"{type(self).version}+{of.version or 0}.{of.hash}"  # another one when what is inside changes
+        self.version = f"{type(self).version}+{self.inner.version}"
 
     # --- what wrappers override: all of it is the inner environment's ---------------------------------------------
 
@@ -125,8 +124,13 @@ class Wrapper(Environment):
             return self.ref
         of = self.inner.describe()
         own = {key: value for key, value in self.options.items() if key != "env"}
-        hashed = environment_hash(type(self), {**self.options, "env": [of.id, of.hash]})
-        return EnvironmentRef(f"{self.prefix}:{of.id}", {**of.options, **own}, self.version, hashed)
+        return EnvironmentRef(f"{self.prefix}:{of.id}", {**of.options, **own}, self.version, self.content_hash())
+
+    def content_hash(self) -> str:
+        """Of its own code and options, and of what is inside."""
+        own = {key: value for key, value in self.options.items() if key != "env"}
+        hashes = environment_hash(type(self), own), self.inner.content_hash()
+        return content_hash(hashes) if all(hashes) else ""
 
 
 class Through:

@@ -17,6 +17,7 @@ from ludus.environments.reasoning.text import (
 )
 from ludus.errors import UsageError
 from ludus.programs.compare import chosen_purpose
+from ludus.programs.members import AT
 from ludus.store import RolloutIndex, RunFolder
 from ludus.types import Rollout
 
@@ -67,7 +68,10 @@ def read(run: Path) -> Evaluated:
         UsageError: it holds no finished evaluation, one of a mixture, or nothing that was scored.
     """
     with RunFolder.open(run) as folder, RolloutIndex(run) as index:
-        purpose = chosen_purpose(folder, [summary.purpose for summary in index.purposes()])
+        known = [summary.purpose for summary in index.purposes()]
+        purpose = chosen_purpose(folder, [name.partition(AT)[0] for name in known])
+        if purpose not in known:
+            raise UsageError(f"{run} is of several environments: a card is of one, evaluated by itself with ludus eval")
         rows = index.query(purpose=purpose, last_attempts=True)
         kept = [row.id for row in rows if not row.excluded]
         if not kept:

@@ -184,8 +184,14 @@ def effort(answers: Sequence[Answered]) -> Figure:
     return _drawn_again(places, lambda place: str(place[0]), lambda own: correlation([pair for _, pair in own]))
 
 
+def share(answers: Sequence[Answered], holds: Callable[[Answered], bool]) -> Figure:
+    """Mean over tasks of the share of answers of which something holds."""
+    found = _shares(by_task(answers, lambda answer: float(holds(answer))), 0.0)
+    return Figure(found.mean, found.interval, found.num_tasks)
+
+
 def rate(answers: Sequence[Answered], holds: Callable[[Answered], float]) -> Figure:
-    """Mean over tasks of a share or count of each answer."""
+    """Mean over tasks of a number of each answer."""
     return _mean(by_task(answers, holds))
 
 

@@ -127,12 +127,12 @@ def rows(answers: Sequence[Answered], sure: Sequence[tuple[Answered, float]], so
         Row("effort follows difficulty", figures.effort(answers), "rank correlation of tokens and share of wrong answers"),
         Row("Brier score", figures.brier_score(sure), "squared error of certainty; always saying 50 % gets 0.25"),
         *_over_samples(answers),
-        Row("backtracking", figures.rate(answers, lambda a: float(a.backtracks > 0)), "rollouts with second thoughts",
+        Row("backtracking", figures.share(answers, lambda a: a.backtracks > 0), "rollouts with second thoughts",
             share),
-        Row("restarts", figures.rate(answers, lambda a: float(a.restarts > 0)), "rollouts that begin anew", share),
+        Row("restarts", figures.share(answers, lambda a: a.restarts > 0), "rollouts that begin anew", share),
         Row("plan adherence", figures.rate(planned, lambda a: a.adherence or 0.0), "steps of a plan that were taken up",
             share),
-        Row("cut off", figures.rate(answers, lambda a: float(a.truncated)), "rollouts that hit a token limit", share),
+        Row("cut off", figures.share(answers, lambda a: a.truncated), "rollouts that hit a token limit", share),
     ]  # fmt: skip
     return [row for row in found if math.isfinite(row.figure.value)]
 
@@ -147,9 +147,15 @@ def _over_samples(answers: Sequence[Answered]) -> list[Row]:
     at, hat = mean_pass_at_k(right, k), mean_pass_hat_k(right, k)
     return [
         Row(
-            f"coverage pass@{k}", Figure(at.mean, at.interval(), at.num_tasks), f"at least one of {k} samples is right"
+            f"coverage pass@{k}",
+            Figure(at.mean, figures.wilson(at.mean, at.num_tasks), at.num_tasks),
+            f"at least one of {k} samples is right",
         ),
-        Row(f"reliability pass^{k}", Figure(hat.mean, hat.interval(), hat.num_tasks), f"all of {k} samples are right"),
+        Row(
+            f"reliability pass^{k}",
+            Figure(hat.mean, figures.wilson(hat.mean, hat.num_tasks), hat.num_tasks),
+            f"all of {k} samples are right",
+        ),
     ]
 
 
