@@ -381,6 +381,8 @@ def test_a_wrapper_is_named_built_again_and_changes_with_what_is_inside():
     assert Plan(Sum()).describe().hash != Plan(load_environment("guess")).describe().hash
     with pytest.raises(UnknownName, match="option of guess 'turn'"):
         load_environment("plan:guess", {"turn": 4})
+    with pytest.raises(UnknownName, match="option of plan:guess 'plan_weigth'; did you mean 'plan_weight'"):
+        load_environment("plan:guess", {"plan_weigth": 4})
     with pytest.raises(ConfigError, match="beside an environment that is built"):
         Plan(Sum(), turns=3)
 

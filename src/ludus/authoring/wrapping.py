@@ -9,6 +9,7 @@ Out of reach: agents that call `ctx.model.base_url` themselves see the model as 
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Sequence
@@ -23,7 +24,7 @@ from ludus.authoring.declare import ScorerMark
 from ludus.authoring.environment import Environment
 from ludus.authoring.loading import load_environment
 from ludus.authoring.tools import Tool
-from ludus.errors import ConfigError
+from ludus.errors import ConfigError, UnknownName
 from ludus.protocols import Model
 from ludus.types import Call, EnvironmentRef, Message, Reply, Task, content_hash
 
@@ -53,7 +54,7 @@ class Wrapper(Environment):
     def __init__(self, env: str | Environment, **options: Any) -> None:
         if isinstance(env, Environment) and options:
             raise ConfigError(f"{self.prefix}: {', '.join(options)} can't be given beside an environment that is built")
-        self.inner = env if isinstance(env, Environment) else load_environment(env, options)
+        self.inner = env if isinstance(env, Environment) else self._load(env, options)
         if isinstance(self.inner, Wrapper) and self.inner.outermost:
             raise ConfigError(f"{self.inner.prefix} goes around {self.prefix}: {self.inner.prefix}:{self.prefix}:ENV")
         vars(self).update({name: getattr(self.inner, name) for name in TAKEN_OVER})
@@ -61,6 +62,17 @@ class Wrapper(Environment):
             raise ConfigError(f"{self.prefix}: {self.inner.describe().id} has a role {taken.pop()!r} of its own")
         self.roles = (*self.inner.roles, *self.extra_roles)
         self.version = f"{type(self).version}+{self.inner.version}"
+
+    def _load(self, env: str, options: dict[str, Any]) -> Environment:
+        """Build what is inside. A name that is nearly that of an own option is told so, rather than what is inside has."""
+        try:
+            return load_environment(env, options)
+        except UnknownName as error:
+            parameters = inspect.signature(type(self).__init__).parameters.values()
+            own = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+            if error.name in options and difflib.get_close_matches(error.name, own, cutoff=0.7):
+                raise UnknownName(f"option of {self.prefix}:{env}", error.name, own) from None
+            raise
 
     # --- what wrappers override: all of it is the inner environment's ---------------------------------------------
 

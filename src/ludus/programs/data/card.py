@@ -11,6 +11,7 @@ from jinja2 import PackageLoader, StrictUndefined
 from ludus.authoring.environment import Environment
 from ludus.programs.data.filters import REASONS
 from ludus.programs.report.words import clean
+from ludus.redaction import SECRETS
 from ludus.store.durable import disk_errors, write_atomically
 
 if TYPE_CHECKING:
@@ -27,4 +28,4 @@ def write_card(path: Path, made: Made, config: DataConfig, env: Environment) -> 
     about = env.describe()
     text = templates.get_template("card.md.j2").render(made=made, config=config, env=about, reasons=REASONS)
     with disk_errors(f"write {path}"):
-        write_atomically(path, text.encode())
+        write_atomically(path, SECRETS.hide(text).encode())

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from ludus.authoring.calling import call
 from ludus.authoring.environment import Environment
 from ludus.authoring.tasks import take
 from ludus.errors import ConfigError, UnknownName, UsageError
@@ -35,8 +36,8 @@ from ludus.store.durable import disk_errors, fsync
 from ludus.types import Message, Rollout
 
 DATA, CARD = "data.jsonl", "README.md"
-HELD_OUT = 10_000
-"""Tasks of the held-out split that are looked at."""
+HELD_OUT = 2_000
+"""Tasks of each other split that are looked at: some generators are slow."""
 
 
 class DataConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,7 +102,7 @@ async def make_data(env: Environment, model: str | Backend, config: DataConfig, 
     """
     if config.split not in env.splits:
         raise UnknownName(f"split of {env.describe().id}", config.split, env.splits)
-    held_out = held_out_prompts(env, config.split)
+    held_out = await call(held_out_prompts, env, config.split)
     found = await evaluate_async(
         env, model, split=config.split, num_tasks=config.num_tasks, samples=config.samples, out=out, **evaluation
     )
