@@ -75,7 +75,8 @@ def reward(*, weight: float = 1.0, name: str = "") -> Callable[[FunctionT], Func
 def reward(fn: Any = None, /, *, weight: float = 1.0, name: str = "") -> Any:
     """Mark a method as a scorer: it returns a number (or bool), or a list of `Reward` for roles and turns.
 
-    Taking `group` (a list of finished rollouts of one task), it returns a number per rollout, in order.
+    Taking `group` (a list of finished rollouts of one task), it returns a number per rollout, in order. Scorers are asked
+    in the order of their definition: `rollout.rewards` has what those before it said.
 
     Args:
         weight: its factor in the rollout's reward; 0 makes it a metric.
