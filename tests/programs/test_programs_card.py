@@ -80,6 +80,13 @@ def test_effort_follows_difficulty_or_not():
     ]
     assert figures.effort(follows).value == pytest.approx(0.894, abs=1e-3)
     assert math.isnan(figures.effort([one("a"), one("b")]).value)
+    stats = pytest.importorskip("scipy.stats")
+    x, y = [n % 7 for n in range(50)], [(n * n) % 11 for n in range(50)]
+    answers = [
+        one(str(n), right, tokens) for n, (wrong, tokens) in enumerate(zip(x, y, strict=True)) for right in (wrong < 3,)
+    ]
+    expected = stats.spearmanr([value >= 3 for value in x], y).statistic
+    assert figures.effort(answers).value == pytest.approx(expected)
 
 
 # --- checks -------------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ class Prompt(Wrapper):
         try:
             self.text = text or Path(file).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"prompt: can't read {file}: {error}") from None
+            raise ConfigError(f"prompt: can't read {file}: {getattr(error, 'strerror', None) or error}") from None
         super().__init__(env, **options)
 
     async def setup(self, ctx: Context) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ludus.programs.card.answers import Answered, by_task, right_by_task
 from ludus.programs.statistics import clustered_mean
 
-ItemT = TypeVar("ItemT")
+Array = NDArray[Any]
 Interval = tuple[float, float]
 EASY = 0.75
 """Share of a task's samples that are right from which it counts as easy."""
@@ -113,14 +113,12 @@ def calibration_error(sure: Sequence[tuple[Answered, float]]) -> Figure:
     """Expected calibration error: the mean over answers of how far their bin's sureness and share of right answers lie
     apart (Guo et al. 2017, arXiv:1706.04599, equation 3)."""
 
-    def error(pairs: Sequence[tuple[Answered, float]]) -> float:
-        values = np.array([value for _, value in pairs])
-        right = np.array([answer.right for answer, _ in pairs], dtype=float)
-        bins = np.minimum((values * NUM_BINS).astype(int), NUM_BINS - 1)
-        gaps = [abs((values - right)[bins == place].sum()) for place in np.unique(bins)]
-        return float(sum(gaps) / len(values))
-
-    return _drawn_again(sure, lambda pair: pair[0].task, error)
+    places = {task: place for place, task in enumerate(dict.fromkeys(answer.task for answer, _ in sure))}
+    gaps, counts = np.zeros((len(places), NUM_BINS)), np.zeros(len(places))
+    for answer, value in sure:
+        gaps[places[answer.task], min(int(value * NUM_BINS), NUM_BINS - 1)] += value - answer.right
+        counts[places[answer.task]] += 1
+    return _drawn_again(len(places), lambda own: float(np.abs(gaps[own].sum(axis=0)).sum() / counts[own].sum()))
 
 
 def brier_score(sure: Sequence[tuple[Answered, float]]) -> Figure:
@@ -171,17 +169,10 @@ def effort(answers: Sequence[Answered]) -> Figure:
     """Rank correlation between a task's measured difficulty (its share of wrong answers) and the tokens spent on it: 1
     where harder tasks get more, 0 where effort has nothing to do with it."""
 
-    def correlation(pairs: Sequence[tuple[float, float]]) -> float:
-        wrong, tokens = (_ranks(values) for values in zip(*pairs, strict=True))
-        if np.ptp(wrong) == 0 or np.ptp(tokens) == 0:
-            return math.nan
-        return float(np.corrcoef(wrong, tokens)[0, 1])
-
     wrong = by_task(answers, lambda answer: float(not answer.right))
     tokens = by_task(answers, lambda answer: float(answer.tokens))
-    pairs = [(float(np.mean(wrong[task])), float(np.mean(tokens[task]))) for task in wrong]
-    places = list(enumerate(pairs))
-    return _drawn_again(places, lambda place: str(place[0]), lambda own: correlation([pair for _, pair in own]))
+    wrong_T, tokens_T = (np.array([np.mean(values[task]) for task in wrong]) for values in (wrong, tokens))
+    return _drawn_again(len(wrong), lambda own: _rank_correlation(wrong_T[own], tokens_T[own]))
 
 
 def share(answers: Sequence[Answered], holds: Callable[[Answered], bool]) -> Figure:
@@ -213,31 +204,27 @@ def _mean(values: dict[str, list[float]]) -> Figure:
     return Figure(found.mean, found.interval(), found.num_tasks)
 
 
-def _drawn_again(
-    items: Sequence[ItemT], task_of: Callable[[ItemT], str], figure: Callable[[Sequence[ItemT]], float]
-) -> Figure:
-    """A figure with the interval that it has when tasks are drawn again, with replacement, from the same seed each time."""
-    groups: dict[str, list[ItemT]] = {}
-    for item in items:
-        groups.setdefault(task_of(item), []).append(item)
-    if not groups:
+def _drawn_again(num_tasks: int, figure: Callable[[Array], float]) -> Figure:
+    """A figure of tasks, given their places, with the interval that it has when as many are drawn again, with replacement,
+    from the same seed each time."""
+    if num_tasks == 0:
         return Figure(math.nan, (math.nan, math.nan), 0)
-    rng, every = np.random.default_rng(0), list(groups.values())
-    drawn = []
-    for _ in range(NUM_DRAWS):
-        places = rng.integers(len(every), size=len(every))
-        drawn.append(figure([item for place in places for item in every[place]]))
+    rng = np.random.default_rng(0)
+    drawn = [figure(rng.integers(num_tasks, size=num_tasks)) for _ in range(NUM_DRAWS)]
     finite = [value for value in drawn if math.isfinite(value)]
     low, high = np.quantile(finite, [0.025, 0.975]) if finite else (math.nan, math.nan)
-    return Figure(figure(items), (float(low), float(high)), len(groups))
+    return Figure(figure(np.arange(num_tasks)), (float(low), float(high)), num_tasks)
 
 
-def _ranks(values: Sequence[float]) -> NDArray[Any]:
-    """Ranks from 0 on; equal values share the mean of theirs."""
-    array = np.asarray(values, dtype=float)
-    order = array.argsort()
-    ranks = np.empty(len(array))
-    ranks[order] = np.arange(len(array))
-    for value in np.unique(array):
-        ranks[array == value] = ranks[array == value].mean()
+def _rank_correlation(x_T: Array, y_T: Array) -> float:
+    """Spearman's, in [-1, 1]; NaN where one of the two is the same everywhere."""
+    if np.ptp(x_T) == 0 or np.ptp(y_T) == 0:
+        return math.nan
+    return float(np.corrcoef(_ranks(x_T), _ranks(y_T))[0, 1])
+
+
+def _ranks(values_T: Array) -> Array:
+    """Ranks from 1 on; equal values share the mean of theirs."""
+    _, places, counts = np.unique(values_T, return_inverse=True, return_counts=True)
+    ranks: Array = (np.cumsum(counts) - (counts - 1) / 2)[places]
     return ranks
