@@ -53,6 +53,7 @@ def test_right_ones_are_taken_once_a_task_and_never_a_held_out_one(tmp_path):
     assert "4 of 20 rollouts" in card and "its prompt is a task of the held-out split" in card
 
 
+@pytest.mark.slow
 def test_it_can_be_read_as_chat_data(tmp_path):
     datasets = pytest.importorskip("datasets")
     make(tmp_path / "d")
