@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+import msgspec
 
 from ludus.authoring.context import Context
 from ludus.authoring.declare import reward
@@ -15,10 +18,12 @@ from ludus.environments.shell import Shell
 from ludus.environments.tested_code.judging import judge
 from ludus.environments.tested_code.kinds import read_tests
 from ludus.protocols import Sandbox
+from ludus.sandbox.create import create
 from ludus.types import Message, Reward, Rollout, Task, calls_tool
 
 FENCED = re.compile(r"^```[^\n`]*\n(.*?)(?:^```|\Z)", re.MULTILINE | re.DOTALL)
 END = "END_OF_THE_FILE"
+PATIENCE = 6
 
 
 class TestedCode(Sandboxed):
@@ -34,7 +39,8 @@ class TestedCode(Sandboxed):
     command: Sequence[str] = ()
     """How it runs as a program; by default python3 runs `solution`."""
     time_limit_s: float = 10.0
-    """Seconds for all tests of a solution together; what has not passed by then has not passed."""
+    """Seconds of processor time that a process of the solution may use in all its tests together; what has not passed by
+    then has not passed. On a clock it may take `PATIENCE` times as long, because a busy machine is not the code's fault."""
     partial: bool = False
     """Whether each test counts for its share of the reward, or only all of them together."""
 
@@ -61,11 +67,17 @@ class TestedCode(Sandboxed):
         """The known answer, where a task has one: so its tests are known to be right."""
         return f"```python\n{task.answer.rstrip()}\n```" if isinstance(task.answer, str) else None
 
+    async def _fresh(self, task: Task) -> Sandbox:
+        """A sandbox to test in."""
+        spec = self.spec(task)
+        limits = msgspec.structs.replace(spec.limits, cpu_s=min(spec.limits.cpu_s, math.ceil(self.time_limit_s)))
+        return await create(msgspec.structs.replace(spec, limits=limits, tier=self.sandbox))
+
     async def _judged(self, task: Task, furnish: Callable[[Sandbox], Awaitable[None]]) -> list[Reward]:
         """Raises ConfigError: the task's tests are none."""
         verdict = await judge(
-            read_tests(self.tests(task)), lambda: self.new_sandbox(task), furnish,
-            path=self.solution, command=self.command or ("python3", self.solution), time_limit_s=self.time_limit_s,
+            read_tests(self.tests(task)), lambda: self._fresh(task), furnish, path=self.solution,
+            command=self.command or ("python3", self.solution), time_limit_s=PATIENCE * self.time_limit_s,
         )  # fmt: skip
         value = verdict.share if self.partial else float(verdict.share == 1)
         return [Reward("passed", value), Reward("tests_passed", verdict.share, 0.0)]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import signal
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -54,6 +56,11 @@ class Clock:
             raise NoAnswer(OUT_OF_TIME)
         return left
 
+    def see(self, result: SandboxResult) -> None:
+        """Where code was killed for the processor time that it took, no time is left."""
+        if result.exit_code == -signal.SIGKILL and not result.oom_killed:
+            self._end = -math.inf
+
 
 class Side:
     """A Python session with an object of `inside.py`, which answers in lines of JSON; begun again where it has ended.
@@ -83,6 +90,7 @@ class Side:
         lines += [f"_side = {self._make}()"] if anew or not self.begun else []
         lines += [f"say(lambda: _side.{method}(*json.loads({json.dumps(args)!r})))" for args in calls]
         result = await _result(self.sandbox.python("\n".join(lines), timeout_s=self._clock.left()))
+        self._clock.see(result)
         said = [line.removeprefix(MARK) for line in result.stdout.split("\n") if line.startswith(MARK)]
         self.begun = len(said) >= len(calls)
         return [_object(line) for line in said[: len(calls)]]
@@ -118,8 +126,8 @@ class Solution:
         """What is wrong with what the program prints; "" where nothing is. Raises NoAnswer."""
         running = self._side.sandbox.exec(self._command, stdin=test.stdin, timeout_s=self._clock.left())
         result = await _result(running)
-        if result.timed_out:
-            raise NoAnswer(OUT_OF_TIME)
+        self._clock.see(result)
+        self._clock.left()
         if result.exit_code:
             return f"exit code {result.exit_code}: {result.stderr[-200:]}"
         return "" if same_output(test.stdout, result.stdout) else f"printed {result.stdout[:200]!r}"
