@@ -292,6 +292,11 @@ class Model(Protocol):
         not taken for the rollout's own. A name is up to 64 letters, digits, "_", "-" and "."."""
         ...
 
+    async def adopt(self, name: str) -> None:
+        """Take what a sub-agent has said so far, in any role, for the rollout's own: it is the one attempt of several that
+        counts."""
+        ...
+
     async def calls(self) -> Sequence[Call]:
         """What has been recorded of this rollout so far, whoever called."""
         ...

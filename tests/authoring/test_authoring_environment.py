@@ -8,6 +8,8 @@ import pytest
 import ludus
 from ludus.authoring.calling import DaemonThreads, call, inject, wanted
 from ludus.authoring.environment import as_messages
+from ludus.programs.evaluate import evaluate_async
+from ludus.testing.scripted import Scripted
 from ludus.types import Task
 
 
@@ -233,3 +235,21 @@ def test_injection_is_by_name():
     assert inject(scorer, {"task": 1, "rollout": 2, "ctx": 3}) == {"rollout": 2, "task": 1}
     with pytest.raises(TypeError, match="scorer asks for rollout, but here only task, ctx exist"):
         inject(scorer, {"task": 1, "ctx": 3})
+
+
+async def test_a_scorer_sees_what_those_before_it_said():
+    class Bonus(ludus.Environment):
+        def tasks(self, split):
+            return [Task(prompt="hi")]
+
+        @ludus.reward
+        def right(self, rollout):
+            assert rollout.rewards == []
+            return 1.0
+
+        @ludus.reward
+        def bonus(self, rollout):
+            return 0.5 * rollout.reward
+
+    result = await evaluate_async(Bonus(), Scripted("m", lambda messages: "hi"), num_tasks=1)
+    assert result.metrics["bonus"] == 0.5 and result.mean == 1.5

@@ -25,7 +25,7 @@ def test_no_reply_is_run(family, tmp_path):
     env = load_environment(f"rg:{family}")
     (task,) = take(env, "train", 1)
     path = tmp_path / "written"
-    assert env._score(CODE.format(path=str(path)), task) < 0.1
+    assert env.grade(CODE.format(path=str(path)), task) < 0.1
     assert not path.exists()
     assert env.demonstrate(task) is not None
 
@@ -34,7 +34,7 @@ def test_no_reply_is_run_where_families_are_mixed(tmp_path):
     specs = [reasoning_gym.composite.DatasetSpec(name="countdown", weight=1.0, config={})]
     env = load_environment("rg:composite", {"datasets": specs})
     (task,) = take(env, "train", 1)
-    env._score(CODE.format(path=str(tmp_path / "written")), task)
+    env.grade(CODE.format(path=str(tmp_path / "written")), task)
     assert not (tmp_path / "written").exists()
 
 
@@ -84,7 +84,7 @@ def test_a_family_whose_checker_takes_anything_is_scored_here():
     env = load_environment("rg:game_of_life_halting")
     for task in take(env, "train", 4):
         other = {"True": "False", "False": "True"}[task.answer]
-        assert [env._score(text, task) for text in (task.answer, task.answer.lower(), other, "zzz", "")] == [
+        assert [env.grade(text, task) for text in (task.answer, task.answer.lower(), other, "zzz", "")] == [
             1,
             1,
             0,
@@ -101,7 +101,7 @@ def test_global_generators_are_left_alone_and_nothing_is_printed():
         for family in ("pool_matrix", "bf"):
             env = load_environment(f"rg:{family}")
             tasks = take(env, "train", 3)
-            assert [env._score(task.answer, task) for task in tasks] == [1, 1, 1]
+            assert [env.grade(task.answer, task) for task in tasks] == [1, 1, 1]
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before
     assert printed.getvalue() == ""
 
@@ -109,20 +109,20 @@ def test_global_generators_are_left_alone_and_nothing_is_printed():
 def test_a_checker_that_raises_gives_nothing():
     env = load_environment("rg:prime_factorization")
     (task,) = take(env, "train", 1)
-    assert env._score("two times three", task) == 0
+    assert env.grade("two times three", task) == 0
 
 
 @pytest.mark.parametrize("reply", ["nan", "NaN", " nan + nani", "1 + nani", "-nan"])
 def test_what_is_no_number_is_not_near_to_any(reply):
     env = load_environment("rg:complex_arithmetic")
     (task,) = take(env, "train", 1)
-    assert env._score(reply, task) == 0.0
+    assert env.grade(reply, task) == 0.0
     assert not has_nan("banana 1nano")
 
 
 def test_a_formula_needs_the_numbers_of_its_task():
     env = load_environment("rg:puzzle24")
     one, other = (task for task in take(env, "train", 2))
-    assert env._score(one.answer, one) == 1.0
-    assert env._score(other.answer, one) < 0.1
-    assert env._score(f"{one.answer} + 0", one) < 0.1
+    assert env.grade(one.answer, one) == 1.0
+    assert env.grade(other.answer, one) < 0.1
+    assert env.grade(f"{one.answer} + 0", one) < 0.1

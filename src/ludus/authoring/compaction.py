@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ludus.authoring.conversations import opening, with_text
 from ludus.protocols import Model
-from ludus.types import Call, Message, Reply, user
+from ludus.types import Call, Message, Reply
 
 AGENT = "summary"
 """The name under which summaries are recorded, so that they are not taken for turns."""
@@ -88,6 +89,10 @@ class Compacting:
         """The model underneath: a sub-agent has a conversation of its own."""
         return self._model.subagent(name)
 
+    async def adopt(self, name: str) -> None:
+        """See `ludus.protocols.Model.adopt`."""
+        await self._model.adopt(name)
+
     async def calls(self) -> Sequence[Call]:
         """See `ludus.protocols.Model.calls`."""
         return await self._model.calls()
@@ -102,7 +107,7 @@ class Compacting:
         if len(replies) <= self._keep_turns:
             return
         until = replies[-self._keep_turns]
-        asked = _with(self._shown(messages[:until]), self._ask)
+        asked = with_text(self._shown(messages[:until]), self._ask)
         reply = await self._model.subagent(AGENT).chat(asked, tools=tools, **sampling)
         self._tokens = self._turns = 0
         if reply.text.strip():  # else nothing was kept: on with the whole conversation, for now
@@ -113,22 +118,7 @@ class Compacting:
         """The conversation as the model sees it: its opening, the summary, and what came after."""
         if not self._replaced:
             return list(messages)
-        opening = _opening(messages)
-        return [*_with(opening, BEFORE + self._summary), *messages[self._replaced :]]
+        return [*with_text(opening(messages), BEFORE + self._summary), *messages[self._replaced :]]
 
     def _forget(self) -> None:
         self._summary, self._replaced, self._tokens, self._turns = "", 0, 0, 0
-
-
-def _opening(messages: Sequence[Message]) -> list[Message]:
-    """What comes before the first reply."""
-    first = next((i for i, message in enumerate(messages) if message["role"] == "assistant"), len(messages))
-    return list(messages[:first])
-
-
-def _with(messages: list[Message], text: str) -> list[Message]:
-    """A user's text at the end: in a message that is there, as some templates refuse two of a user in a row."""
-    last = messages[-1] if messages else {}
-    if last.get("role") == "user" and isinstance(last.get("content"), str):
-        return [*messages[:-1], user(f"{last['content']}\n\n{text}")]
-    return [*messages, user(text)]

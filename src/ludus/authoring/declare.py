@@ -78,7 +78,8 @@ def reward(fn: Any = None, /, *, weight: float = 1.0, name: str = "") -> Any:
     """Mark a method as a scorer: it returns a number (or bool), or a list of `Reward` for roles and turns.
 
     Taking `group` (a list of finished rollouts of one task), it returns a number per rollout, in order. Taking `models`,
-    it may ask the model of each role; what it asks is recorded with the rollout, or the first one of the group.
+    it may ask the model of each role; what it asks is recorded with the rollout, or the first one of the group. Scorers
+    are asked in the order of their definition: `rollout.rewards` has what those before it said.
 
     Args:
         weight: its factor in the rollout's reward; 0 makes it a metric.

@@ -228,11 +228,14 @@ class Environment:
         """Names it so that it can be rebuilt."""
         return self.ref or self._unnamed_ref
 
+    def content_hash(self) -> str:
+        """Of its code, packaged data and options: 16 hex digits; "" where the class has no source that can be read."""
+        return environment_hash(type(self), self.options)
+
     @functools.cached_property
     def _unnamed_ref(self) -> EnvironmentRef:
         """For who passed the object itself."""
-        hashed = environment_hash(type(self), self.options)
-        return EnvironmentRef(self.name or type(self).__name__, self.options, self.version, hashed)
+        return EnvironmentRef(self.name or type(self).__name__, self.options, self.version, self.content_hash())
 
     def _scorers(self) -> list[tuple[Callable[..., Any], ScorerMark]]:
         return [(fn, mark) for fn, mark in self._marked() if isinstance(mark, ScorerMark)]

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from ludus import registry
-from ludus.authoring.content import environment_hash, is_plain
+from ludus.authoring.content import is_plain
 from ludus.authoring.environment import Environment
 from ludus.errors import ConfigError, UnknownName, UsageError
 from ludus.types import EnvironmentRef
@@ -49,8 +49,7 @@ def load_environment(spec: str, options: Mapping[str, Any] | None = None) -> Env
     given = {key: value for key, value in env.options.items() if is_plain(value)}
     for name in list(inspect.signature(kind).parameters)[: len(leading)]:
         given.pop(name, None)
-    hashed = environment_hash(kind, env.options)
-    env.ref = EnvironmentRef(id=spec, options=given, version=env.version, hash=hashed)
+    env.ref = EnvironmentRef(id=spec, options=given, version=env.version, hash=env.content_hash())
     return env
 
 

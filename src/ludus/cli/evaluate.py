@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ludus.rollouts.scheduler import Scheduler
 
 
-def _price(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, float] | None:
+def price_of(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, float] | None:
     """IN,OUT as two amounts of dollars. Raises click.BadParameter."""
     return None if value is None else _amounts(value)
 
@@ -50,7 +50,7 @@ def _amounts(value: str) -> tuple[float, float]:
 
 
 price_option = click.option(
-    "--price", callback=_price, metavar="IN,OUT", help="Dollars per million prompt and completion tokens."
+    "--price", callback=price_of, metavar="IN,OUT", help="Dollars per million prompt and completion tokens."
 )
 COUNT = click.IntRange(min=1)
 MOST_READ = 200

@@ -78,12 +78,12 @@ class ReasoningGym(Environment):
     @reward
     def score(self, task: Task, rollout: Rollout) -> float:
         """The family's own score in [0, 1]; a reply that its checker can't read scores 0."""
-        return self._score(rollout.reply.strip(), task)
+        return self.grade(rollout.reply.strip(), task)
 
     def demonstrate(self, task: Task) -> str | None:
         """The known answer, if the family's own checker gives it 1."""
         answer = task.answer
-        return answer if isinstance(answer, str) and self._score(answer, task) == 1.0 else None
+        return answer if isinstance(answer, str) and self.grade(answer, task) == 1.0 else None
 
     def _make(self, index: int) -> dict[str, Any] | None:
         """An item; None where the generator gives up on it, as some (maze) now and then do."""
@@ -94,7 +94,8 @@ class ReasoningGym(Environment):
             return None
         return item
 
-    def _score(self, text: str, task: Task) -> float:
+    def grade(self, text: str, task: Task) -> float:
+        """The family's own score of a text, in [0, 1]; 0 for what its checker can't read."""
         item = self._item(task.info["index"])
         assert item is not None  # it was made for the task
         family = item["metadata"].get("source_dataset", self.family)  # another one's, where that is a composite

@@ -109,7 +109,7 @@ def scores_by_task(rows: Iterable[IndexRow]) -> dict[str, list[float]]:
 def _read(path: Path) -> Evaluation:
     with RunFolder.open(path) as run, RolloutIndex(run.path) as index:
         known = [summary.purpose for summary in index.purposes()]
-        purpose = _choose(run, [name.partition(AT)[0] for name in known])
+        purpose = chosen_purpose(run, [name.partition(AT)[0] for name in known])
         members = {name.partition(AT)[2]: name for name in known if name.partition(AT)[0] == purpose}
         rows = {member: index.query(purpose=name, last_attempts=True) for member, name in members.items()}
         environment = _together({member: index.get(own[0].id).environment for member, own in rows.items()})
@@ -136,7 +136,7 @@ def _together(members: Mapping[str, EnvironmentRef]) -> EnvironmentRef:
     )
 
 
-def _choose(run: RunFolder, purposes: Sequence[str]) -> str:
+def chosen_purpose(run: RunFolder, purposes: Sequence[str]) -> str:
     """The last evaluation that has a result: its own, or a row in a training run's metrics. Raises UsageError."""
     finished = {f"eval:{row['eval/name']}" for row in run.read_metrics() if "eval/name" in row}
     if run.read_result() is not None:

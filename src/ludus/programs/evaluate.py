@@ -70,6 +70,8 @@ class Evaluation(msgspec.Struct, kw_only=True):
     seconds: float
     sandboxes: list[str] = []
     """How what ran in sandboxes was contained: their tiers."""
+    success_reward: float = 1.0
+    """The environment's: from which a rollout counts as a success."""
     stopped: str = ""
     """Why it ended early, if it did."""
     out: str = ""
@@ -141,7 +143,8 @@ class Tally:
             num_excluded=excluded, excluded_rate=excluded / max(1, scored + excluded),
             failed_rate=self.num_failed / max(1, scored), truncated_rate=self.num_truncated / max(1, scored),
             tokens={"prompt": self.usage.prompt_tokens, "completion": self.usage.completion_tokens},
-            cost=self.usage.cost, latency_s=quantiles(self.seconds), sandboxes=sorted(self.sandboxes), **about,
+            cost=self.usage.cost, latency_s=quantiles(self.seconds), sandboxes=sorted(self.sandboxes),
+            success_reward=self.success_reward, **about,
         )  # fmt: skip
 
 

@@ -66,6 +66,10 @@ class RecordedModel:
         """See `ludus.protocols.Model.subagent`."""
         return replace(self, agent=check_name(name), _key=self.api_key, _client=None)
 
+    async def adopt(self, name: str) -> None:
+        """See `ludus.protocols.Model.adopt`."""
+        self.recorder.adopt(name)
+
     async def calls(self) -> Sequence[Call]:
         """See `ludus.protocols.Model.calls`."""
         return self.recorder.calls

@@ -137,6 +137,12 @@ class Recorder:
             self._by_history[whose, hash((keys, canonical(call.reply)))] = len(self.calls) - 1
         return reply
 
+    def adopt(self, agent: str) -> None:
+        """Take a sub-agent's calls for the rollout's own."""
+        for call in self.calls:
+            if call.agent == agent:
+                call.agent = ""
+
     def refuse(self, why: str) -> None:
         """A program asked its address for what can't be done: if its rollout fails, that is why."""
         self.failed = ModelCallFailed(f"the agent's request was refused: {why}", "environment")

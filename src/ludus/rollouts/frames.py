@@ -48,7 +48,8 @@ class Ready(msgspec.Struct, tag=True, frozen=True):
 
 
 class Ask(msgspec.Struct, tag=True, frozen=True):
-    """From a worker: a model call (with messages), or what has been recorded so far (without)."""
+    """From a worker: a model call (with messages), or what has been recorded so far (without), once a sub-agent's calls
+    were taken for the rollout's own (with `adopt`)."""
 
     ask: int
     job: int
@@ -57,6 +58,7 @@ class Ask(msgspec.Struct, tag=True, frozen=True):
     messages: list[Message] | None = None
     tools: list[dict[str, Any]] = []
     sampling: dict[str, Any] = {}
+    adopt: str = ""
 
 
 class Done(msgspec.Struct, tag=True, frozen=True):

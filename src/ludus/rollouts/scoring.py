@@ -16,8 +16,12 @@ from ludus.types import MAIN_ROLE, Reward, Rollout
 
 
 async def score(env: Environment, ctx: Context) -> list[Reward]:
-    """What the environment's scorers say of `ctx.rollout`. Raises ScorerFailed naming the scorer at fault."""
-    rewards: list[Reward] = []
+    """What the environment's scorers say of `ctx.rollout`, whose rewards are, for each, those of the scorers before it.
+
+    Raises ScorerFailed naming the scorer at fault.
+    """
+    assert ctx.rollout is not None  # it is over
+    rewards = ctx.rollout.rewards
     for fn, mark in env.scorers():
         rewards += await ask(fn, mark, ctx.injectable(), env.roles)
     return rewards

@@ -101,6 +101,10 @@ class RemoteModel:
         """See `ludus.protocols.Model.subagent`."""
         return replace(self, agent=check_name(name))
 
+    async def adopt(self, name: str) -> None:
+        """See `ludus.protocols.Model.adopt`."""
+        await self.recorder.line.ask(self.recorder.job, adopt=name)
+
     async def calls(self) -> Sequence[Call]:
         """See `ludus.protocols.Model.calls`."""
         await self.recorder.settle()

@@ -193,6 +193,8 @@ class WorkerPool:
 
     async def _answer(self, worker: Worker, ask: Ask) -> None:
         recorder = worker.jobs[ask.job][0]
+        if ask.adopt:
+            recorder.adopt(ask.adopt)
         if ask.messages is None:
             frames.send(worker.writer, Answer(ask.ask, calls=recorder.calls))
             return

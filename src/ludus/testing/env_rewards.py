@@ -212,7 +212,7 @@ async def _rescore(env: Environment, record: bytes) -> tuple[list[Reward], bytes
     rollout = msgspec.json.decode(record, type=Rollout)
     ctx = Context(task=rollout.task, models={}, random=random.Random(0), rollout=rollout)
     rewards = await score(env, ctx)
-    after = msgspec.json.encode(rollout)
+    after = msgspec.json.encode(_without_rewards(rollout))
     rollout.rewards = rewards
     await score_group(env, [rollout])
     return rollout.rewards, after

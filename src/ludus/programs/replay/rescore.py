@@ -21,7 +21,7 @@ from ludus.programs.replay.rewards import Judged, judge, not_judged
 from ludus.programs.replay.selection import Environments, Selection
 from ludus.rollouts.failure import mark_failed
 from ludus.rollouts.scoring import ask, ask_group
-from ludus.types import Reward, Rollout
+from ludus.types import Rollout
 
 
 @dataclass
@@ -30,7 +30,7 @@ class _Rescored:
 
     recorded: Rollout
     shown: Rollout
-    """As it was when it was scored: without rewards and without its time."""
+    """As it was when it was scored: without its time, and with the rewards of the scorers before."""
     cannot: dict[str, str] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
 
@@ -56,7 +56,7 @@ async def _rescore_group(environments: Environments, group: Sequence[Rollout]) -
 
 async def _ask_scorers(env: Environment, one: _Rescored) -> None:
     available = {"task": one.recorded.task, "rollout": one.shown}
-    rewards: list[Reward] = []
+    rewards = one.shown.rewards
     for fn, mark in env.scorers():
         if missing := _missing(fn, available):
             one.cannot[mark.name] = missing
@@ -65,7 +65,7 @@ async def _ask_scorers(env: Environment, one: _Rescored) -> None:
             rewards += await ask(fn, mark, available, env.roles)
         except RolloutError as error:
             one.errors[mark.name] = str(error)
-    one.shown.rewards, one.shown.seconds = rewards, one.recorded.seconds
+    one.shown.seconds = one.recorded.seconds
 
 
 async def _ask_group_scorers(env: Environment, alive: Sequence[_Rescored]) -> None:

@@ -59,7 +59,8 @@ class Series:
     label: str
     x: list[float]
     y: list[float]
-    error: list[float] | None = None
+    error: list[float] | list[tuple[float, float]] | None = None
+    """Below and above the point, where they differ."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,11 @@ class Chart:
     ticks: list[str] = field(default_factory=list)
     """Names under the points, where there is no step to put there."""
     note: str = ""
+    x_label: str = "step"
+    whole: bool = True
+    """Whether only whole numbers stand under the axis."""
+    diagonal: bool = False
+    """Whether a line shows where x and y are equal."""
 
     @property
     def newest(self) -> str:
@@ -178,17 +184,26 @@ def _plot(axes: Axes, chart: Chart) -> None:
         axes.set_ylim(0, 1)
     for series, color in zip(chart.series, _COLORS, strict=False):
         if chart.style == "points":
-            axes.errorbar(series.x, series.y, series.error, color=color, marker="o", markersize=4.5, capsize=3, lw=1.2)
+            _points(axes, series, color)
         elif chart.style == "lines":
             _line(axes, _thin(series), color, "-" if series is chart.series[0] else "--")
     if chart.style != "points" or not chart.ticks:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-        axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=chart.whole, nbins=6))
+        axes.set_xlabel(chart.x_label)
     else:
         axes.set_xticks(range(len(chart.ticks)), chart.ticks)
+    if chart.diagonal:
+        axes.plot([0, 1], [0, 1], color=_INK, linewidth=0.8, linestyle=":")
     axes.margins(x=0.0 if chart.style == "shares" else 0.04)
     if chart.style == "lines" and all(0 <= y <= 1 for series in chart.series for y in series.y):
         axes.set_ylim(bottom=0)
+
+
+def _points(axes: Axes, series: Series, color: str) -> None:
+    error = None if series.error is None else np.array(series.error).T
+    axes.errorbar(
+        series.x, series.y, error, color=color, marker="o", markersize=4.5, capsize=3, lw=1.2, label=series.label
+    )
 
 
 def _line(axes: Axes, series: Series, color: str, dashes: str) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ludus.display.sandboxes import tiers_text
@@ -57,8 +57,8 @@ def report(run: Path, rescored: Rescoring | None = None) -> Path:
     with RunFolder.open(run) as folder, RolloutIndex(run) as index:
         rows, result = folder.read_metrics(), folder.read_result() or {}
         summaries = index.purposes()
-        charts, charts_note = _drawn(charts_of(rows))
-        html = _template().render(
+        charts, charts_note = drawn(charts_of(rows))
+        html = template("report.html.j2").render(
             title=run.resolve().name,
             cards=cards(rows, result),
             config=_config(run / "config.toml"),
@@ -100,9 +100,11 @@ def cards(rows: Sequence[Mapping[str, Any]], result: Mapping[str, Any]) -> list[
     return found
 
 
-def _template() -> Any:
+def template(name: str, package: str = "ludus.programs.report") -> Any:
+    """A page's template: what is put in is escaped and without control characters."""
+    folders = dict.fromkeys([package, "ludus.programs.report"])
     environment = Environment(
-        loader=PackageLoader("ludus.programs.report", "."),
+        loader=ChoiceLoader([PackageLoader(folder, ".") for folder in folders]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -110,10 +112,10 @@ def _template() -> Any:
         finalize=lambda value: clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
     )
     environment.filters |= {"number": number, "score": score, "name": name_of}
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
-def _drawn(charts: Sequence[Chart]) -> tuple[list[tuple[Chart, Markup]], str]:
+def drawn(charts: Sequence[Chart]) -> tuple[list[tuple[Chart, Markup]], str]:
     """Charts with their SVG, or none and why."""
     try:
         return [(chart, Markup(draw(chart))) for chart in charts], ""
