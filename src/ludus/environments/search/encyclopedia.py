@@ -107,23 +107,18 @@ class Encyclopedia:
     def _ask(self, hops: int) -> Question:
         """A question that follows up to so many relations from a thing, drawn at random."""
         rng = self._rng
-        at, wanted = rng.choice(self.things), rng.randint(1, hops)
-        path, phrase, answer = [at], at.name, ""
-        for step in range(wanted):
-            last = step == wanted - 1
-            relations = self.relations[at]
-            known = [name for name, to in relations.items() if last or (isinstance(to, Thing) and to not in path)]
-            if not known:
-                known, last = list(relations), True
-            name = rng.choice(known)
-            phrase = rng.choice(self._sentences("phrases", at.kind, name)).format(x=phrase, relation=name)
-            to = relations[name]
-            answer = to.name if isinstance(to, Thing) else to
-            if last or not isinstance(to, Thing):
+        path, phrase = [rng.choice(self.things)], ""
+        for left in reversed(range(rng.randint(1, hops))):
+            relations = self.relations[path[-1]]
+            onward = [name for name, to in relations.items() if isinstance(to, Thing) and to not in path]
+            name = rng.choice(onward if left and onward else list(relations))
+            template = rng.choice(self._sentences("phrases", path[-1].kind, name))
+            phrase, to = template.format(x=phrase or path[-1].name, relation=name), relations[name]
+            if not left or not isinstance(to, Thing) or to in path:
                 break
-            at = to
-            path.append(at)
+            path.append(to)
         text = rng.choice(self._words["questions"]).format(phrase=phrase)
+        answer = to.name if isinstance(to, Thing) else to
         return Question(text, tuple(path), answer, is_number=not isinstance(to, Thing))
 
     def _sentences(self, what: str, kind: str, relation: str) -> list[str]:

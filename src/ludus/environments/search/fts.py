@@ -38,9 +38,10 @@ class Database:
             self._connection.executemany(statement, rows)
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """What a query finds."""
+        """What a query finds. Lone surrogates in its values, which SQLite can't take, are left out."""
+        clean = [value.encode(errors="ignore").decode() if isinstance(value, str) else value for value in values]
         with self._lock:
-            return self._connection.execute(query, values).fetchall()
+            return self._connection.execute(query, clean).fetchall()
 
     def close(self) -> None:
         """Free its memory."""

@@ -97,13 +97,25 @@ class Mailbox:
         if sent_before is not None:
             conditions.append("e.date < ?")
             values.append(sent_before)
-        found = self._database.rows(
+        numbers = [
+            number
+            for (number,) in self._database.rows(
+                f"SELECT e.id FROM emails_fts JOIN emails e ON e.id = emails_fts.rowid WHERE {' AND '.join(conditions)} "
+                f"ORDER BY e.date DESC, e.id DESC LIMIT ?",
+                [*values, most],
+            )
+        ]
+        return [self._excerpt(number, expression) for number in numbers]
+
+    def _excerpt(self, number: int, expression: str) -> tuple[str, str]:
+        """Of one mail that an expression matches: made for all that match, excerpts would take most of a search."""
+        rows = self._database.rows(
             f"SELECT e.message_id, snippet(emails_fts, -1, '', '', ' ... ', {SNIPPET_WORDS}) FROM emails_fts "
-            f"JOIN emails e ON e.id = emails_fts.rowid WHERE {' AND '.join(conditions)} "
-            f"ORDER BY e.date DESC, e.id DESC LIMIT ?",
-            [*values, most],
+            "JOIN emails e ON e.id = emails_fts.rowid WHERE emails_fts MATCH ? AND emails_fts.rowid = ?",
+            (expression, number),
         )
-        return [(message_id, text) for message_id, text in found]
+        message_id, text = rows[0]
+        return message_id, text
 
     def read(self, message_id: str, today: str) -> dict[str, Any] | None:
         """The whole mail, recipients included; None where none of that id has come."""

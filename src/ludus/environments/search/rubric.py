@@ -75,7 +75,7 @@ def rubric_of(task: Task, rollout: Rollout, commands: Commands | None) -> Rubric
             found |= set(shown_ids(step.result, terse))
         elif step.tool == READ and NOT_THERE in step.result:
             invalid += 1
-        elif step.tool == READ and step.result:
+        elif step.tool == READ and step.result and not step.result.startswith("Error"):
             read.add(str(step.arguments.get("message_id")))
         elif step.tool == ANSWER and rollout.stop == ANSWERED:
             said, sources = str(step.arguments.get("answer")), set(map(str, step.arguments.get("sources") or ()))
