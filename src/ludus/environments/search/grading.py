@@ -31,7 +31,7 @@ AMOUNT = re.compile(
     r"(?P<thousands>k)? ?(?:\$|usd|us dollars|dollars?)?"
 )
 SURROUNDINGS = re.compile(r"^(?:in|at|on|by|to|the|a|an|mr|ms|mrs|dr) ")
-UNKNOWN = frozenset({"i don't know", "i do not know", "unknown", "don't know", "no answer"})
+UNKNOWN = frozenset({"i don't know", "i do not know", "unknown", "don't know", "no answer", "no"})
 LONGEST = 100
 """Characters; a longer text is no value."""
 

@@ -106,7 +106,7 @@ class Inbox:
         self._ids: set[str] = set()
         num_facts = max(2, num_mails // MAILS_PER_FACT)
         self.domain = f"{self._names.draw().lower()}.example"
-        self.people = self._make_people(max(6, min(150, num_facts // 4)))
+        self.people = self._make_people(max(6, min(300, num_facts // 3)))
         self.owner = self.people[0]
         self._free_leads = rng.sample(self.people, len(self.people))
         self.places = self._make_places(max(4, min(40, num_facts // 4)))
@@ -159,13 +159,19 @@ class Inbox:
             for attribute in self.wording.attributes[group][kind]
         ]
         by_entity: dict[str, list[Fact]] = {}
-        every = self._rng.sample(every, len(every))
+        every = self._few_leads(self._rng.sample(every, len(every)))
         if leads_first:
             every.sort(key=lambda fact: fact.attribute != self.wording.lead)
         for fact in every:
             by_entity.setdefault(fact.entity, []).append(fact)
         rounds = [[own[i] for own in by_entity.values() if i < len(own)] for i in range(max(map(len, by_entity.values())))]
         return [fact for one in rounds for fact in one][:number]
+
+    def _few_leads(self, facts: list[Fact]) -> list[Fact]:
+        """Without those who lead a project where there are not enough people for each to lead one only, ever."""
+        leads = [fact for fact in facts if fact.attribute == self.wording.lead]
+        too_many = {id(fact) for fact in leads[len(self.people) // max(VALUES) :]}
+        return [fact for fact in facts if id(fact) not in too_many]
 
     def _make_thread(self, fact: Fact, *, stated: bool) -> None:
         rng = self._rng
@@ -189,7 +195,7 @@ class Inbox:
             return f"{day:%d-%m}" if self.wording.plain else f"{MONTHS[day.month - 1].title()} {day.day}, {day.year}"
         if fact.kind == "amount":
             return f"{rng.randint(1000, 9999)}" if self.wording.plain else f"${rng.randint(4, 4000) * 25:,}"
-        if fact.attribute == self.wording.lead and self._free_leads:
+        if fact.attribute == self.wording.lead:
             return self._free_leads.pop().name
         if fact.kind == "person":
             return rng.choice([person.name for person in self.people if person.name != fact.entity])
