@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 from ludus.environments.search.grading import MONTHS, is_unknown, same_answer
 from ludus.environments.search.names import is_trained
 
-ANSWERS = {"date": "March 3, 2026", "amount": "$12,500", "person": "Mira Talvo", "place": "Harbour Hall", "number": "4,417"}
+ANSWERS = {
+    "date": "March 3, 2026",
+    "amount": "$12,500",
+    "person": "Mira Talvo",
+    "place": "Harbour Hall",
+    "number": "4,417",
+}
 
 
 @pytest.mark.parametrize(
@@ -54,5 +60,7 @@ def test_every_date_is_itself_and_no_other(day, month, year):
 
 
 def test_about_a_fifth_of_all_names_is_held_out():
-    names = [f"{a}{b}" for a in ("ka", "bo", "du", "fi", "ge") for b in ("la", "me", "no", "pu", "di", "hi", "ko", "ba")]
+    names = [
+        f"{a}{b}" for a in ("ka", "bo", "du", "fi", "ge") for b in ("la", "me", "no", "pu", "di", "hi", "ko", "ba")
+    ]
     assert 0.05 < sum(not is_trained(name) for name in names) / len(names) < 0.4

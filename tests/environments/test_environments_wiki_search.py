@@ -125,5 +125,5 @@ def test_it_keeps_its_promises(options):
     [{"pages": 3}, {"encyclopedias": 0}, {"hops": 0}, {"hops": 3, "turns": 6}, {"skill": 2}, {"terse": True}],
 )
 def test_options_that_make_no_encyclopedia_are_refused(options):
-    with pytest.raises(ValueError, match="must|at most"):
+    with pytest.raises(ValueError, match=r"must|at most"):
         WikiSearch(**options)

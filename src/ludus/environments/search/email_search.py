@@ -116,7 +116,7 @@ class EmailSearch(SearchEnvironment):
         self._inboxes: dict[tuple[str, int], Inbox] = {}
         self._mailboxes: dict[tuple[str, int], Mailbox] = {}
 
-    # --- tasks --------------------------------------------------------------------------------------------------------
+    # --- tasks ---------------------------------------------------------------------------------------
 
     def inbox(self, split: str, number: int) -> Inbox:
         """One of a split's inboxes."""
@@ -153,7 +153,7 @@ class EmailSearch(SearchEnvironment):
         system: list[Message] = [] if self.terse else [{"role": "system", "content": told}]
         return Task(prompt=[*system, user(question.text)], answer=answer, info=info, id=f"{split}-{number}-{place}")
 
-    # --- the agent's tools ----------------------------------------------------------------------------------------------
+    # --- the agent's tools ---------------------------------------------------------------------------------------
 
     def setup(self, ctx: Context) -> None:  # type: ignore[override]
         """Open the mailbox; the first rollout in it has it written."""
@@ -227,7 +227,7 @@ class EmailSearch(SearchEnvironment):
         state.ended = ANSWERED
         return "Thank you." if not self.terse else ""
 
-    # --- rewards ----------------------------------------------------------------------------------------------------------
+    # --- rewards ---------------------------------------------------------------------------------------
 
     def rubric(self, task: Task, rollout: Rollout) -> Rubric:
         """What there is to know of a rollout."""
@@ -264,7 +264,7 @@ class EmailSearch(SearchEnvironment):
         """Searches made."""
         return float(self.rubric(task, rollout).searches)
 
-    # --- the expert ---------------------------------------------------------------------------------------------------------
+    # --- the expert ---------------------------------------------------------------------------------------
 
     def demonstrate(  # type: ignore[override]
         self, task: Task, random: Random
@@ -292,5 +292,3 @@ class EmailSearch(SearchEnvironment):
                 sources = []
                 break
         yield self.says(ANSWER, answer=value, sources=sources)
-
-

@@ -100,7 +100,13 @@ class Encyclopedia:
             others = self._by_kind.get(to)
             year, number = str(rng.randint(1400, 1999)), rng.randint(1000, 9999)
             relations[name] = (
-                rng.choice(others) if others else year if to == "year" else f"{number}" if self._terse else f"{number:,}"
+                rng.choice(others)
+                if others
+                else year
+                if to == "year"
+                else f"{number}"
+                if self._terse
+                else f"{number:,}"
             )
         return relations
 

@@ -25,7 +25,7 @@ DAYS = 700
 """Over which threads begin."""
 MAILS_PER_FACT = 6
 """Of an inbox, small talk included."""
-VALUES = (1, 2, 2, 3)
+VALUES = (1, 2, 2, 3, 3, 4)
 """How often a fact is stated, drawn from these."""
 TWINS = 0.4
 """Share of projects that have another of almost the same name."""
@@ -124,7 +124,7 @@ class Inbox:
         mails += [self._chat(rng, taken) for _ in range(self.num_mails - len(mails))]
         return sorted(mails, key=lambda mail: (mail.date, mail.message_id))
 
-    # --- what there is ----------------------------------------------------------------------------------------------
+    # --- what there is ---------------------------------------------------------------------------------------
 
     def _make_people(self, number: int) -> list[Person]:
         if self.wording.plain:
@@ -164,7 +164,9 @@ class Inbox:
             every.sort(key=lambda fact: fact.attribute != self.wording.lead)
         for fact in every:
             by_entity.setdefault(fact.entity, []).append(fact)
-        rounds = [[own[i] for own in by_entity.values() if i < len(own)] for i in range(max(map(len, by_entity.values())))]
+        rounds = [
+            [own[i] for own in by_entity.values() if i < len(own)] for i in range(max(map(len, by_entity.values())))
+        ]
         return [fact for one in rounds for fact in one][:number]
 
     def _few_leads(self, facts: list[Fact]) -> list[Fact]:
@@ -211,7 +213,7 @@ class Inbox:
                 taken.add(found)
                 return found
 
-    # --- what is asked ----------------------------------------------------------------------------------------------
+    # --- what is asked ---------------------------------------------------------------------------------------
 
     def _make_questions(self, multi_hop: float) -> list[Question]:
         asked = [self._question(fact) for fact in self.facts]
@@ -242,7 +244,7 @@ class Inbox:
         named = Counter(value for fact in leads for value in {notice.value for notice in fact.stated})
         return {fact.entity: fact for fact in leads if named[fact.stated[-1].value] == 1}
 
-    # --- what is written --------------------------------------------------------------------------------------------
+    # --- what is written ---------------------------------------------------------------------------------------
 
     def _write(self, rng: random.Random, fact: Fact, notice: Notice) -> Mail:
         words = self.wording.of(self._split)

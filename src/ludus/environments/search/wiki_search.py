@@ -88,7 +88,7 @@ class WikiSearch(SearchEnvironment):
         self._books: dict[tuple[str, int], Encyclopedia] = {}
         self._indexes: dict[tuple[str, int], PageIndex] = {}
 
-    # --- tasks --------------------------------------------------------------------------------------------------------
+    # --- tasks ---------------------------------------------------------------------------------------
 
     def book(self, split: str, number: int) -> Encyclopedia:
         """One of a split's encyclopedias."""
@@ -103,7 +103,7 @@ class WikiSearch(SearchEnvironment):
         for book, place, question in every_question(books):
             yield _task(split, book, place, question)
 
-    # --- the agent's tools ----------------------------------------------------------------------------------------------
+    # --- the agent's tools ---------------------------------------------------------------------------------------
 
     def setup(self, ctx: Context) -> None:  # type: ignore[override]
         """Open the encyclopedia; the first rollout in it has it written."""
@@ -143,7 +143,7 @@ class WikiSearch(SearchEnvironment):
         """The text of the page of that id."""
         return state.where.read(page_id) or NOT_THERE
 
-    # --- rewards ----------------------------------------------------------------------------------------------------------
+    # --- rewards ---------------------------------------------------------------------------------------
 
     @reward
     def right(self, task: Task, rollout: Rollout) -> float:
@@ -175,7 +175,7 @@ class WikiSearch(SearchEnvironment):
     def _steps(self, rollout: Rollout, name: str) -> list[Step]:
         return [step for step in steps_of(rollout.messages, self.shown_commands) if step.tool == name]
 
-    # --- the expert ---------------------------------------------------------------------------------------------------------
+    # --- the expert ---------------------------------------------------------------------------------------
 
     def demonstrate(  # type: ignore[override]
         self, task: Task, random: Random
