@@ -95,7 +95,8 @@ class EmailSearch(SearchEnvironment):
             turns: replies before it is too late to answer.
             rewards: "rubric" pays for finding, reading, sources and speed as well; "right" for right answers alone.
             terse: few words and lines for commands, for models with a small vocabulary.
-            skill: share of the demonstrator's choices that are the best; the others are drawn at random.
+            skill: share of mails that the demonstrator chooses best to read, the others being drawn at random; at 0, half of
+                its searches are too wide as well.
         """
         if mails < FEWEST_MAILS:
             raise ValueError(f"mails must be at least {FEWEST_MAILS}, got {mails}")
@@ -157,11 +158,11 @@ class EmailSearch(SearchEnvironment):
 
     def setup(self, ctx: Context) -> None:  # type: ignore[override]
         """Open the mailbox; the first rollout in it has it written."""
-        info = ctx.task.info
-        with self._lock:
-            key = (info["split"], info["inbox"])
-            if key not in self._mailboxes:
-                self._mailboxes[key] = Mailbox(self.inbox(*key).mails())
+        key = (ctx.task.info["split"], ctx.task.info["inbox"])
+        if key not in self._mailboxes:
+            with self._lock:
+                if key not in self._mailboxes:  # another rollout may just have written it
+                    self._mailboxes[key] = Mailbox(self.inbox(*key).mails())
         self.begin(ctx, self._mailboxes[key])
 
     async def close(self) -> None:
@@ -276,8 +277,8 @@ class EmailSearch(SearchEnvironment):
                 value, sources = UNKNOWN, []
                 break
             entity, attribute = hop["keywords"]
-            sound = random.random() < self.skill
-            shown = yield self.says(SEARCH, keywords=[entity, attribute] if sound else [entity])
+            wide = random.random() < (1 - self.skill) / 2
+            shown = yield self.says(SEARCH, keywords=[entity] if wide else [entity, attribute])
             left -= 1
             unread = shown_ids(str(shown[-1]["content"]), self.terse)
             value = UNKNOWN

@@ -138,7 +138,7 @@ class Encyclopedia:
             value = to.name if isinstance(to, Thing) else to
             sentence = rng.choice(self._sentences("sentences", thing.kind, name))
             sentences.append(sentence.format(x=thing.name, value=value, relation=name))
-        for _ in range(rng.randint(0, 1) if self._terse else rng.randint(2, 6)):
+        for _ in range(0 if self._terse else rng.randint(2, 6)):
             other = rng.choice(self.things).name
             sentences.append(rng.choice(self._words["fillers"]).format(x=thing.name, other=other))
         return ("\n" if self._terse else " ").join(rng.sample(sentences, len(sentences)))

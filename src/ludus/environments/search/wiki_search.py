@@ -31,7 +31,7 @@ UNKNOWN, TERSE_UNKNOWN = "I don't know", "No"
 NOT_THERE = "there is no such page"
 FEWEST_PAGES = 20
 MOST_TERSE_PAGES = 400
-RESULTS, TERSE_RESULTS = 5, 4
+RESULTS, TERSE_RESULTS = 5, 3
 TEST_SHARE = 0.4
 """Encyclopedias to test on, as a share of those to train on."""
 INSTRUCTIONS = """\
@@ -107,11 +107,11 @@ class WikiSearch(SearchEnvironment):
 
     def setup(self, ctx: Context) -> None:  # type: ignore[override]
         """Open the encyclopedia; the first rollout in it has it written."""
-        info = ctx.task.info
-        with self._lock:
-            key = (info["split"], info["book"])
-            if key not in self._indexes:
-                self._indexes[key] = PageIndex(self.book(*key).pages())
+        key = (ctx.task.info["split"], ctx.task.info["book"])
+        if key not in self._indexes:
+            with self._lock:
+                if key not in self._indexes:  # another rollout may just have written it
+                    self._indexes[key] = PageIndex(self.book(*key).pages())
         self.begin(ctx, self._indexes[key])
 
     async def close(self) -> None:
