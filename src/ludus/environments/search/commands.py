@@ -73,8 +73,8 @@ def steps_of(messages: Sequence[Message], commands: Commands | None) -> Iterator
             for call in tool_calls_of(message):
                 if call.arguments is not None:
                     yield Step(call.name, call.arguments, results.get(call.id, ""))
-        elif (call := read_command(message.get("content") or "", commands)) and call.arguments is not None:
-            yield Step(call.name, call.arguments, str(following[0].get("content") or "") if following else "")
+        elif (said := read_command(message.get("content") or "", commands)) and said.arguments is not None:
+            yield Step(said.name, said.arguments, str(following[0].get("content") or "") if following else "")
 
 
 def _results(following: Sequence[Message]) -> dict[str, str]:

@@ -95,8 +95,8 @@ class EmailSearch(SearchEnvironment):
             turns: replies before it is too late to answer.
             rewards: "rubric" pays for finding, reading, sources and speed as well; "right" for right answers alone.
             terse: few words and lines for commands, for models with a small vocabulary.
-            skill: share of mails that the demonstrator chooses best to read, the others being drawn at random; at 0, half of
-                its searches are too wide as well.
+            skill: share of mails to read that the demonstrator chooses best, the others being drawn at random; at 0, half
+                of its searches are too wide as well.
         """
         if mails < FEWEST_MAILS:
             raise ValueError(f"mails must be at least {FEWEST_MAILS}, got {mails}")

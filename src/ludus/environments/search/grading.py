@@ -10,7 +10,7 @@ import re
 import unicodedata
 from typing import Literal
 
-Kind = Literal["date", "amount", "person", "place", "year", "number", "thing"]
+Kind = Literal["date", "amount", "person", "place", "number", "thing"]
 
 MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
           "december")  # fmt: skip

@@ -22,7 +22,7 @@ from ludus.authoring.environment import Answer
 from ludus.environments.search.base import Search, SearchEnvironment
 from ludus.environments.search.commands import Command, Step, steps_of
 from ludus.environments.search.encyclopedia import Encyclopedia, Question, every_question
-from ludus.environments.search.grading import is_unknown, same_answer
+from ludus.environments.search.grading import Kind, is_unknown, same_answer
 from ludus.environments.search.pages import PageIndex
 from ludus.types import Message, Reply, Rollout, Task
 
@@ -148,7 +148,7 @@ class WikiSearch(SearchEnvironment):
     @reward
     def right(self, task: Task, rollout: Rollout) -> float:
         """1 if the last reply is the answer, alone."""
-        kind = "number" if task.info["is_number"] else "thing"
+        kind: Kind = "number" if task.info["is_number"] else "thing"
         return float(rollout.stop == "done" and same_answer(kind, rollout.reply, task.answer))
 
     @metric

@@ -63,13 +63,18 @@ def read_wording(terse: bool) -> Wording:
 
 def _words(values: Mapping[str, Any]) -> Words:
     chat = values["chat"]
-    plain = ("subjects", "echoes", "hop", "greetings", "closings")
     return Words(
-        **{name: tuple(values[name]) for name in plain if name in values},
-        **{name: _by_kind(values[name]) for name in ("statements", "updates", "questions")},
+        subjects=tuple(values["subjects"]),
+        statements=_by_kind(values["statements"]),
+        updates=_by_kind(values["updates"]),
+        echoes=tuple(values["echoes"]),
+        questions=_by_kind(values["questions"]),
+        hop=tuple(values["hop"]),
         chat_subjects=tuple(chat["subjects"]),
         chat=tuple(chat["sentences"]),
         topics=tuple(chat["topics"]),
+        greetings=tuple(values.get("greetings", ())),
+        closings=tuple(values.get("closings", ())),
     )
 
 
