@@ -4,6 +4,7 @@ import json
 import statistics
 import time
 
+import msgspec
 import pytest
 from players import Calls, Says, heard, play
 
@@ -14,7 +15,7 @@ from ludus.environments.search.mailbox import Mail, Mailbox
 from ludus.environments.search.wording import KINDS, read_wording
 from ludus.recording.expert import Expert
 from ludus.testing import check_environment
-from ludus.types import calls_tool
+from ludus.types import calls_tool, content_hash
 
 SMALL = {"mails": 300, "inboxes": 2}
 TERSE = {"terse": True, "mails": 60, "inboxes": 20, "turns": 6}
@@ -99,8 +100,10 @@ def test_people_projects_and_sentences_of_the_splits_are_disjoint(terse):
 
 
 def names_of(inbox):
-    people = {part for person in inbox.people for part in person.name.split()}
-    return people | {fact.entity for fact in inbox.facts if " " not in fact.entity} | {inbox.domain}
+    parts = {
+        part for person in inbox.people for part in (person.name.split() if not inbox.wording.plain else [person.name])
+    }
+    return parts | {fact.entity for fact in inbox.facts} - {person.name for person in inbox.people} | {inbox.domain}
 
 
 # --- the mailbox --------------------------------------------------------------------------------------------------
@@ -296,3 +299,14 @@ def test_it_keeps_its_promises(options):
 def test_options_that_make_no_mailbox_are_refused(options):
     with pytest.raises(ValueError, match=r"must|at most"):
         EmailSearch(**options)
+
+
+def test_mails_and_questions_are_those_of_this_version():
+    """Others are another environment: change `EmailSearch.version` with these hashes."""
+    assert content_hash(everything(EmailSearch(**SMALL, multi_hop=0.5))) == "ef5de5e9f5d5fb47"
+    assert content_hash(everything(EmailSearch(**TERSE))) == "f756305dc6cea446"
+
+
+def everything(env):
+    mails = [[mail.message_id, mail.date, mail.subject, mail.body] for mail in env.inbox("test", 0).mails()]
+    return [mails, *(msgspec.to_builtins(take(env, split, 100)) for split in env.splits)]

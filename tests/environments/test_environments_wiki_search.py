@@ -3,6 +3,7 @@
 import json
 import statistics
 
+import msgspec
 import pytest
 from players import Calls, Says, heard, play
 
@@ -12,7 +13,7 @@ from ludus.environments.search.pages import Page, PageIndex
 from ludus.environments.search.wiki_search import WikiSearch
 from ludus.recording.expert import Expert
 from ludus.testing import check_environment
-from ludus.types import calls_tool
+from ludus.types import calls_tool, content_hash
 
 SMALL = {"pages": 200, "encyclopedias": 2}
 TERSE = {"terse": True, "pages": 30, "encyclopedias": 20, "hops": 2, "turns": 5}
@@ -26,7 +27,7 @@ def test_names_and_sentences_of_the_splits_are_disjoint():
         size = 30 if terse else 300
         names = [
             {part for number in range(3) for thing in Encyclopedia(split, number, size, 2, terse).things
-             for part in thing.name.split()}
+             for part in ([thing.name] if terse else thing.name.split())}
             for split in ("train", "test")
         ]  # fmt: skip
         assert not names[0] & names[1]
@@ -110,8 +111,10 @@ async def test_a_terse_agent_says_lines():
     env = WikiSearch(**TERSE)
     task = next(task for task in take(env, "test", 40) if len(task.info["path"]) == 1)
     place = take(env, "test", 40).index(task)
-    model = Says(f"Find {task.info['names'][0]}", f"Read {task.info['path'][0]}", task.answer)
-    rollout = (await play(env, model, num=place + 1))[-1]
+    found = [f"Find {task.info['names'][0]}", f"Read {task.info['path'][0]}"]
+    for said in (task.answer, f"Answer {task.answer}"):
+        assert (await play(env, Says(*found, said), num=place + 1))[-1].reward == 1
+    rollout = (await play(env, Says(*found, task.answer), num=place + 1))[-1]
     assert rollout.tools == [] and rollout.reward == 1 and rollout.metrics["reads"] == 1
 
 
@@ -127,3 +130,14 @@ def test_it_keeps_its_promises(options):
 def test_options_that_make_no_encyclopedia_are_refused(options):
     with pytest.raises(ValueError, match=r"must|at most"):
         WikiSearch(**options)
+
+
+def test_pages_and_questions_are_those_of_this_version():
+    """Others are another environment: change `WikiSearch.version` with these hashes."""
+    assert content_hash(everything(WikiSearch(**SMALL))) == "b6baa2e9fd5366e6"
+    assert content_hash(everything(WikiSearch(**TERSE))) == "30104aadfdfc99bf"
+
+
+def everything(env):
+    pages = [[page.page_id, page.title, page.text] for page in env.book("test", 0).pages()]
+    return [pages, *(msgspec.to_builtins(take(env, split, 100)) for split in env.splits)]

@@ -5,8 +5,8 @@ with those published for the Enron mails. People, projects, places and sentences
 The demonstrator searches and reads soundly; below a skill of 1 its searches are often too wide, and it reads any mail
 that they find rather than the newest, so that it often answers with a value that no longer holds.
 
-`terse` is a game for models with a few hundred words: questions and mails of a few of them, names of two syllables, and
-lines such as `Find kabo start` in place of tool calls.
+`terse` is a game for models with a few hundred words: questions and mails of a few of them, names of two words, and
+lines such as `Find red cube start` in place of tool calls.
 """
 
 from __future__ import annotations
@@ -42,8 +42,10 @@ from ludus.environments.search.wording import read_wording
 from ludus.errors import ToolError
 from ludus.types import Message, Reply, Reward, Rollout, Task, user
 
-UNKNOWN = "I don't know"
+UNKNOWN, TERSE_UNKNOWN = "I don't know", "no"
 FEWEST_MAILS = 30
+MOST_OPEN = 500
+"""Mailboxes kept at once; the oldest goes, and is written again where it is needed."""
 TERSE_RESULTS = 5
 TEST_SHARE = 0.4
 """Inboxes to test on, as a share of those to train on."""
@@ -58,6 +60,18 @@ The inbox is that of {owner}. Today is {today}."""
 Day = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
 
 
+def read_answer(words: list[str]) -> dict[str, Any]:
+    """The value and the sources of a terse answer: names have two words, dates and amounts one.
+
+    >>> read_answer(["red", "cube", "17"]), read_answer(["no"])
+    ({'answer': 'red cube', 'sources': ['17']}, {'answer': "I don't know", 'sources': []})
+    """
+    if words[0] == TERSE_UNKNOWN:
+        return {"answer": UNKNOWN, "sources": words[1:]}
+    size = 1 if words[0][0].isdigit() else 2
+    return {"answer": " ".join(words[:size]), "sources": words[size:]}
+
+
 class EmailSearch(SearchEnvironment):
     """Find the answer to a question in an inbox of thousands of mails."""
 
@@ -70,8 +84,8 @@ class EmailSearch(SearchEnvironment):
         "Read": Command(READ, lambda words: {"message_id": " ".join(words)}, lambda message_id: [message_id]),
         "Answer": Command(
             ANSWER,
-            lambda words: {"answer": UNKNOWN if words[0] == "no" else words[0], "sources": words[1:]},
-            lambda answer, sources: ["no" if answer == UNKNOWN else answer, *sources],
+            read_answer,
+            lambda answer, sources: [TERSE_UNKNOWN if answer == UNKNOWN else answer, *sources],
         ),
     }
 
@@ -159,11 +173,15 @@ class EmailSearch(SearchEnvironment):
     def setup(self, ctx: Context) -> None:  # type: ignore[override]
         """Open the mailbox; the first rollout in it has it written."""
         key = (ctx.task.info["split"], ctx.task.info["inbox"])
-        if key not in self._mailboxes:
+        mailbox = self._mailboxes.get(key)
+        if mailbox is None:
             with self._lock:
                 if key not in self._mailboxes:  # another rollout may just have written it
+                    if len(self._mailboxes) == MOST_OPEN:
+                        self._mailboxes.pop(next(iter(self._mailboxes)))  # who still uses it keeps it
                     self._mailboxes[key] = Mailbox(self.inbox(*key).mails())
-        self.begin(ctx, self._mailboxes[key])
+                mailbox = self._mailboxes[key]
+        self.begin(ctx, mailbox)
 
     async def close(self) -> None:
         """Free the mailboxes."""

@@ -44,9 +44,11 @@ class Database:
             return self._connection.execute(query, clean).fetchall()
 
     def close(self) -> None:
-        """Free its memory."""
+        """Free its memory; so does the last one to let go of it."""
         with self._lock:
             self._connection.close()
+
+    __del__ = close
 
 
 def match_all(words: Sequence[str]) -> str:

@@ -105,7 +105,7 @@ class Inbox:
         self._names = Names(rng, split, wording.plain)
         self._ids: set[str] = set()
         num_facts = max(2, num_mails // MAILS_PER_FACT)
-        self.domain = f"{self._names.draw().lower()}.example"
+        self.domain = f"{self._names.draw().replace(' ', '').lower()}.example"
         self.people = self._make_people(max(6, min(300, num_facts // 3)))
         self.owner = self.people[0]
         self._free_leads = rng.sample(self.people, len(self.people))

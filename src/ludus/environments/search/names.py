@@ -1,4 +1,4 @@
-"""Names made of syllables: pronounceable, and disjoint between training and testing, though made of the same parts."""
+"""Names made of parts: disjoint between training and testing, though made of the same parts."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ import zlib
 CONSONANTS = "bdfghklmnprstvz"
 VOWELS = "aeiou"
 CODAS = ("", "", "", "n", "r", "s", "l")
-FEW = 10
-"""Consonants of plain names."""
+WORDS = (
+    "red", "green", "white", "light", "water", "cube", "board", "box", "cell", "code", "column", "cycle", "edges",
+    "element", "front", "function", "game", "graph", "grid", "group", "hidden", "input", "letter", "logic", "map",
+    "matrix", "object", "palindrome", "path", "pattern", "prime", "puzzle", "row", "rule", "sign", "symbol", "target",
+    "tool", "topology", "vertical", "word", "zero", "binary", "decimal", "keys",
+)  # fmt: skip
+"""What plain names are made of: each is one token of the presets' tokenizer."""
 HELD_OUT = 5
 """One name of so many is kept for tests."""
-TRIES = 10_000
+TRIES = 1_000
 
 
 class Names:
@@ -21,12 +26,12 @@ class Names:
     Args:
         rng: draws.
         split: "train", or any other, all of which draw from the names that are held out.
-        plain: two syllables of a consonant and a vowel each, in lower case: few tokens for a model that spells them.
+        plain: two words each, few tokens for a small model; other names are two or three syllables.
 
     >>> names = Names(random.Random(0), "train", plain=True)
     >>> name = names.draw()
-    >>> len(name), names.like(name)[:2] == name[:2]
-    (4, True)
+    >>> len(name.split()), names.like(name).split()[0] == name.split()[0]
+    (2, True)
     """
 
     def __init__(self, rng: random.Random, split: str, plain: bool = False) -> None:
@@ -35,28 +40,31 @@ class Names:
 
     def draw(self) -> str:
         """A name that has not been drawn before. Raises ValueError where all are taken."""
-        return self._new("", 2 if self._plain else self._rng.randint(2, 3))
+        if self._plain:
+            return self._new(self._rng.choice(WORDS))
+        return self._new("", self._rng.randint(2, 3))
 
     def like(self, name: str) -> str:
         """A name that begins as another does, and ends in another way; any name where none is left."""
         try:
-            return self._new(name[:2], 1)
+            return self._new(name.split()[0] if self._plain else name[:2])
         except ValueError:
             return self.draw()
 
-    def _new(self, beginning: str, syllables: int) -> str:
+    def _new(self, beginning: str, syllables: int = 1) -> str:
         for _ in range(TRIES):
-            name = beginning + "".join(self._syllable() for _ in range(syllables))
-            if not self._plain:
-                name = (name + self._rng.choice(CODAS)).capitalize()
+            if self._plain:
+                name = f"{beginning} {self._rng.choice(WORDS)}"
+            else:
+                name = beginning + "".join(self._syllable() for _ in range(syllables)) + self._rng.choice(CODAS)
+                name = name.capitalize()
             if name not in self._taken and is_trained(name) == self._trained:
                 self._taken.add(name)
                 return name
         raise ValueError("so many names can't be made: ask for fewer mails or pages")
 
     def _syllable(self) -> str:
-        consonants = CONSONANTS[:FEW] if self._plain else CONSONANTS
-        return self._rng.choice(consonants) + self._rng.choice(VOWELS)
+        return self._rng.choice(CONSONANTS) + self._rng.choice(VOWELS)
 
 
 def is_trained(name: str) -> bool:

@@ -4,7 +4,7 @@ Encyclopedias, questions and answers are generated: nothing in them is true, so 
 sentences of test tasks never occur in training. The demonstrator follows the question's path; below a skill of 1 it often
 opens any page that a search finds rather than the one it looked for, and so runs out of turns.
 
-`terse` is a game for models with a few hundred words: names of two syllables, and lines such as `Find kabo` and `Read 17`
+`terse` is a game for models with a few hundred words: names of two words, and lines such as `Find red cube` and `Read 17`
 in place of tool calls.
 """
 
@@ -27,7 +27,7 @@ from ludus.environments.search.pages import PageIndex
 from ludus.types import Message, Reply, Rollout, Task
 
 SEARCH, READ = "search_pages", "read_page"
-UNKNOWN, TERSE_UNKNOWN = "I don't know", "No"
+UNKNOWN, TERSE_UNKNOWN, TERSE_ANSWER = "I don't know", "no", "Answer "
 NOT_THERE = "there is no such page"
 FEWEST_PAGES = 20
 MOST_TERSE_PAGES = 400
@@ -149,7 +149,7 @@ class WikiSearch(SearchEnvironment):
     def right(self, task: Task, rollout: Rollout) -> float:
         """1 if the last reply is the answer, alone."""
         kind: Kind = "number" if task.info["is_number"] else "thing"
-        return float(rollout.stop == "done" and same_answer(kind, rollout.reply, task.answer))
+        return float(rollout.stop == "done" and same_answer(kind, self._said(rollout), task.answer))
 
     @metric
     def needed_pages(self, task: Task, rollout: Rollout) -> float:
@@ -170,7 +170,11 @@ class WikiSearch(SearchEnvironment):
     @metric
     def gave_up(self, rollout: Rollout) -> float:
         """Whether it says that it doesn't know."""
-        return float(rollout.stop == "done" and is_unknown(rollout.reply))
+        return float(rollout.stop == "done" and is_unknown(self._said(rollout)))
+
+    def _said(self, rollout: Rollout) -> str:
+        """The answer; a terse one may begin with a word that says so."""
+        return rollout.reply.removeprefix(TERSE_ANSWER) if self.terse else rollout.reply
 
     def _steps(self, rollout: Rollout, name: str) -> list[Step]:
         return [step for step in steps_of(rollout.messages, self.shown_commands) if step.tool == name]
@@ -196,7 +200,8 @@ class WikiSearch(SearchEnvironment):
                 left, found = left - 1, chosen == page_id
             if not found:
                 break
-        yield task.answer if found else TERSE_UNKNOWN if self.terse else UNKNOWN
+        answer = task.answer if found else UNKNOWN
+        yield answer if not self.terse else f"{TERSE_ANSWER}{answer if found else TERSE_UNKNOWN}"
 
 
 def _task(split: str, number: int, place: int, question: Question) -> Task:
