@@ -42,8 +42,8 @@ def read_command(text: str, commands: Commands) -> ToolCall | None:
     """The call that a line stands for; None for a text that is no such line.
 
     >>> find = Command("search", lambda words: {"query": words}, lambda query: query)
-    >>> read_command("Find kabo start", {"Find": find}).arguments
-    {'query': ['kabo', 'start']}
+    >>> read_command("Find red cube start", {"Find": find}).arguments
+    {'query': ['red', 'cube', 'start']}
     """
     first, *words = text.split() or [""]
     if first not in commands or not words or "\n" in text.strip():
