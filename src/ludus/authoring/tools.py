@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 import json
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, get_type_hints
 
@@ -38,7 +39,7 @@ class Tool:
         self.name = mark.name if isinstance(mark, ToolMark) else fn.__name__
         self.timeout_s = mark.timeout_s if isinstance(mark, ToolMark) else None
         self.in_order = isinstance(mark, ToolMark) and mark.in_order
-        self._arguments = _arguments_model(getattr(fn, "__func__", fn))
+        self._arguments = _arguments_of(getattr(fn, "__func__", fn))
 
     @functools.cached_property
     def schema(self) -> dict[str, Any]:
@@ -115,6 +116,16 @@ class SchemaTool(Tool):
 def _schema(name: str, description: str, parameters: dict[str, Any]) -> dict[str, Any]:
     """A tool in OpenAI's format."""
     return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
+
+
+_MODELS: weakref.WeakKeyDictionary[Callable[..., Any], type[BaseModel]] = weakref.WeakKeyDictionary()
+"""Arguments of functions that were seen before: every rollout has its tools made, and pydantic takes a millisecond."""
+
+
+def _arguments_of(fn: Callable[..., Any]) -> type[BaseModel]:
+    if fn not in _MODELS:
+        _MODELS[fn] = _arguments_model(fn)
+    return _MODELS[fn]
 
 
 def _arguments_model(fn: Callable[..., Any]) -> type[BaseModel]:
