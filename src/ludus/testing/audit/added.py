@@ -48,9 +48,9 @@ class ExpertWith:
     def __init__(self, name: str, change: Change) -> None:
         self.name, self._change = name, change
 
-    def bind(self, env: Environment, ctx: Context) -> MessageBackend:
+    def bind(self, env: Environment, ctx: Context, role: str) -> MessageBackend:
         """The expert of one rollout."""
-        return _Changed(self.name, Expert().bind(env, ctx), self._change)
+        return _Changed(self.name, Expert().bind(env, ctx, role), self._change)
 
     async def complete(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], sampling: Sampling) -> Reply:
         """Raises RolloutError: an expert speaks only inside a rollout."""
