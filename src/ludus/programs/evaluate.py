@@ -24,6 +24,7 @@ from ludus.display.table import align, as_html
 from ludus.display.watch import Progress, watching
 from ludus.errors import ConfigError, RunFolderError
 from ludus.programs.blocking import Blocking
+from ludus.programs.latency import waited_s, working_s
 from ludus.programs.models import OpenModel, open_model, open_role_models
 from ludus.programs.statistics import clustered_mean, exclusion_bounds, mean_pass_at_k, mean_pass_hat_k, quantiles
 from ludus.recording.backend import Backend
@@ -66,7 +67,13 @@ class Evaluation(msgspec.Struct, kw_only=True):
     """Of every attempt, retried ones included; so is the cost."""
     cost: float
     latency_s: dict[str, float]
-    """Quantiles of a rollout's time."""
+    """Quantiles of a rollout's time, without what it waited for rate limits and attempts that failed."""
+    waited_s: float = 0.0
+    """What a rollout waited so, on average."""
+    concurrency: int = 0
+    """Rollouts at once, at most."""
+    price: tuple[float, float] | None = None
+    """Dollars per million prompt and completion tokens of the model; None where none was given."""
     seconds: float
     sandboxes: list[str] = []
     """How what ran in sandboxes was contained: their tiers."""
@@ -103,6 +110,7 @@ class Tally:
         self.num_excluded: dict[str, int] = defaultdict(int)
         self.usage = Usage()
         self.seconds: list[float] = []
+        self.waited: list[float] = []
         self.metrics: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         self.num_failed = self.num_truncated = 0
         self.sandboxes: set[str] = set()
@@ -119,7 +127,8 @@ class Tally:
             self.num_excluded[task] += 1
             return
         self.rewards[task].append(rollout.reward)
-        self.seconds.append(rollout.seconds)
+        self.waited.append(waited_s(rollout.calls))
+        self.seconds.append(working_s(rollout))
         self.num_failed += rollout.failure is not None
         self.num_truncated += rollout.truncated
         for name, value in {**rollout.metrics, "num_turns": float(rollout.num_turns)}.items():
@@ -144,6 +153,7 @@ class Tally:
             failed_rate=self.num_failed / max(1, scored), truncated_rate=self.num_truncated / max(1, scored),
             tokens={"prompt": self.usage.prompt_tokens, "completion": self.usage.completion_tokens},
             cost=self.usage.cost, latency_s=quantiles(self.seconds), sandboxes=sorted(self.sandboxes),
+            waited_s=sum(self.waited) / max(1, scored),
             success_reward=self.success_reward, **about,
         )  # fmt: skip
 
@@ -216,6 +226,7 @@ async def run_evaluation(
     return tally.result(
         env=env.describe().id, model=backends[MAIN_ROLE].name, split=plan.split, samples=samples,
         num_retried=scheduler.watch.retried, seconds=time.perf_counter() - began, stopped=stopped,
+        concurrency=plan.concurrency,
     )  # fmt: skip
 
 
@@ -291,7 +302,7 @@ async def evaluate_async(
             log=run.rollouts if run else None, earlier=run.rollouts if run else (), budget=budget,
             progress=progress, on_start=on_start,
         )  # fmt: skip
-        result.out = str(out or "")
+        result.out, result.price = str(out or ""), price
         if run:
             run.write_result(result.to_dict())
         return result
