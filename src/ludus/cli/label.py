@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ludus.cli.options import json_option
+from ludus.cli.options import count_option, json_option, purpose_option, seed_option
 from ludus.cli.output import faint, heading, note, say, say_json
 
 if TYPE_CHECKING:
@@ -23,11 +23,9 @@ KEYS = {"g": "good", "b": "bad", "s": "skip", "q": "quit"}
 
 @click.command("label")
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--purpose", metavar="P", help="Only rollouts made for this: train, eval, eval:end, ...")
-@click.option("-n", "--num", metavar="N", type=click.IntRange(min=1), help="At most so many; by default all.")
-@click.option(
-    "--seed", metavar="N", type=click.IntRange(min=0), default=0, show_default=True, help="Draws their order."
-)
+@purpose_option
+@count_option("-n", "--num", help_="At most so many; by default all.")
+@seed_option("Draws their order.")
 @click.option("--by", metavar="NAME", show_default="your user name", help="Who labels.")
 @click.option("--again", is_flag=True, help="Also what a person has labelled before; the last word counts.")
 @click.option(

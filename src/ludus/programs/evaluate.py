@@ -25,7 +25,7 @@ from ludus.display.watch import Progress, watching
 from ludus.errors import ConfigError, RunFolderError
 from ludus.programs.blocking import Blocking
 from ludus.programs.latency import waited_s, working_s
-from ludus.programs.models import OpenModel, open_model, open_role_models
+from ludus.programs.models import Access, OpenModel, open_model, open_role_models
 from ludus.programs.statistics import clustered_mean, exclusion_bounds, mean_pass_at_k, mean_pass_hat_k, quantiles
 from ludus.recording.backend import Backend
 from ludus.redaction import SECRETS
@@ -267,9 +267,10 @@ async def evaluate_async(
     temperature: float | None = None,
     args: Mapping[str, Any] | None = None,
     base_url: str | None = None,
+    api_key: str | None = None,
     price: tuple[float, float] | None = None,
     role_models: Mapping[str, str | Backend] | None = None,
-    role_prices: Mapping[str, tuple[float, float]] | None = None,
+    role_access: Mapping[str, Access] | None = None,
     out: str | Path | None = None,
     timeout_s: float = 600.0,
     workers: int = 0,
@@ -285,9 +286,10 @@ async def evaluate_async(
     sampling = preferred_sampling(env, {k: v for k, v in overrides.items() if v is not None})
     plan = Plan(seed, PURPOSE, split, sampling, concurrency, timeout_s, workers=workers)
     with ExitStack() as stack:
-        opened = open_model(model, base_url=base_url, price=price) if isinstance(model, str) else OpenModel(model)
+        access = Access(base_url, api_key, price)
+        opened = open_model(model, **vars(access)) if isinstance(model, str) else OpenModel(model)
         stack.callback(opened.close)
-        others = open_role_models(role_models or {}, env.roles, stack, role_prices or {})
+        others = open_role_models(role_models or {}, env.roles, stack, role_access or {})
         run = None
         if out is not None:
             about = {
@@ -318,8 +320,9 @@ def evaluate(
         model: a model folder, a run, `openai:NAME`, `demonstrator`, or a backend.
         progress: is given rows instead of having them shown, in the thread in which the program runs.
         **options: split, num_tasks, samples, concurrency, seed, max_tokens, temperature, args (the environment's
-            options), base_url, price, role_models (who plays roles beside the main one), role_prices (of such models, as
-            price), out (a folder for rollouts; resumed if it is there), timeout_s, workers, budget.
+            options), base_url, api_key, price (dollars per million tokens in and out), role_models (who plays roles beside
+            the main one), role_access (by role, an `Access` to such a model), out (a folder for rollouts; resumed if it is
+            there), timeout_s, workers, budget.
 
     Raises:
         UsageError: an environment, model or option that does not exist.

@@ -37,7 +37,7 @@ class Price:
         return None if self.hour else (self.prompt, self.completion)
 
     def __str__(self) -> str:
-        return f"${self.hour:g} an hour" if self.hour else f"${self.prompt:g} in, ${self.completion:g} out per M tokens"
+        return f"${self.hour:g} an hour" if self.hour else f"${self.prompt:g} / ${self.completion:g} per M tokens"
 
 
 def read_price(text: str) -> Price:

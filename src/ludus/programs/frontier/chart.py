@@ -21,14 +21,18 @@ if TYPE_CHECKING:
 
 WIDE = 12.0
 """Factor between the least and the largest value from which an axis is logarithmic."""
-SIZE = (4.6, 3.1)
+MOST_TICKS = 4
+"""Powers of ten under an axis."""
+SIZE = (3.6, 2.8)
 """Inches of one chart."""
 LIGHT = {INK: "#62676e", LINE: "#e3e3df", COLORS[0]: "#2f5fb3"}
 """Colours of the picture, which can't follow a page's."""
 MOST_NAME = 34
 """Characters of a model's name beside its point."""
-PLACES = ((6, 5, "left"), (-6, 5, "right"), (6, -11, "left"), (-6, -11, "right"), (0, 10, "center"), (0, -17, "center"))
-"""Where a name may stand, in points from its own."""
+ABOVE = ((-6, 5, "right"), (6, 5, "left"), (0, 10, "center"))
+BELOW = ((6, -11, "left"), (-6, -11, "right"), (0, -17, "center"))
+FAR = ((6, 15, "left"), (-6, 15, "right"), (6, -20, "left"), (-6, -20, "right"))
+"""Where a name may stand, in points from its own: above the front there is nothing else."""
 
 
 def axes_of(section: Section) -> list[Axis]:
@@ -82,32 +86,53 @@ def _plot(axes: Axes, section: Section, axis: Axis, colors: dict[str, str]) -> N
     scale(axes, [x.value for _, x, _ in points])
     best = sorted((x.value, y.value) for name, x, y in points if name in front)
     if len(best) > 1:
-        axes.plot(*zip(*best, strict=True), color=colors[COLORS[0]], linewidth=1.0, alpha=0.6, zorder=1)
-    for name, x, y in points:
+        x, y = zip(*best, strict=True)
+        axes.plot(x, y, color=colors[COLORS[0]], linewidth=1.0, alpha=0.6, zorder=1, drawstyle="steps-post")
+    for name, cost, score in points:
         color = colors[COLORS[0] if name in front else INK]
         axes.errorbar(
-            x.value, y.value, _bars(y), _bars(x), color=color, ecolor=color, elinewidth=0.8, capsize=2, marker="o",
+            cost.value, score.value, _bars(score), _bars(cost), color=color, ecolor=color, elinewidth=0.8, capsize=2, marker="o",
             markersize=5.5, markerfacecolor=color if name in front else "none", alpha=1 if name in front else 0.75,
         )  # fmt: skip
-    axes.set_xlabel(f"{axis.name}, {axis.unit}")
+    axes.set_xlabel(axis.label)
     axes.set_ylabel("mean reward" if section.by_reward else "accuracy")
     if not section.by_reward:
-        axes.set_ylim(-0.03, 1.06)
-    axes.margins(x=0.16, y=0.12)
-    _write_names(axes, [(name, x.value, y.value) for name, x, y in points], colors[INK])
+        axes.set_ylim(-0.05, 1.08)
+    _write_names(axes, [(name, x.value, y.value) for name, x, y in points], front, colors[INK])
 
 
 def scale(axes: Any, values: Sequence[float]) -> None:
     """A logarithmic axis where values differ much; with a place for 0 where there is one."""
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
     above = [value for value in values if value > 0]
+    axes.margins(x=0.16, y=0.12)
     if above and max(above) > WIDE * min(above):
+        least, most = min(above), max(above)
+        decades = math.log10(most / least)
         if len(above) < len(values):
-            axes.set_xscale("symlog", linthresh=min(above), linscale=0.5)
+            axes.set_xscale("symlog", linthresh=least)
+            axes.set_xlim(-0.3 * least, most * 10 ** (0.2 * decades))
+            powers = range(math.floor(math.log10(least)) + 1, math.ceil(math.log10(most)) + 1)
+            axes.xaxis.set_major_locator(
+                FixedLocator([0, *(10.0**p for p in powers[:: 1 + len(powers) // MOST_TICKS])])
+            )
+            axes.xaxis.set_minor_locator(NullLocator())
         else:
             axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2 else (1.0,)))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, place: plain(value)))
+
+
+def plain(value: float) -> str:
+    """A number under an axis, without an exponent; nothing below 0, where there is nothing to see.
+
+    >>> plain(1e-05), plain(0.5), plain(200), plain(-1)
+    ('0.00001', '0.5', '200', '')
+    """
+    text = f"{value:.10f}".rstrip("0").rstrip(".")
+    return text if value >= 0 else ""
 
 
 def _bars(figure: Figure) -> list[list[float]] | None:
@@ -118,23 +143,30 @@ def _bars(figure: Figure) -> list[list[float]] | None:
     return [[max(0.0, figure.value - low)], [max(0.0, high - figure.value)]]
 
 
-def _write_names(axes: Axes, points: Sequence[tuple[str, float, float]], color: str) -> None:
-    """Each name beside its point, where it hides least of the other points and names."""
-    figure = axes.figure
-    figure.draw_without_rendering()  # type: ignore[attr-defined] # places are known after the layout
+def _write_names(axes: Axes, points: Sequence[tuple[str, float, float]], front: set[str], color: str) -> None:
+    """Each name beside its point, where it hides least and is taken for no other's."""
+    axes.figure.draw_without_rendering()  # type: ignore[union-attr] # places are known after the layout
     dots = [axes.transData.transform((x, y)) for _, x, y in points]
     taken: list[Any] = []
-    for name, x, y in points:
+    for (name, x, y), dot in zip(points, dots, strict=True):
         text = clean(name) if len(name) <= MOST_NAME else f"{clean(name)[: MOST_NAME - 1]}…"
         tried = []
-        for dx, dy, side in PLACES:
+        for dx, dy, side in (*ABOVE, *BELOW, *FAR) if name in front else (*BELOW, *ABOVE, *FAR):
             note = axes.annotate(text, (x, y), (dx, dy), textcoords="offset points", ha=side, fontsize=7.5, color=color)
+            note.set_in_layout(False)
             box = note.get_window_extent()
-            hidden = sum(box.overlaps(other) for other in taken) + sum(bool(box.contains(*dot)) for dot in dots)
-            outside = box.x0 < 0 or box.x1 > figure.bbox.x1 or box.y1 > figure.bbox.y1
-            tried.append((hidden + 2 * outside, note, box))
-        best = min(range(len(tried)), key=lambda place: tried[place][0])
-        for place, (_, note, _) in enumerate(tried):
-            if place != best:
-                note.remove()
-        taken.append(tried[best][2])
+            outside = box.x0 < axes.bbox.x0 or box.x1 > axes.bbox.x1 or box.y0 < axes.bbox.y0 or box.y1 > axes.bbox.y1
+            nearest = min(dots, key=lambda other, box=box: _distance(box, other))  # type: ignore[misc] # a default
+            worse = 3 * sum(map(box.overlaps, taken)) + 2 * outside + 3 * (nearest is not dot)
+            tried.append((worse, note, box))
+        best = min(tried, key=lambda one: one[0])
+        for one in tried:
+            if one is not best:
+                one[1].remove()
+        taken.append(best[2])
+
+
+def _distance(box: Any, point: Any) -> float:
+    """Of a point from the nearest of a box, in pixels."""
+    x, y = point
+    return math.hypot(max(box.x0 - x, 0.0, x - box.x1), max(box.y0 - y, 0.0, y - box.y1))

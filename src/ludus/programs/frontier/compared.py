@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,13 +22,13 @@ class Axis:
     """What accuracy is shown against."""
 
     name: str
-    unit: str
+    label: str
     of: Callable[[Measured], Figure]
 
 
-COST = Axis("cost", "dollars a task", lambda model: model.cost)
-ANSWER = Axis("time to answer", "seconds, median", lambda model: model.answer.p50)
-SLOWEST = Axis("slow answers", "seconds, 95th percentile", lambda model: model.answer.p95)
+COST = Axis("cost", "cost, dollars a task", lambda model: model.cost)
+ANSWER = Axis("time", "time to answer, median seconds", lambda model: model.answer.p50)
+SLOWEST = Axis("p95", "time to answer, 95th percentile, seconds", lambda model: model.answer.p95)
 AXES = (COST, ANSWER, SLOWEST)
 
 
@@ -61,26 +61,27 @@ class Section:
         return ", ".join(axis.name for axis in AXES if model.model in self.front(axis))
 
 
-def compared(runs: Sequence[Path], prices: Mapping[str, Price] | None = None, *, strict: bool = True) -> list[Section]:
+def compared(
+    runs: Sequence[Path], prices: Mapping[str, Price] | None = None, *, named: Iterable[str] = ()
+) -> list[Section]:
     """Evaluations side by side, one section for each environment with its options.
 
     Args:
         runs: run folders; of training runs, the last evaluation counts.
         prices: by model; "" is everybody else's who runs behind an API.
-        strict: whether a price for a model that is not there is an error.
+        named: models of which something was said, so that they have to be there.
 
     Raises:
         RunFolderError: not a run folder, or a damaged one.
-        UsageError: one without a finished evaluation or named twice, or a price for a model that is not there.
+        UsageError: one without a finished evaluation or named twice, or a name of a model that is not there.
     """
     if twice := [run for run, count in Counter(runs).items() if count > 1]:
         raise UsageError(f"{twice[0]} is named twice")
     found = [evaluated for run in runs for evaluated in read(run)]
-    if strict:
-        names = {bare(evaluated.model) for evaluated in found}
-        for name in map(bare, prices or {}):
-            if name and name not in names:
-                raise UnknownName("model to give a price", name, names)
+    names = {bare(evaluated.model) for evaluated in found}
+    for name in map(bare, named):
+        if name not in names:
+            raise UnknownName("model among the evaluations", name, names)
     groups: dict[str, list[Evaluated]] = {}
     for one in found:
         key = msgspec.json.encode([one.env.id, one.env.options, one.split], order="sorted").decode()

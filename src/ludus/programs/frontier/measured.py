@@ -18,7 +18,7 @@ from ludus.programs.prices import Price
 from ludus.programs.statistics import Figure, clustered_mean, drawn_again, wilson
 
 NOTHING = Figure(math.nan, (math.nan, math.nan), 0)
-OWN_MACHINE, NO_PRICE, CACHED = "own machine, not counted", "no price", "answered from a cache"
+OWN_MACHINE, NO_PRICE, NO_TOKENS, CACHED = "own machine, at 0", "no price", "counts no tokens", "answered from a cache"
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,8 @@ def _costs(found: Evaluated, trials: Sequence[Trial], price: Price | None) -> tu
         hours = busy_s(found.trials) / 3600
         share = hours * price.hour / (sum(trial.seconds for trial in found.trials) or 1.0)
         return [(trial.task, trial.seconds * share) for trial in trials], f"{price}, {hours:.3g} h"
+    if not any(trial.usage.prompt_tokens + trial.usage.completion_tokens for trial in trials):
+        return [], NO_TOKENS
     if price is not None:
         used = [(trial.task, trial.usage) for trial in trials]
         dollars = [(t, u.prompt_tokens * price.prompt + u.completion_tokens * price.completion) for t, u in used]

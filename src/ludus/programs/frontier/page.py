@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from ludus.errors import MissingExtra
 from ludus.programs.frontier.chart import axes_of, draw_axis, draw_png, draw_svg
 from ludus.programs.frontier.compared import AXES, Section, compared
 from ludus.programs.frontier.measured import Measured
-from ludus.programs.frontier.table import columns, method
+from ludus.programs.frontier.table import method, table
 from ludus.programs.prices import Price
 from ludus.programs.report.page import template
 from ludus.store.durable import disk_errors, write_atomically
@@ -47,7 +47,7 @@ class Frontier:
 
 
 def frontier(
-    runs: Sequence[Path], out: Path, prices: Mapping[str, Price] | None = None, *, strict: bool = True
+    runs: Sequence[Path], out: Path, prices: Mapping[str, Price] | None = None, *, named: Iterable[str] = ()
 ) -> Frontier:
     """Write models.html, and models.png and models.svg of each environment (models-2.png of the second), into a folder.
 
@@ -55,17 +55,17 @@ def frontier(
         runs: run folders of evaluations; of training runs, the last evaluation counts.
         out: the folder, made where it is not there.
         prices: by model; "" is everybody else's who runs behind an API.
-        strict: whether a price for a model that is not there is an error.
+        named: models of which something was said, so that they have to be there.
 
     Raises:
         RunFolderError: not a run folder, one that is damaged, or a folder that can't be written to.
         UsageError: see `compared`.
     """
-    sections = compared(runs, prices, strict=strict)
+    sections = compared(runs, prices, named=named)
     charts, pictures, missing = _drawn(sections)
     page = template("models.html.j2", "ludus.programs.frontier").render(
         title=_title(sections),
-        sections=[(own, drawn, _table(own), method(own)) for own, drawn in zip(sections, charts, strict=True)],
+        sections=[(own, drawn, table(own), method(own)) for own, drawn in zip(sections, charts, strict=True)],
         missing=missing,
     )
     with disk_errors(f"write into {out}"):
@@ -101,12 +101,6 @@ def _variables() -> str:
     """The colours of the reports' style, light and dark."""
     style: str = template("style.css.j2").render()
     return style[: style.index("* {")]
-
-
-def _table(section: Section) -> list[list[str]]:
-    """Headings, and a row a model."""
-    found = columns(section)
-    return [[name for name, _ in found], *([cell(model) for _, cell in found] for model in section.models)]
 
 
 def _plain(section: Section, model: Measured) -> dict[str, Any]:

@@ -13,11 +13,11 @@ from ludus.programs.statistics import Figure
 
 Column = tuple[str, Callable[[Measured], str]]
 METHOD = (
-    "Costs are of the model's own calls in the rollouts that count. Times are of rollouts side by side, {at_once}; "
-    "without waits for rate limits and without attempts that failed, which stand by themselves as what a rollout waited. "
-    "To answer: from the model's first call to the end of its last, with tools and other roles in between. Intervals are "
-    "95 % over tasks. On the front is a model that none of the others beats, by these figures; where intervals overlap, "
-    "another evaluation may say otherwise."
+    "In brackets: 95 % intervals over tasks. Costs are of the model's own calls in the rollouts that count. Times are "
+    "median and 95th percentile of rollouts side by side, {at_once}, without waits for rate limits and without attempts "
+    "that failed, which are counted apart as what a rollout waited. To answer: from the model's first call to the end of "
+    "its last, with tools and other roles in between; rollout: from setup to the last scorer. On the front is whom none "
+    "of the others beats, by these figures; where intervals overlap, another evaluation may say otherwise."
 )
 
 
@@ -26,20 +26,17 @@ def columns(section: Section) -> list[Column]:
     models = section.models
     found: list[Column] = [
         ("model", lambda m: m.model),
-        ("accuracy", lambda m: decimals(m.accuracy.value)),
-        ("95 %", lambda m: _interval(m.accuracy, decimals)),
+        ("accuracy", lambda m: _within(m.accuracy, decimals)),
     ]
     if any(m.reward.value != m.accuracy.value for m in models):
         found.append(("reward", lambda m: decimals(m.reward.value)))
-    found += [("$ a task", lambda m: dollars(m.cost.value)), ("95 %", lambda m: _interval(m.cost, dollars))]
+    found.append(("$ a task", lambda m: _within(m.cost, dollars)))
     if any(m.other_cost for m in models):
         found.append(("$ of other roles", lambda m: dollars(m.other_cost)))
     found += [
-        ("to answer, median s", lambda m: seconds(m.answer.p50.value)),
-        ("95 %", lambda m: _interval(m.answer.p50, seconds)),
-        ("p95 s", lambda m: seconds(m.answer.p95.value)),
-        ("95 %", lambda m: _interval(m.answer.p95, seconds)),
-        ("rollout, p50 / p95 s", lambda m: f"{seconds(m.rollout.p50.value)} / {seconds(m.rollout.p95.value)}"),
+        ("s to answer", lambda m: _within(m.answer.p50, seconds)),
+        ("p95 s", lambda m: _within(m.answer.p95, seconds)),
+        ("rollout s", lambda m: f"{seconds(m.rollout.p50.value)} / {seconds(m.rollout.p95.value)}"),
     ]
     if any(m.waited_s >= LEAST_WAIT_S for m in models):
         found.append(("waited s", lambda m: seconds(m.waited_s)))
@@ -49,7 +46,13 @@ def columns(section: Section) -> list[Column]:
     ]
     if any(m.num_excluded or m.num_retried for m in models):
         found.append(("excluded / retried", lambda m: f"{m.num_excluded} / {m.num_retried}"))
-    return [*found, ("priced at", lambda m: m.priced), ("on the front of", lambda m: section.best_at(m) or "–")]
+    return [*found, ("priced at", lambda m: m.priced), ("front", lambda m: section.best_at(m) or "–")]
+
+
+def table(section: Section) -> list[list[str]]:
+    """Headings, and a row a model."""
+    found = columns(section)
+    return [[name for name, _ in found], *([cell(model) for _, cell in found] for model in section.models)]
 
 
 def method(section: Section) -> str:
@@ -83,6 +86,7 @@ def seconds(value: float) -> str:
     return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
-def _interval(figure: Figure, text: Callable[[float], str]) -> str:
-    low, high = figure.interval
-    return f"{text(low)} to {text(high)}" if math.isfinite(low) and math.isfinite(high) else "–"
+def _within(figure: Figure, text: Callable[[float], str]) -> str:
+    """A figure with its interval behind it, where that is one."""
+    low, high = map(text, figure.interval)
+    return text(figure.value) + (f" [{low}, {high}]" if low != high else "")

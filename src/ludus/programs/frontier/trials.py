@@ -1,4 +1,4 @@
-"""The rollouts of an evaluation as a comparison of models needs them: right or wrong, what they cost, how long they took."""
+"""The rollouts of an evaluation as a comparison of models needs them: right or wrong, their cost, their time."""
 
 from __future__ import annotations
 
