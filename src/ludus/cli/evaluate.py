@@ -95,7 +95,8 @@ def evaluate(
     """
     access.check(models, role_models.values(), hourly=len(models) > 1)
     role_access = access.of_roles(role_models, role_prices)
-    if max_cost is not None and not any(known.price for known in (*map(access.of, models), *role_access.values())):
+    by_token = [price.by_token for price in access.prices.values()] + list(role_prices.values())
+    if max_cost is not None and not any(by_token):
         raise click.UsageError("--max-cost needs --price or --role-price, IN,OUT, or no cost is known")
     from ludus.authoring.tasks import take
     from ludus.programs.evaluate import Budget
@@ -180,7 +181,7 @@ def _side_by_side(results: list[Evaluation], out: Path | None, access: Accesses)
     """The page of models beside each other; None where nothing was scored."""
     from ludus.programs.frontier import frontier
 
-    runs = [Path(result.out) for result in results if result.num_tasks]
+    runs = list(dict.fromkeys(Path(result.out) for result in results if result.num_tasks))
     if not runs:
         return None
     folder = out or new_folder("models-" + file_name("-".join(dict.fromkeys(result.env for result in results))))

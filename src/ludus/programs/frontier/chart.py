@@ -91,8 +91,9 @@ def _plot(axes: Axes, section: Section, axis: Axis, colors: dict[str, str]) -> N
     for name, cost, score in points:
         color = colors[COLORS[0] if name in front else INK]
         axes.errorbar(
-            cost.value, score.value, _bars(score), _bars(cost), color=color, ecolor=color, elinewidth=0.8, capsize=2, marker="o",
-            markersize=5.5, markerfacecolor=color if name in front else "none", alpha=1 if name in front else 0.75,
+            cost.value, score.value, _bars(score), _bars(cost), color=color, ecolor=color, elinewidth=0.8, capsize=2,
+            marker="o", markersize=5.5, markerfacecolor=color if name in front else "none",
+            alpha=1 if name in front else 0.75,
         )  # fmt: skip
     axes.set_xlabel(axis.label)
     axes.set_ylabel("mean reward" if section.by_reward else "accuracy")
