@@ -183,7 +183,7 @@ def test_prices_may_be_given_later(runs):
     (section,) = compared(runs, {"good": Price(20_000.0, 0.0), "": Price(1.0, 0.0)}, named=["good"])
     assert [model.cost.value for model in section.models] == pytest.approx([2.0, 10e-6, 1000e-6])
     assert section.front(COST) == {"cheap", "dear <b>"}
-    with pytest.raises(UnknownName, match="did you mean .good."):
+    with pytest.raises(UnknownName, match=r"did you mean .good."):
         compared(runs, {"goud": Price(1.0, 1.0)}, named=["goud"])
 
 

@@ -50,11 +50,12 @@ def judge() -> None:
     "--run",
     type=click.Path(path_type=Path),
     metavar="RUN",
-    help="Or the rollouts of a run whose scorers know the truth.",
+    help="Or the rollouts of a run that people have labelled, or whose scorers know the truth.",
 )
 @click.option(
-    "--truth", metavar="SCORER", default="reward", show_default=True, help="Which of the run's scorers knows it."
-)
+    "--truth", metavar="SCORER", default="reward", show_default=True,
+    help="Which of the run's scorers knows it; labels: what people said in ludus label.",
+)  # fmt: skip
 @click.option("--scorer", metavar="NAME", show_default="the only one", help="The scorer that asks the judge.")
 @count_option("-n", "--num", default=200, help_="Answers, from the first on.")
 @count_option("--repeats", default=1, help_="How often each is judged.")
@@ -83,6 +84,7 @@ def check(
     \b
         ludus judge check letters.py --model openai:NAME --labels labels.jsonl --probes 10
         ludus judge check letters.py --model openai:NAME --run runs/mine --truth correct
+        ludus judge check letters.py --model openai:NAME --run runs/mine --truth labels
     """
     if (labels is None) == (run is None):
         raise click.UsageError("give either --labels FILE or --run RUN, where the truth is")
@@ -103,11 +105,14 @@ def check(
 
 
 def _answers(labels: Path | None, run: Path | None, truth: str, num: int, success_reward: float) -> list[Labelled]:
-    from ludus.programs.judging import from_labels, from_run
+    from ludus.programs.judging import from_labels, from_people, from_run
+    from ludus.programs.judging.labels import PEOPLE
 
     if labels is not None:
         return from_labels(labels, num)
     assert run is not None  # one of the two is given
+    if truth == PEOPLE:
+        return from_people(run, num)
     return from_run(run, truth, success_reward=success_reward, limit=num)
 
 

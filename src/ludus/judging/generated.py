@@ -12,7 +12,6 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Sequence
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -20,7 +19,7 @@ import msgspec
 
 from ludus.errors import ConfigError, ScorerFailed
 from ludus.judging.judge import DEFAULT_JUDGE, Judge, NoVerdict, judging
-from ludus.judging.quoting import Piece, legible, mark_for, pieces_of, quote, shortened
+from ludus.judging.quoting import mark_for, pieces_of, quote, shortened
 from ludus.judging.rubric import Criterion, Rubric
 from ludus.protocols import Model
 from ludus.types import Task, content_hash
@@ -119,19 +118,9 @@ async def write_criteria(
     judge: Judge = DEFAULT_JUDGE,
     instructions: str = INSTRUCTIONS,
     sizes: tuple[int, int] = (3, 8),
-    examples: Sequence[tuple[str, str]] = (),
 ) -> list[Criterion]:
-    """Criteria for a task, by a model.
-
-    Args:
-        examples: what people said of answers: the answer, and what was good or bad about it.
-
-    Raises:
-        ScorerFailed: the model wrote none that can be used.
-    """
+    """Criteria for a task, by a model. Raises ScorerFailed where it wrote none that can be used."""
     pieces = shortened(pieces_of(task.messages()))
-    for answer, said in examples:
-        pieces += [Piece("an answer", legible(answer)), Piece("what a person said of it", legible(said))]
     mark = mark_for([piece.text for piece in pieces])
     least, most = sizes
     question = QUESTION.format(

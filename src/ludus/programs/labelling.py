@@ -11,6 +11,7 @@ import msgspec
 
 from ludus.authoring.labels import SIGNAL, Label, judge_row, newest, read_signal
 from ludus.errors import UnknownName, UsageError
+from ludus.judging import Rubric, criteria
 from ludus.seeds import derive
 from ludus.store import RolloutIndex, RunFolder
 from ludus.store.durable import disk_errors, write_atomically
@@ -75,6 +76,21 @@ def export_labels(run: str | Path, path: Path) -> int:
     with disk_errors(f"write {path}"):
         write_atomically(path, b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
     return len(rows)
+
+
+def write_rubric(run: str | Path, path: Path) -> None:
+    """Write the reasons that people gave as a rubric's file, which `Rubric.load` reads.
+
+    Raises:
+        UsageError: nobody has said why.
+        RunFolderError: no run folder, or the file can't be written.
+    """
+    with RunFolder.open(Path(run)):
+        found = criteria(newest(read_labels(run)).values())
+    if not found:
+        raise UsageError(f"{run} has no label with a reason yet: ludus label {run}")
+    with disk_errors(f"write {path}"):
+        Rubric(tuple(found)).save(path)
 
 
 def rewards(run: str | Path) -> dict[str, float]:
