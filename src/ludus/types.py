@@ -321,7 +321,10 @@ class Rollout(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     def conversation(self, role: str) -> list[Message]:
         """The conversation of the role's last call, and its reply; sub-agents have conversations of their own."""
-        index = self._last(role)
+        return self.history(self._last(role))
+
+    def history(self, index: int | None) -> list[Message]:
+        """The whole conversation of a call, by its index, and its reply; [] for none."""
         parts: list[list[Message]] = []
         while index is not None:
             call = self.calls[index]

@@ -8,8 +8,8 @@ import pytest
 
 from ludus.authoring.labels import Label, newest, read_signal, signal_of
 from ludus.errors import LudusError, RunFolderError, UsageError
-from ludus.judging import Rubric, criteria
-from ludus.programs.labelling import labelled, rewards, to_label
+from ludus.judging import Rubric
+from ludus.programs.labelling import criteria, labelled, rewards, to_label
 from ludus.store import RunFolder
 from ludus.store.labels import add_labels, read_labels
 

@@ -125,7 +125,7 @@ def _summary(run: Path, as_json: bool) -> None:
     import msgspec
 
     from ludus.authoring.labels import newest
-    from ludus.judging import criteria
+    from ludus.programs.labelling import criteria
     from ludus.programs.report.words import clean
     from ludus.store import RunFolder
     from ludus.store.labels import NAME, read_labels

@@ -17,9 +17,10 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
+from ludus.asking import Unusable
 from ludus.errors import ConfigError, ScorerFailed
-from ludus.judging.judge import DEFAULT_JUDGE, Judge, NoVerdict, judging
-from ludus.judging.quoting import mark_for, pieces_of, quote, shortened
+from ludus.judging.judge import DEFAULT_JUDGE, Judge, judging
+from ludus.judging.quoting import pieces_of, quoted, shortened
 from ludus.judging.rubric import Criterion, Rubric
 from ludus.protocols import Model
 from ludus.types import Task, content_hash
@@ -121,11 +122,9 @@ async def write_criteria(
 ) -> list[Criterion]:
     """Criteria for a task, by a model. Raises ScorerFailed where it wrote none that can be used."""
     pieces = shortened(pieces_of(task.messages()))
-    mark = mark_for([piece.text for piece in pieces])
+    text, mark = quoted(pieces)
     least, most = sizes
-    question = QUESTION.format(
-        quoted=quote(mark, pieces), mark=mark, instructions=instructions, least=least, most=most
-    )  # fmt: skip
+    question = QUESTION.format(quoted=text, mark=mark, instructions=instructions, least=least, most=most)
 
     def check(written: _Written) -> None:
         _criteria(written, least, most)
@@ -134,12 +133,12 @@ async def write_criteria(
 
 
 def _criteria(written: _Written, least: int, most: int) -> list[Criterion]:
-    """What was written as criteria. Raises NoVerdict where a rubric can't be made of it."""
+    """What was written as criteria. Raises Unusable where a rubric can't be made of it."""
     if not least <= len(written.criteria) <= most:
-        raise NoVerdict(f"there must be {least} to {most} criteria, got {len(written.criteria)}")
+        raise Unusable(f"there must be {least} to {most} criteria, got {len(written.criteria)}")
     try:
         criteria = [msgspec.convert(row, Criterion) for row in written.criteria]
         Rubric(tuple(criteria))
     except (msgspec.ValidationError, ConfigError) as error:
-        raise NoVerdict(str(error)) from None
+        raise Unusable(str(error)) from None
     return criteria
