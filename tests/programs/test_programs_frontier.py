@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import ludus
-from ludus.errors import RunFolderError, UnknownName, UsageError
+from ludus.errors import ModelCallFailed, RunFolderError, UnknownName, UsageError
 from ludus.programs.frontier import compared, frontier
 from ludus.programs.frontier.chart import draw_axis, plain
 from ludus.programs.frontier.compared import AXES, COST
@@ -193,6 +193,19 @@ def test_waits_are_shown_apart(tmp_path):
     assert 0 < found.waited_s <= 0.001 + 1e-9
     (section,) = compared([tmp_path / "run"])
     assert 0 < section.models[0].waited_s <= 0.001 + 1e-9
+
+
+def test_who_was_always_excluded_is_named(runs, tmp_path):
+    class Down(Paid):
+        async def complete(self, messages, tools, sampling):
+            raise ModelCallFailed("out of order")
+
+    ludus.evaluate(Parity(), Down("down", odd, 1), num_tasks=3, out=tmp_path / "down")
+    found = frontier([*runs, tmp_path / "down"], tmp_path / "out")
+    (section,) = found.sections
+    assert "every rollout of down was excluded" in section.notes and not section.by_reward
+    assert section.models[-1].num_excluded == 3 and section.best_at(section.models[-1]) == ""
+    assert "nothing was scored" in found.page.read_text()
 
 
 def test_nobody_right_shows_rewards(tmp_path):

@@ -181,9 +181,9 @@ def _side_by_side(results: list[Evaluation], out: Path | None, access: Accesses)
     """The page of models beside each other; None where nothing was scored."""
     from ludus.programs.frontier import frontier
 
-    runs = list(dict.fromkeys(Path(result.out) for result in results if result.num_tasks))
-    if not runs:
+    if not any(result.num_tasks for result in results):
         return None
+    runs = list(dict.fromkeys(Path(result.out) for result in results if result.num_tasks + result.num_excluded))
     folder = out or new_folder("models-" + file_name("-".join(dict.fromkeys(result.env for result in results))))
     return frontier(runs, folder, access.prices)
 

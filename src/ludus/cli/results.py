@@ -32,8 +32,8 @@ def frontier_lines(found: Frontier) -> Iterator[str]:
         yield from ("  " + line for line in _fitting([list(map(clean, row)) for row in table(section)]))
         yield from (f"  {clean(note)}" for note in section.notes)
         yield ""
-        for line in textwrap.wrap(method(section), min(terminal_width(), TEXT_WIDTH) - 2):
-            yield faint(f"  {line}")
+    for text in dict.fromkeys(method(section) for section in found.sections):
+        yield from (faint(f"  {line}") for line in textwrap.wrap(text, min(terminal_width(), TEXT_WIDTH) - 2))
         yield ""
     yield f"  {found.page}"
     yield from (f"  {picture}" for picture in found.pictures)

@@ -289,6 +289,7 @@ async def evaluate_async(
         access = Access(base_url, api_key, price)
         opened = open_model(model, **vars(access)) if isinstance(model, str) else OpenModel(model)
         stack.callback(opened.close)
+        await opened.warm_up()
         others = open_role_models(role_models or {}, env.roles, stack, role_access or {})
         run = None
         if out is not None:

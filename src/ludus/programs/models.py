@@ -60,6 +60,12 @@ class OpenModel:
             return {"weights_hash": await self.engine.trainer.weights_hash()}
         return {"base_url": self.backend.base_url} if isinstance(self.backend, RemoteBackend | Cached) else {}
 
+    async def warm_up(self) -> None:
+        """Do what would otherwise be part of the time of the first calls."""
+        backend = self.backend.backend if isinstance(self.backend, Cached) else self.backend
+        if isinstance(backend, RemoteBackend):
+            await backend.open()
+
     def close(self) -> None:
         """Stop the engine, close a cache. An API's connections close with the event loop."""
         if self.engine is not None:

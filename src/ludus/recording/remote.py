@@ -94,6 +94,10 @@ class RemoteBackend:
             await self._sleep(_wait_s(attempt, failed.retry_after_s))
         raise ModelCallFailed(self._explain(failed, attempt + 1), failed.blame)
 
+    async def open(self) -> None:
+        """Make the client now: the first one takes a second, which would be part of the time of the first calls."""
+        await self._connect()
+
     async def close(self) -> None:
         """Close the connections now, rather than with the event loop."""
         if self._open is not None:

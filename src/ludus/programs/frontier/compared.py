@@ -43,8 +43,8 @@ class Section:
     @property
     def by_reward(self) -> bool:
         """Whether no rollout was a success though rewards differ, so that the mean reward says more than accuracy."""
-        rewards = {model.reward.value for model in self.models}
-        return not any(model.accuracy.value for model in self.models) and len(rewards) > 1
+        scored = [model for model in self.models if model.num_tasks]
+        return not any(m.accuracy.value for m in scored) and len({m.reward.value for m in scored}) > 1
 
     def score(self, model: Measured) -> Figure:
         """What stands on the vertical axis."""
@@ -123,6 +123,7 @@ def _notes(found: Sequence[Evaluated], models: Sequence[Measured]) -> list[str]:
     if len({model.concurrency for model in models}) > 1:
         notes.append("different numbers of rollouts ran at once, which changes how long each takes")
     notes += [f"{model.model} ended early: {model.stopped}" for model in models if model.stopped]
+    notes += [f"every rollout of {model.model} was excluded" for model in models if not model.num_tasks]
     notes += [
         f"{model.model}: {model.num_cached} of {model.num_rollouts} rollouts have replies from a cache, which count in "
         f"neither cost nor time"

@@ -18,7 +18,8 @@ from ludus.programs.prices import Price
 from ludus.programs.statistics import Figure, clustered_mean, drawn_again, wilson
 
 NOTHING = Figure(math.nan, (math.nan, math.nan), 0)
-OWN_MACHINE, NO_PRICE, NO_TOKENS, CACHED = "own machine, at 0", "no price", "counts no tokens", "answered from a cache"
+OWN_MACHINE, NO_PRICE, NO_TOKENS = "own machine, at 0", "no price", "counts no tokens"
+NOTHING_SCORED, CACHED = "nothing was scored", "answered from a cache"
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,9 @@ def measure(found: Evaluated, price: Price | None) -> Measured:
 
 def _costs(found: Evaluated, trials: Sequence[Trial], price: Price | None) -> tuple[list[tuple[str, float]], str]:
     """Dollars of each rollout, with its task, and how they are known; [] where they are not."""
-    if found.trials and not trials:
+    if not found.trials:
+        return [], NOTHING_SCORED
+    if not trials:
         return [], CACHED
     if price is not None and price.hour:
         hours = busy_s(found.trials) / 3600
