@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from ludus.programs.members import Member
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
-Option = Callable[[CommandT], CommandT]
+Option = Callable[[Any], Any]
+"""What click puts above a command."""
 COUNT = click.IntRange(min=1)
 
 env_argument = click.argument("env", metavar="ENV")
@@ -55,19 +56,19 @@ def _role_models(ctx: click.Context, param: click.Parameter, values: tuple[str, 
     return {role: model for role, _, model in pairs}
 
 
-def model_option(help_: str, *, required: bool = True) -> Option[CommandT]:
+def model_option(help_: str, *, required: bool = True) -> Option:
     """`--model`."""
     return click.option("-m", "--model", required=required, metavar="M", help=help_)
 
 
-def split_option(default: str) -> Option[CommandT]:
+def split_option(default: str) -> Option:
     """`--split`."""
     return click.option(
         "--split", metavar="NAME", default=default, show_default=True, help="Which of the environment's tasks."
     )
 
 
-def count_option(*names: str, help_: str, default: int | str | None = None) -> Option[CommandT]:
+def count_option(*names: str, help_: str, default: int | str | None = None) -> Option:
     """An option for a number of things, at least one; a default that is a text says what is taken without it."""
     number = default if isinstance(default, int) else None
     return click.option(
@@ -76,22 +77,22 @@ def count_option(*names: str, help_: str, default: int | str | None = None) -> O
     )  # fmt: skip
 
 
-def num_tasks_option(default: int, help_: str = "Tasks, from the split's first on.") -> Option[CommandT]:
+def num_tasks_option(default: int, help_: str = "Tasks, from the split's first on.") -> Option:
     """`--num-tasks`."""
     return count_option("-n", "--num-tasks", default=default, help_=help_)
 
 
-def samples_option(default: int, help_: str = "Rollouts a task.") -> Option[CommandT]:
+def samples_option(default: int, help_: str = "Rollouts a task.") -> Option:
     """`--samples`."""
     return count_option("-k", "--samples", default=default, help_=help_)
 
 
-def concurrency_option(default: int = 64, help_: str = "Rollouts at once.") -> Option[CommandT]:
+def concurrency_option(default: int = 64, help_: str = "Rollouts at once.") -> Option:
     """`--concurrency`."""
     return count_option("--concurrency", default=default, help_=help_)
 
 
-def seed_option(help_: str = "Of everything that is drawn.", default: int | str = 0) -> Option[CommandT]:
+def seed_option(help_: str = "Of everything that is drawn.", default: int | str = 0) -> Option:
     """`--seed`; a default that is a text says what is taken without it."""
     number = default if isinstance(default, int) else None
     return click.option(
@@ -100,7 +101,7 @@ def seed_option(help_: str = "Of everything that is drawn.", default: int | str 
     )  # fmt: skip
 
 
-def temperature_option(default: float | str = "the environment's, or 1") -> Option[CommandT]:
+def temperature_option(default: float | str = "the environment's, or 1") -> Option:
     """`--temperature`; a default that is a text says what is taken without it."""
     number = None if isinstance(default, str) else default
     return click.option(
@@ -109,7 +110,7 @@ def temperature_option(default: float | str = "the environment's, or 1") -> Opti
     )  # fmt: skip
 
 
-def role_models_option(otherwise: str = "the model itself", help_: str = "Who plays another role") -> Option[CommandT]:
+def role_models_option(otherwise: str = "the model itself", help_: str = "Who plays another role") -> Option:
     """`--role-model`."""
     return click.option(
         "--role-model", "role_models", multiple=True, callback=_role_models, metavar="ROLE=M", show_default=otherwise,
@@ -117,7 +118,7 @@ def role_models_option(otherwise: str = "the model itself", help_: str = "Who pl
     )  # fmt: skip
 
 
-def out_option(otherwise: str, help_: str = "The run folder; gone on with if it is there.") -> Option[CommandT]:
+def out_option(otherwise: str, help_: str = "The run folder; gone on with if it is there.") -> Option:
     """`--out`."""
     return click.option(
         "--out", type=click.Path(path_type=Path), metavar="FOLDER", show_default=otherwise, help=help_
@@ -140,7 +141,7 @@ purpose_option = click.option("--purpose", metavar="P", help="Only rollouts made
 
 def running_options(command: CommandT) -> CommandT:
     """Options of how rollouts are run, and of models behind APIs; the latter reach the command as `access`."""
-    options: list[Option[CommandT]] = [
+    options: list[Option] = [
         concurrency_option(), seed_option(), max_tokens_option, temperature_option(), role_models_option(),
         access_options, timeout_option,
     ]  # fmt: skip
