@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from ludus.authoring.standin import reply_of
+from ludus.asking import Unusable, until_read
 from ludus.authoring.users.persona import Persona
 from ludus.authoring.users.user import Ending, Utterance
 from ludus.errors import RolloutError
@@ -70,14 +70,21 @@ class SimulatedUser:
         return Utterance(said)
 
     async def _say(self) -> Utterance:
-        for _ in range(ATTEMPTS):
-            reply = await reply_of(self._model, self._talk, "the simulated user", "model")
-            self._talk.append(reply.message)
-            said = read(reply.text)
-            if said.text or said.leaves:
-                return said
-            self._talk.append(user(NOTHING_SAID))
-        raise RolloutError(f"the simulated user said nothing, {ATTEMPTS} times over", "model", "infrastructure")
+        return await until_read(
+            self._model, self._talk, _something, "the simulated user", _fails, what="words", again=NOTHING_SAID,
+            tries=ATTEMPTS,
+        )  # fmt: skip
+
+
+def _something(text: str) -> Utterance:
+    said = read(text)
+    if not (said.text or said.leaves):
+        raise Unusable("it said nothing")
+    return said
+
+
+def _fails(text: str) -> RolloutError:
+    return RolloutError(text, "model", "infrastructure")
 
 
 def instructions(persona: Persona) -> str:
