@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -12,11 +13,14 @@ from ludus.errors import FileProblem, UsageError
 MOST_BYTES = 32 << 20
 """Of one line: a longer one is told of and skipped, so that memory stays flat."""
 
+GZIP = b"\x1f\x8b"
+"""How its files begin."""
+
 
 def lines_of(paths: Sequence[Path]) -> Iterator[tuple[str, bytes | None]]:
     """Where each line that is not blank stands, such as "traces.jsonl:3", and the line; None for one that is too long.
 
-    Files whose names end in .gz are unpacked on the way.
+    Files that are packed with gzip, whatever their names, are unpacked on the way.
 
     Raises:
         UsageError: there is no such file.
@@ -28,7 +32,7 @@ def lines_of(paths: Sequence[Path]) -> Iterator[tuple[str, bytes | None]]:
         try:
             with _open(path) as file:
                 yield from _lines(path.name, file)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise FileProblem(f"can't read {path}: {error}") from None
 
 
@@ -48,4 +52,10 @@ def _lines(name: str, file: IO[bytes]) -> Iterator[tuple[str, bytes | None]]:
 
 
 def _open(path: Path) -> IO[bytes]:
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value] # it reads bytes
+    file = path.open("rb")
+    packed = file.read(len(GZIP)) == GZIP
+    file.seek(0)
+    if not packed:
+        return file
+    file.close()
+    return gzip.open(path)  # type: ignore[return-value] # it reads bytes
