@@ -1,13 +1,26 @@
-"""Models that stand in for somebody else in a rollout: a user, an API, a judge."""
+"""Models that stand in for somebody else in a rollout, a user, an API, a judge: asking them, and reading what they answer."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+import msgspec
 
 from ludus.errors import Boundary, ModelCallFailed, RolloutError
 from ludus.protocols import Model
 from ludus.types import Message, Reply
+
+KindT = TypeVar("KindT")
+THOUGHT = "</think>"
+"""Ends what some models write before they answer, where their server does not take it out."""
+MOST_OBJECTS = 100
+"""Objects in a reply that are looked at."""
+
+
+class Unreadable(ValueError):
+    """A reply that is not what was asked for; the text says why, for the model that gave it."""
 
 
 async def reply_of(model: Model, talk: Sequence[Message], who: str, boundary: Boundary, **sampling: Any) -> Reply:
@@ -27,3 +40,43 @@ async def reply_of(model: Model, talk: Sequence[Message], who: str, boundary: Bo
         return await model.chat(talk, **sampling)
     except ModelCallFailed as error:
         raise RolloutError(f"{who} did not answer: {error}", boundary, "infrastructure") from error
+
+
+def read_object(text: str, kind: type[KindT]) -> KindT:
+    """The one JSON object of a kind in a reply, whatever stands around it.
+
+    Raises:
+        Unreadable: there is none, or several that differ.
+
+    >>> read_object('<think>{"a": 1}?</think> Here it is: {"a": 2}', dict[str, int])
+    {'a': 2}
+    """
+    problem, found = "there is no JSON object in it", list[KindT]()
+    for value in _objects(text.rpartition(THOUGHT)[2]):
+        try:
+            one = msgspec.convert(value, kind)
+        except msgspec.ValidationError as error:
+            problem = str(error)
+        else:
+            found += [] if one in found else [one]
+    if not found:
+        raise Unreadable(problem)
+    if len(found) > 1:
+        raise Unreadable("it holds several objects that contradict each other")
+    return found[0]
+
+
+def _objects(text: str) -> Iterator[Any]:
+    """JSON objects in a text, outermost ones only."""
+    decoder, start = json.JSONDecoder(), text.find("{")
+    for _ in range(MOST_OBJECTS):
+        if start < 0:
+            return
+        try:
+            value, end = decoder.raw_decode(text, start)
+            msgspec.json.encode(value)  # half of a surrogate pair is no text
+        except (ValueError, RecursionError):
+            end = start + 1
+        else:
+            yield value
+        start = text.find("{", end)

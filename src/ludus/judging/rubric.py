@@ -66,7 +66,7 @@ class Criterion(msgspec.Struct, frozen=True, omit_defaults=True):
 class Verdict(msgspec.Struct):
     """What a judge says of one criterion."""
 
-    mark: int | bool
+    mark: float | bool
     reason: str = ""
 
 
@@ -161,8 +161,8 @@ class Rubric:
 
     async def _check(self, criterion: Criterion, opening: list[Message], model: Model) -> Verdict:
         def check(verdict: Verdict) -> None:
-            if not 0 <= verdict.mark <= criterion.best:
-                raise NoVerdict(f"the mark must be from 0 to {criterion.best}, got {verdict.mark}")
+            if not 0 <= verdict.mark <= criterion.best or verdict.mark != int(verdict.mark):
+                raise NoVerdict(f"the mark must be a whole number from 0 to {criterion.best}, got {verdict.mark}")
 
         return await self.judge.ask(model, opening, Verdict, check)
 

@@ -14,7 +14,7 @@ import msgspec
 
 from ludus.authoring.simulated.arguments import argument_problems
 from ludus.authoring.simulated.consistency import Memory, Told
-from ludus.authoring.standin import reply_of
+from ludus.authoring.standin import Unreadable, read_object, reply_of
 from ludus.authoring.tools import SchemaTool, Tool, as_text
 from ludus.errors import ConfigError, RolloutError, ToolError
 from ludus.protocols import Model
@@ -114,7 +114,7 @@ class SimulatedApi:
             self._talk.append(reply.message)
             try:
                 answer = read_answer(reply.text)
-            except (msgspec.MsgspecError, RecursionError) as error:
+            except Unreadable as error:
                 problem = str(error)
             else:
                 failed = answer.result is msgspec.UNSET
@@ -130,15 +130,14 @@ class SimulatedApi:
 
 
 def read_answer(text: str) -> _Answer:
-    """A reply's JSON, which may have words or a fence around it. Raises msgspec.MsgspecError.
+    """A reply's JSON, which may have words or a fence around it. Raises Unreadable.
 
     >>> read_answer('```json\\n{"result": [1]}\\n```').result
     [1]
     """
-    begin, end = text.find("{"), text.rfind("}")
-    answer = msgspec.json.decode(text[begin : end + 1] if begin >= 0 else text, type=_Answer)
+    answer = read_object(text, _Answer)
     if (answer.result is msgspec.UNSET) == (not answer.error):
-        raise msgspec.ValidationError('expected either "result" or "error"')
+        raise Unreadable('expected either "result" or "error"')
     return answer
 
 

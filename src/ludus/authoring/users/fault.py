@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from ludus.authoring.standin import reply_of
+from ludus.authoring.standin import Unreadable, read_object, reply_of
 from ludus.authoring.users.persona import Persona
 from ludus.errors import RolloutError
 from ludus.protocols import Model
@@ -52,18 +52,8 @@ async def fault_of(judge: Model, persona: Persona, messages: Sequence[Message]) 
     for _ in range(ATTEMPTS):
         reply = await reply_of(judge, talk, "the judge", "scorer", temperature=0.0)
         try:
-            return read_verdict(reply.text)
-        except msgspec.MsgspecError as error:
+            return read_object(reply.text, Fault)
+        except Unreadable as error:
             problem = str(error)
         talk += [reply.message, user(AGAIN.format(problem=problem))]
     raise RolloutError(f"the judge gave no verdict in {ATTEMPTS} attempts: {problem}", "scorer", "infrastructure")
-
-
-def read_verdict(text: str) -> Fault:
-    """A verdict from a reply, which may have words or a fence around it. Raises msgspec.MsgspecError.
-
-    >>> read_verdict('I think: {"fault": "user", "why": "wrong number"}').fault
-    'user'
-    """
-    begin, end = text.find("{"), text.rfind("}")
-    return msgspec.json.decode(text[begin : end + 1] if begin >= 0 else text, type=Fault)
