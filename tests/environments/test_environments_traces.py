@@ -242,12 +242,12 @@ def test_a_folder_is_never_written_over_and_a_file_must_be_there(made, tmp_path)
     with pytest.raises(FileProblem, match="is there already"):
         made([talk(1), talk(2)])
     with pytest.raises(UsageError, match="no such file"):
-        environment_from_traces([tmp_path / "none.jsonl"], "other", tmp_path)
+        environment_from_traces([tmp_path / "none.jsonl"], "never-made", tmp_path)
     broken = tmp_path / "x.jsonl.gz"
     broken.write_bytes(b"\x1f\x8bnonsense")
     with pytest.raises(FileProblem, match="can't read"):
-        environment_from_traces([broken], "other", tmp_path)
-    assert not (tmp_path / "other").exists() and not (tmp_path / ".other.tmp").exists()
+        environment_from_traces([broken], "never-made", tmp_path)
+    assert not (tmp_path / "never-made").exists() and not (tmp_path / ".never-made.tmp").exists()
 
 
 def test_an_interruption_leaves_nothing_behind(tmp_path, monkeypatch):
