@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from ludus.authoring.simulated.arguments import argument_problems
-from ludus.authoring.simulated.consistency import Memory, Told
+from ludus.authoring.simulated.consistency import Memory, Told, is_read
 from ludus.authoring.standin import Unreadable, read_object, reply_of
 from ludus.authoring.tools import SchemaTool, Tool, as_text
 from ludus.errors import ConfigError, RolloutError, ToolError
@@ -70,9 +70,9 @@ class SimulatedApi:
     def __init__(
         self, model: Model, schemas: Sequence[Mapping[str, Any]], *, examples: Sequence[Example] = (), state: Any = None
     ) -> None:
-        self.state, self.memory = state, Memory()
-        self._model = model
         self._functions = {function["name"]: function for function in map(_function, schemas)}
+        self.state, self.memory = state, Memory(_asked_by(self._functions))
+        self._model = model
         self._one_by_one = asyncio.Lock()
         parts = {"schemas": list(self._functions.values()), "examples": examples[:MOST_EXAMPLES], "state": state}
         system = SYSTEM.format(**{name: _json(part) for name, part in parts.items()})
@@ -144,6 +144,12 @@ def read_answer(text: str) -> _Answer:
 def _json(value: Any) -> str:
     """The same text for the same value: a record keeps tables with their keys in order."""
     return msgspec.json.encode(value, order="sorted").decode()
+
+
+def _asked_by(functions: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
+    """The arguments by which tools that read are asked for things."""
+    tables = [(function.get("parameters") or {}).get("properties") for name, function in functions.items() if is_read(name)]
+    return frozenset(name for table in tables if isinstance(table, dict) for name in table)
 
 
 def _function(schema: Mapping[str, Any]) -> Mapping[str, Any]:
