@@ -205,6 +205,23 @@ def test_arguments_against_all_of_a_schema():
     assert argument_problems({"properties": 3, "required": "a"}, {"a": 1}) == []
 
 
+def test_arguments_within_arguments():
+    schema = {
+        "properties": {
+            "limit": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+            "to": {"type": "array", "items": {"$ref": "#/$defs/Person"}},
+        },
+        "$defs": {"Person": {"type": "object", "properties": {"mail": {"type": "string"}}, "required": ["mail"]}},
+    }
+    assert argument_problems(schema, {"limit": None, "to": [{"mail": "a@b"}]}) == []
+    assert argument_problems(schema, {"limit": "x", "to": [{"mail": 1}, {}, 3]}) == [
+        'limit: expected integer, got "x"', "to[0].mail: expected string, got 1", "to[1].mail: missing",
+        "to[2]: expected object, got 3",
+    ]  # fmt: skip
+    itself = {"properties": {"a": {"$ref": "#/$defs/A"}}, "$defs": {"A": {"anyOf": [{"$ref": "#/$defs/A"}]}}}
+    assert argument_problems(itself, {"a": 1}) == []
+
+
 # --- divergence ---------------------------------------------------------------------------------------------------
 
 
