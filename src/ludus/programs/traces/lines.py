@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -46,7 +47,7 @@ def _lines(name: str, file: IO[bytes]) -> Iterator[tuple[str, bytes | None]]:
                 pass
             yield where, None
             continue
-        line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+        line = line.removeprefix(BOM_UTF8) if number == 1 else line
         if line.strip():
             yield where, line
 
