@@ -259,6 +259,13 @@ def test_tools_without_a_schema_get_one_from_their_calls(made):
     assert parameters["properties"] == {"x": {"type": "integer"}, "y": {"type": "string"}}
 
 
+def test_a_tool_that_changed_keeps_its_first_schema(made):
+    other = {"type": "function", "function": {"name": "get_price", "description": "Prices, today."}}
+    built, env = made([talk(1), talk(2), talk(3, tools=[other]), talk(4, tools=[other])])
+    assert built.mended == {"tools offered with another schema than before, which is left out": 1}
+    assert env().make_tools()["get_price"].schema == TOOL
+
+
 def test_signals_become_labels_and_the_rejected_no_tasks(made):
     rows = [talk(n, accepted=n % 3 != 0, reason="too slow" if n % 3 == 0 else "") for n in range(12)]
     built, _ = made(rows)

@@ -42,6 +42,15 @@ async def reply_of(model: Model, talk: Sequence[Message], who: str, boundary: Bo
         raise RolloutError(f"{who} did not answer: {error}", boundary, "infrastructure") from error
 
 
+def said(text: str) -> str:
+    """A reply without the thoughts before it, where its server has not taken them out.
+
+    >>> said("<think>They want tea.</think> Tea, please.")
+    ' Tea, please.'
+    """
+    return text.rpartition(THOUGHT)[2]
+
+
 def read_object(text: str, kind: type[KindT]) -> KindT:
     """The one JSON object of a kind in a reply, whatever stands around it.
 
@@ -52,7 +61,7 @@ def read_object(text: str, kind: type[KindT]) -> KindT:
     {'a': 2}
     """
     problem, found = "there is no JSON object in it", list[KindT]()
-    for value in _objects(text.rpartition(THOUGHT)[2]):
+    for value in _objects(said(text)):
         try:
             one = msgspec.convert(value, kind)
         except msgspec.ValidationError as error:

@@ -35,6 +35,7 @@ PLACES_SHOWN = 5
 EVERY = 1000
 """Lines between two words on how far it is."""
 MOST_REASONS = 10_000
+OTHER_SCHEMA = "tools offered with another schema than before, which is left out"
 
 
 class Built(msgspec.Struct):
@@ -209,7 +210,9 @@ class Building(ExitStack):
             self._counts["redacted"][one.kind] += 1
             self._line(self._folder / "redacted.jsonl", _Redacted(where, one.kind, one.where, one.characters))
         talk.why = clean["why"]
-        names = self._tools.add(talk.tools, clean["tools"]) if names is None else names
+        if names is None:
+            names, num_other = self._tools.add(talk.tools, clean["tools"])
+            talk.mended.update({OTHER_SCHEMA: num_other} if num_other else {})
         middle = len(talk.opening)
         return clean["messages"][:middle], clean["messages"][middle:], names
 
