@@ -67,7 +67,18 @@ def test_what_is_asked_wrongly_is_one_line(ludus, args, words):
 @pytest.mark.slow
 def test_a_command_that_is_ended_leaves_nothing_behind(tmp_path):
     traces = write(tmp_path / "traces.jsonl", (talk(n) for n in range(20_000)))
-    command = [sys.executable, "-m", "ludus.cli", "env", "from-traces", traces, "--name", "desk-env", "--into", tmp_path]
+    command = [
+        sys.executable,
+        "-m",
+        "ludus.cli",
+        "env",
+        "from-traces",
+        traces,
+        "--name",
+        "desk-env",
+        "--into",
+        tmp_path,
+    ]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as running:
         while not list(tmp_path.glob(".desk-env*")) and running.poll() is None:
             time.sleep(0.01)

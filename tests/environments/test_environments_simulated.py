@@ -12,6 +12,7 @@ from ludus.authoring.simulated.arguments import argument_problems
 from ludus.authoring.simulated.consistency import Memory, Told, is_read
 from ludus.authoring.simulated.divergence import by_tool
 from ludus.errors import ConfigError
+from ludus.recording.expert import Expert
 
 
 class Shop(ludus.Environment):
@@ -64,6 +65,15 @@ async def test_a_model_stands_in_for_the_tools():
     ]
     system = rollout.conversation("api")[0]["content"]
     assert '"soap"' in system and '{"tea":5}' in system and "set_price" in system
+
+
+async def test_the_expert_plays_the_api_with_the_real_tools():
+    none = ludus.calls_tool("get_price", item="gold")
+    (rollout,) = await play(Simulated(), Calls(GET, SET, GET), roles={"api": Expert()})
+    assert rollout.failure is None and heard(rollout)[1] == "ok"
+    assert [json.loads(text)["price"] for text in heard(rollout)[::2]] == [5, 7]
+    (failed,) = await play(Simulated(), Calls(none), roles={"api": Expert()})
+    assert failed.failure.boundary == "tool" and "KeyError" in failed.failure.error
 
 
 async def test_the_same_agent_in_simulation_and_on_the_real_thing():

@@ -222,9 +222,18 @@ def test_the_forms_that_conversations_are_logged_in(row):
 @pytest.mark.parametrize("ids", [("1", "2"), ("1", "1"), ("", ""), (None, None)])
 def test_results_find_their_calls_whatever_their_ids(ids):
     calls = [{"id": id, "function": {"name": name, "arguments": "{}"}} for id, name in zip(ids, "fg", strict=True)]
-    row = [asked("hi"), {"role": "assistant", "tool_calls": calls}, result("F", ids[0]), result("G", ids[1]), said("ok")]
+    row = [
+        asked("hi"),
+        {"role": "assistant", "tool_calls": calls},
+        result("F", ids[0]),
+        result("G", ids[1]),
+        said("ok"),
+    ]
     found = read(json.dumps(row).encode())
-    assert [(call["id"], call["function"]["name"]) for call in found.rest[0]["tool_calls"]] == [("call_1", "f"), ("call_2", "g")]
+    assert [(call["id"], call["function"]["name"]) for call in found.rest[0]["tool_calls"]] == [
+        ("call_1", "f"),
+        ("call_2", "g"),
+    ]
     assert [(m["tool_call_id"], m["content"]) for m in found.rest[1:3]] == [("call_1", "F"), ("call_2", "G")]
     assert not found.mended
 

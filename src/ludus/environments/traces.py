@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
@@ -17,7 +17,7 @@ import msgspec
 
 from ludus.authoring.context import Context
 from ludus.authoring.declare import metric, reward, stop
-from ludus.authoring.simulated.api import Example, SimulatedApi
+from ludus.authoring.simulated.api import Example, SimulatedApi, real_answers
 from ludus.authoring.simulated.environment import API
 from ludus.authoring.tasks import from_jsonl
 from ludus.authoring.tools import SchemaTool, Tool
@@ -127,6 +127,14 @@ class TraceEnvironment(UserEnvironment):
     def same_words(self, task: Task, rollout: Rollout) -> float:
         """F1 of the words of the last answer against the recorded one."""
         return overlap(words_of(task.answer or ""), words_of(rollout.reply))
+
+    def demonstrator_of(self, role: str) -> Callable[..., Any] | None:
+        """As an API, the expert answers what was answered then."""
+        return self.demonstrate_api if role == API else super().demonstrator_of(role)
+
+    def demonstrate_api(self, ctx: Context) -> AsyncGenerator[str | None, list[Message]]:
+        """What the tools answered then."""
+        return real_answers(Record(ctx.task.info["rest"], self._recorded_tools.tools).tools(), ctx)
 
     def demonstrate(self, task: Task) -> list[Message]:
         """What the assistant said then."""

@@ -67,7 +67,9 @@ def export_labels(run: str | Path, path: Path) -> int:
         RunFolderError: no run folder, or the file can't be written.
     """
     if path.resolve().is_relative_to(Path(run).resolve()):
-        raise UsageError(f"{path} lies in the run's own folder, where it could replace what the run knows: name another place")
+        raise UsageError(
+            f"{path} lies in the run's own folder, where it could replace what the run knows: name another place"
+        )
     rows = []
     for rollout, label in labelled(run):
         talk = rollout.messages

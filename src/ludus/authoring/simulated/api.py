@@ -7,11 +7,13 @@ is asked for again. What a tool returns is data: it comes out as the API's JSON,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
+from ludus.authoring.context import Context
 from ludus.authoring.simulated.arguments import argument_problems
 from ludus.authoring.simulated.consistency import Memory, Told, is_read
 from ludus.authoring.standin import Unreadable, read_object, reply_of
@@ -51,6 +53,11 @@ class _Answer(msgspec.Struct, forbid_unknown_fields=True):
     result: Any = msgspec.UNSET
     error: str = ""
     state: Any = msgspec.UNSET
+
+
+class _Asked(msgspec.Struct):
+    call: str
+    arguments: dict[str, Any]
 
 
 class SimulatedApi:
@@ -129,6 +136,26 @@ class SimulatedApi:
         raise RolloutError(text, "tool", "infrastructure")
 
 
+async def real_answers(tools: Mapping[str, Tool], ctx: Context) -> AsyncGenerator[str | None, list[Message]]:
+    """What tools answer, in the form that a model in their place answers in: a demonstration of that role.
+
+    Args:
+        tools: the real ones, or those that answer as they were recorded.
+        ctx: the rollout's.
+    """
+    heard = yield None
+    while True:
+        with suppress(msgspec.MsgspecError):  # asked again, as the answer did not please: there is no other one
+            asked = msgspec.json.decode(str(heard[-1]["content"]), type=_Asked)
+        try:
+            value = await tools[asked.call](asked.arguments, ctx.injectable())
+        except ToolError as error:
+            answer = {"error": str(error)}
+        else:
+            answer = {"result": value if isinstance(value, str) else msgspec.json.decode(as_text(value))}
+        heard = yield _json(answer)
+
+
 def read_answer(text: str) -> _Answer:
     """A reply's JSON, which may have words or a fence around it. Raises Unreadable.
 
@@ -148,7 +175,9 @@ def _json(value: Any) -> str:
 
 def _asked_by(functions: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
     """The arguments by which tools that read are asked for things."""
-    tables = [(function.get("parameters") or {}).get("properties") for name, function in functions.items() if is_read(name)]
+    tables = [
+        (function.get("parameters") or {}).get("properties") for name, function in functions.items() if is_read(name)
+    ]
     return frozenset(name for table in tables if isinstance(table, dict) for name in table)
 
 

@@ -27,7 +27,9 @@ def argument_problems(parameters: Mapping[str, Any], arguments: Mapping[str, Any
 def _table_problems(at: str, schema: Mapping[str, Any], value: Mapping[str, Any], defs: Mapping[str, Any]) -> list[str]:
     """`at` is where the table stands, such as "filter."."""
     properties, required = _table(schema.get("properties")), schema.get("required")
-    problems = [f"{at}{name}: missing" for name in (required if isinstance(required, list) else ()) if name not in value]
+    problems = [
+        f"{at}{name}: missing" for name in (required if isinstance(required, list) else ()) if name not in value
+    ]
     if schema.get("additionalProperties") is False:
         problems += [f"{at}{name}: no such argument" for name in value if name not in properties]
     for name, inner in value.items():

@@ -132,7 +132,11 @@ class _Mender:
             self._mended["tool calls whose arguments are no JSON object"] += 1
             return None
         self._num_calls += 1
-        return {"id": f"call_{self._num_calls}", "type": "function", "function": {"name": name, "arguments": _encode(value).decode()}}
+        return {
+            "id": f"call_{self._num_calls}",
+            "type": "function",
+            "function": {"name": name, "arguments": _encode(value).decode()},
+        }
 
     def _result(self, message: dict[str, Any]) -> None:
         id, name = message.get("tool_call_id"), message.get("name")

@@ -59,7 +59,19 @@ _OF = {
     "key": ("api", "access", "private", "secret", "encryption", "account", "client"),
     "token": ("auth", "access", "refresh", "session", "bearer", "api", "id"),
 }
-_SECRETS = ("password", "passwd", "passphrase", "passcode", "pwd", "secret", "credential", "credentials", "key", "pin", "token")
+_SECRETS = (
+    "password",
+    "passwd",
+    "passphrase",
+    "passcode",
+    "pwd",
+    "secret",
+    "credential",
+    "credentials",
+    "key",
+    "pin",
+    "token",
+)
 _SAID = tuple(f"{name} {verb}" for name in _SECRETS for verb in ("is", "was"))
 
 _NAME = (
