@@ -7,7 +7,7 @@ import pytest
 from players import Calls, Says, heard, play
 
 import ludus
-from ludus.authoring.simulated import Example, Memory, SimulatedApi, SimulatedTools, compare
+from ludus.authoring.simulated import Example, SimulatedApi, SimulatedTools, compare
 from ludus.authoring.simulated.arguments import argument_problems
 from ludus.authoring.simulated.consistency import Memory, Told, is_read
 from ludus.authoring.simulated.divergence import by_tool
@@ -156,8 +156,10 @@ def told(name, arguments, result, failed=False):
          told("get_user", {"id": 1}, {"id": 1, "name": "x"}), True),
         ([told("remove_item", {"cart": 1, "item": 2}, "ok")], told("get_cart", {"cart": 1}, {"item": [3]}), True),
         # lists
-        ([told("set_price", {"item": "tea", "price": 5}, "ok")], told("list_prices", {}, [{"item": "tea", "price": 4}]), False),
-        ([told("set_price", {"item": "tea", "price": 5}, "ok")], told("list_prices", {}, [{"item": "tea", "price": "5.00"}]), True),
+        ([told("set_price", {"item": "tea", "price": 5}, "ok")],
+         told("list_prices", {}, [{"item": "tea", "price": 4}]), False),
+        ([told("set_price", {"item": "tea", "price": 5}, "ok")],
+         told("list_prices", {}, [{"item": "tea", "price": "5.00"}]), True),
         ([told("set_limit", {"year": 1, "kind": "a", "limit": 5}, "ok")],
          told("get_limit", {"year": 1}, [{"kind": "a", "limit": 5}, {"kind": "b", "limit": 7}]), True),
         ([told("delete_order", {"id": 7, "reason": "late"}, "ok")], told("list_orders", {}, [{"id": 7}, {"id": 8}]), False),
@@ -167,17 +169,24 @@ def told(name, arguments, result, failed=False):
         ([told("remove_item", {"cart_id": 1, "item": "tea", "quantity": 1}, "ok")],
          told("get_cart", {"cart_id": 1}, {"items": [{"item": "tea"}]}), True),
         # what was created is there
-        ([told("create_order", {"item": "tea"}, {"id": 7})], told("list_orders", {}, []), False),
-        ([told("create_order", {"item": "tea"}, {"id": 7})], told("list_orders", {}, {"items": [{"id": 1}], "next": 2}), True),
-        ([told("create_order", {"item": "tea"}, {"id": 7})], told("list_orders", {"status": "paid"}, []), True),
-        ([told("create_order", {"item": "tea"}, {"id": 7})], told("get_order", {"order_id": 7}, "no such order", True), False),
-        ([told("create_order", {"item": "tea"}, {"id": 7})], told("get_order", {"order_id": 7}, {"item": "soap"}), False),
+        ([told("create_order", {"item": "tea"}, {"id": 7})],
+         told("list_orders", {}, []), False),
+        ([told("create_order", {"item": "tea"}, {"id": 7})],
+         told("list_orders", {}, {"items": [{"id": 1}], "next": 2}), True),
+        ([told("create_order", {"item": "tea"}, {"id": 7})],
+         told("list_orders", {"status": "paid"}, []), True),
+        ([told("create_order", {"item": "tea"}, {"id": 7})],
+         told("get_order", {"order_id": 7}, "no such order", True), False),
+        ([told("create_order", {"item": "tea"}, {"id": 7})],
+         told("get_order", {"order_id": 7}, {"item": "soap"}), False),
         ([told("create_order", {"item": "tea"}, {"id": 7}), told("cancel_order", {"id": 7}, "ok")],
          told("get_order", {"order_id": 7}, "no such order", True), True),
         ([told("create_order", {"id": 7, "item": "tea"}, "ok")], told("get_order", {"id": "7"}, None), False),
         # however it is answered
-        ([told("set_price", {"item": "tea", "price": 5}, "ok")], told("get_price", {"item": "tea"}, 4), False),
-        ([told("set_price", {"item": "tea", "price": 5}, "ok")], told("get_price", {"item": "tea"}, "It costs 5 cents."), True),
+        ([told("set_price", {"item": "tea", "price": 5}, "ok")],
+         told("get_price", {"item": "tea"}, 4), False),
+        ([told("set_price", {"item": "tea", "price": 5}, "ok")],
+         told("get_price", {"item": "tea"}, "It costs 5 cents."), True),
         ([told("delete_user", {"id": 1}, "ok")], told("get_user", {"id": 1}, {"id": 1, "status": "deleted"}), True),
         ([told("delete_user", {"id": 1}, "ok")], told("get_user", {"id": 1}, {"found": False}), True),
         ([told("set_theme", {"theme": "dark"}, "ok")], told("get_theme", {}, {"theme": "light"}), False),

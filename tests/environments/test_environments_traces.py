@@ -442,7 +442,8 @@ SECRETS = {
 }
 PARTS = ("Ab12Cd34", "IOSFODNN7", "a1B2a1B2", "123456789012-abc", "eyJzdWIi", "DEF123456", "hunter2", "Tr0ub", "1234 5678",
          "open sesame", "4111 1111", "MIIEow", "cs9988", "0123456789abcdef", "9944b09", "abc123def", "Er34Ty56", "99aabbcc",
-         "a1b2c3d4", "Zm9vYmFy", "AbCdEf1234", "0123456789abcdef0123", "yyyy1111", "CAESIJ", "LS0tLS1C", "AAABAQC1")  # fmt: skip
+         "a1b2c3d4", "Zm9vYmFy", "AbCdEf1234", "0123456789abcdef0123", "yyyy1111", "CAESIJ", "LS0tLS1C",
+         "AAABAQC1")  # fmt: skip
 
 
 def test_secrets_are_nowhere_in_what_is_written(made):

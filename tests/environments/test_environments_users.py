@@ -7,8 +7,8 @@ from players import Says, play
 
 import ludus
 from help_desk import Desk
-from ludus.authoring.users import Change, Persona, RecordedUser, ScriptedUser, diversity, find_errors, persona_of
 from ludus.authoring.standin import Unreadable, read_object
+from ludus.authoring.users import Change, Persona, RecordedUser, ScriptedUser, diversity, find_errors, persona_of
 from ludus.authoring.users.fault import Fault
 from ludus.authoring.users.simulated import BEGIN, ENOUGH, instructions
 from ludus.errors import ConfigError, ModelCallFailed
@@ -49,7 +49,7 @@ def test_malformed_personas_are_refused_in_words(info, said):
 
 
 def test_a_malformed_persona_does_not_become_a_task():
-    with pytest.raises(ConfigError, match="whose goal is 'x' is malformed: .*patience"):
+    with pytest.raises(ConfigError, match=r"whose goal is 'x' is malformed: .*patience"):
         Persona(goal="x", patience=0).info()
 
 

@@ -9,8 +9,8 @@ from courtroom import SaysModel, mark
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ludus.errors import ConfigError, ModelCallFailed, ScorerFailed
 from ludus.authoring.standin import Unreadable, read_object
+from ludus.errors import ConfigError, ModelCallFailed, ScorerFailed
 from ludus.judging.judge import Judge, judging, side_by_side
 
 OPENING = judging("abc", "Well?")

@@ -1,4 +1,4 @@
-"""Models that stand in for somebody else in a rollout, a user, an API, a judge: asking them, and reading what they answer."""
+"""Models that stand in for a user, an API or a judge in a rollout: asking them, and reading what they answer."""
 
 from __future__ import annotations
 

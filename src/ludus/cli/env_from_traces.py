@@ -46,9 +46,9 @@ def from_traces(
 ) -> None:
     """Make an environment package of conversations recorded in OpenAI's format.
 
-    TRACES are JSON-lines files, packed with gzip or not, with a conversation a line: {"messages": [...], "tools": [...]}, or a
-    logged request with its response. A field such as "accepted" or "feedback" is read as a label. Secrets are taken out
-    before anything is written; redacted.jsonl lists where they were.
+    TRACES are JSON-lines files, packed with gzip or not, with a conversation a line: {"messages": [...], "tools":
+    [...]}, or a logged request with its response. A field such as "accepted" or "feedback" is read as a label. Secrets
+    are taken out before anything is written; redacted.jsonl lists where they were.
 
     \b
         ludus env from-traces traces.jsonl --name support-desk

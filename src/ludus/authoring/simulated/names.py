@@ -1,4 +1,4 @@
-"""What a tool does, as far as its name says: the first word that is known for a verb decides, however the name is written."""
+"""What a tool does, as far as its name says: the first word that is known for a verb decides, in any spelling."""
 
 from __future__ import annotations
 

@@ -113,9 +113,8 @@ class UserEnvironment(Environment):
     @metric
     def user_fault(self, rollout: Rollout) -> list[Reward]:
         """1 where the judge blames the user, 0 where the agent or nobody; nothing where none was asked."""
-        for call in rollout.calls:
-            if call.role == JUDGE:
-                with suppress(Unreadable):  # asked again, or asked something else by another scorer
-                    fault = read_object(str(call.reply.get("content")), Fault)
-                    return [Reward("user_fault", float(fault.fault == "user"))]
+        for reply in [asked.reply for asked in rollout.calls if asked.role == JUDGE]:
+            with suppress(Unreadable):  # it was asked again, or asked something else by another scorer
+                fault = read_object(str(reply.get("content")), Fault)
+                return [Reward("user_fault", float(fault.fault == "user"))]
         return []

@@ -68,7 +68,7 @@ class _Mender:
         self._reply_at = -1
         """Where the last reply stands, while results of its calls may come; -1 otherwise."""
         self._open: list[tuple[Any, dict[str, Any]]] = []
-        """Its calls that have no result yet, behind the ids that they were recorded with, which may be missing or the same."""
+        """Its calls that have no result yet, behind the ids that they were recorded with, if any; several may be the same."""
         self._num_calls = 0
 
     def mend(self, messages: list[Any]) -> list[Message]:
@@ -132,11 +132,8 @@ class _Mender:
             self._mended["tool calls whose arguments are no JSON object"] += 1
             return None
         self._num_calls += 1
-        return {
-            "id": f"call_{self._num_calls}",
-            "type": "function",
-            "function": {"name": name, "arguments": _encode(value).decode()},
-        }
+        mended = {"name": name, "arguments": _encode(value).decode()}
+        return {"id": f"call_{self._num_calls}", "type": "function", "function": mended}
 
     def _result(self, message: dict[str, Any]) -> None:
         id, name = message.get("tool_call_id"), message.get("name")

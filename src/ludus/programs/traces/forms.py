@@ -1,4 +1,4 @@
-"""Where a conversation stands in a record: messages or the items of a response, bare or as a logged request with its answer."""
+"""Where a conversation stands in a record: messages or items, bare or in a logged request and its answer."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def _without_items(messages: list[Any]) -> list[Any]:
         if kind == "function_call":
             call = {"id": item.get("call_id"), "function": {name: item.get(name) for name in ("name", "arguments")}}
             own = found and isinstance(found[-1], dict) and found[-1].get("role") == "assistant"
-            reply = found.pop() if own else {"role": "assistant", "content": None}
-            found.append({**reply, "tool_calls": [*reply.get("tool_calls", ()), call]})
+            reply: dict[str, Any] = found.pop() if own else {"role": "assistant", "content": None}
+            found.append({**reply, "tool_calls": [*_list(reply, "tool_calls"), call]})
         elif kind == "function_call_output":
             found.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": item.get("output")})
         elif kind != "reasoning":

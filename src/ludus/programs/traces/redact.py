@@ -13,11 +13,10 @@ import msgspec
 from ludus.programs.traces.secrets import KINDS, Kind, own_kind
 from ludus.redaction import SECRETS
 
-
-FORMAT = frozenset(
-    "messages role content tool_calls tool_call_id id type function name arguments tools why description parameters "
-    "properties required items enum".split()
-)
+FORMAT = frozenset((
+    "messages", "role", "content", "tool_calls", "tool_call_id", "id", "type", "function", "name", "arguments", "tools",
+    "why", "description", "parameters", "properties", "required", "items", "enum",
+))  # fmt: skip
 """Names of the format, and of JSON schemas: whatever a pattern says, they stay."""
 FIXED = ("role", "type", "id", "tool_call_id")
 """Texts under these names are the format's own, too."""

@@ -60,18 +60,8 @@ _OF = {
     "token": ("auth", "access", "refresh", "session", "bearer", "api", "id"),
 }
 _SECRETS = (
-    "password",
-    "passwd",
-    "passphrase",
-    "passcode",
-    "pwd",
-    "secret",
-    "credential",
-    "credentials",
-    "key",
-    "pin",
-    "token",
-)
+    "password", "passwd", "passphrase", "passcode", "pwd", "secret", "credential", "credentials", "key", "pin", "token",
+)  # fmt: skip
 _SAID = tuple(f"{name} {verb}" for name in _SECRETS for verb in ("is", "was"))
 
 _NAME = (
@@ -180,11 +170,13 @@ KINDS = (
         name="API key",
         needles=(
             "akia", "asia", "aiza", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox", "hf_", "npm_",
-            "sg.", "ya29.", "dop_v1_", "shpat_", "pypi-", "dckr_pat_", "glsa_", ":aa", "xapp-", "gocspx-", "dapi", "hvs.", "age-secret",
+            "sg.", "ya29.", "dop_v1_", "shpat_", "pypi-", "dckr_pat_", "glsa_", ":aa", "xapp-",
+            "gocspx-", "dapi", "hvs.", "age-secret",
         ),
         pattern=re.compile(
             r"\b(?:A(?:KIA|SIA)[A-Z0-9]{16}|AIza[\w-]{35}|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{40,}|glpat-[\w-]{20,}"
-            r"|x(?:ox[abeoprs]|app)-[\w-]{10,}|GOCSPX-[\w-]{16,}|dapi[0-9a-f]{32}|hvs\.[\w-]{20,}|AGE-SECRET-KEY-1\w{20,}|hf_[A-Za-z0-9]{30,}|npm_[A-Za-z0-9]{30,}|SG\.[\w-]{16,}\.[\w-]{16,}"
+            r"|x(?:ox[abeoprs]|app)-[\w-]{10,}|GOCSPX-[\w-]{16,}|dapi[0-9a-f]{32}|hvs\.[\w-]{20,}|AGE-SECRET-KEY-1\w{20,}"
+            r"|hf_[A-Za-z0-9]{30,}|npm_[A-Za-z0-9]{30,}|SG\.[\w-]{16,}\.[\w-]{16,}"
             r"|ya29\.[\w-]{20,}|dop_v1_[a-f0-9]{60,}|shpat_[a-fA-F0-9]{32}|pypi-[\w-]{50,}|dckr_pat_[\w-]{20,}"
             r"|glsa_\w{30,})|(?<!\d)\d{8,10}:AA[\w-]{30,}"
         ),
@@ -212,7 +204,8 @@ KINDS = (
         name="token in an address",
         needles=("key=", "sig=", "signature=", "auth=", "code="),
         pattern=re.compile(
-            r"[?&](?:[\w-]{0,30}(?:key|sig|signature|auth)|code)=(?P<secret>(?=[^\s&]*\d)[^\s&#\"'\\<>]{12,})", re.IGNORECASE
+            r"[?&](?:[\w-]{0,30}(?:key|sig|signature|auth)|code)=(?P<secret>(?=[^\s&]*\d)[^\s&#\"'\\<>]{12,})",
+            re.IGNORECASE,
         ),
     ),
     Kind(
