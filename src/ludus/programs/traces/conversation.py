@@ -68,7 +68,7 @@ class _Mender:
         self._reply_at = -1
         """Where the last reply stands, while results of its calls may come; -1 otherwise."""
         self._open: list[tuple[Any, dict[str, Any]]] = []
-        """Its calls that have no result yet, behind the ids that they were recorded with, if any; several may be the same."""
+        """Its calls without a result yet, behind the ids that they were recorded with, if any; some may be the same."""
         self._num_calls = 0
 
     def mend(self, messages: list[Any]) -> list[Message]:
