@@ -13,10 +13,12 @@ from ludus.protocols import Model
 from ludus.types import Message, Reply, user
 
 ReadT = TypeVar("ReadT")
-StructT = TypeVar("StructT", bound=msgspec.Struct)
+KindT = TypeVar("KindT")
 Fails = Callable[[str], RolloutError]
 """Makes the error by which a rollout fails of its text: where, and through whose fault."""
 
+THOUGHT = "</think>"
+"""Ends what some models write before they answer, where their server does not take it out."""
 MOST_OBJECTS = 100
 """Objects in a reply that are looked at."""
 QUOTED = 200
@@ -80,19 +82,31 @@ async def until_read(
         except Unusable as error:
             why = f"{error} (it was cut off)" if reply.truncated else str(error)
         talk.append(user(again.format(why=why)))
-    said = " ".join(reply.text[:QUOTED].split())
+    heard = " ".join(reply.text[:QUOTED].split())
     times = "" if tries == 1 else f" {tries} times"
-    raise fails(f"{who} gave no {what}{times}: {why}; it said {said!r}")
+    raise fails(f"{who} gave no {what}{times}: {why}; it said {heard!r}")
 
 
-def read_object(text: str, kind: type[StructT]) -> StructT:
-    """The one JSON object of a type in a reply, whatever stands around it.
+def said(text: str) -> str:
+    """A reply without the thoughts before it, where its server has not taken them out.
+
+    >>> said("<think>They want tea.</think> Tea, please.")
+    ' Tea, please.'
+    """
+    return text.rpartition(THOUGHT)[2]
+
+
+def read_object(text: str, kind: type[KindT]) -> KindT:
+    """The one JSON object of a kind in a reply, whatever stands around it.
 
     Raises:
         Unusable: there is none, or several that differ.
+
+    >>> read_object('<think>{"a": 1}?</think> Here it is: {"a": 2}', dict[str, int])
+    {'a': 2}
     """
-    problem, found = "there is no JSON object in it", []
-    for value in _objects(text):
+    problem, found = "there is no JSON object in it", list[KindT]()
+    for value in _objects(said(text)):
         try:
             one = msgspec.convert(value, kind)
         except msgspec.ValidationError as error:
@@ -114,6 +128,7 @@ def _objects(text: str) -> Iterator[Any]:
             return
         try:
             value, end = decoder.raw_decode(text, start)
+            msgspec.json.encode(value)  # half of a surrogate pair is no text
         except (ValueError, RecursionError):
             end = start + 1
         else:

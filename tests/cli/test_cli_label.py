@@ -60,12 +60,21 @@ def test_what_is_labelled_can_be_written_for_tests_of_judges(ludus, evaluated):
     assert [row["label"] for row in rows] == ["good", "bad"] and rows[1]["why"] == "rude"
     assert all(row["prompt"][0]["role"] == "user" and row["messages"][0]["role"] == "assistant" for row in rows)
     assert "can't write" in ludus("label", evaluated, "--export", "no/truth.jsonl", code=1).stderr
+    Path("folder").mkdir()
+    assert "can't write folder" in ludus("label", evaluated, "--export", "folder", code=1).stderr
+
+
+def test_an_export_never_replaces_what_the_run_knows(ludus, evaluated):
+    ludus("label", evaluated, "-n", 2, input="g\n\nb\nrude\n")
+    for path in (f"{evaluated}/labels.jsonl", f"{evaluated}/../{Path(evaluated).name}/config.toml"):
+        assert "the run's own folder" in ludus("label", evaluated, "--export", path, code=2).stderr
+    assert len(read_labels(evaluated)) == 2
 
 
 def test_signals_of_a_product_are_read_all_or_none(ludus, evaluated):
     ids = to_label(evaluated)
     rows = [{"rollout": ids[0], "accepted": True}, {"id": ids[1], "feedback": "thumbs_down", "comment": "wrong"}]
-    Path("signals.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    Path("signals.jsonl").write_text("\ufeff" + "\n".join(map(json.dumps, rows)), encoding="utf-8")
     assert "1 good, 1 bad" in ludus("label", evaluated, "--signals", "signals.jsonl").stdout
     assert len(to_label(evaluated)) == 6, "a person may still label what a product has signalled"
     for bad, word in ((f"{json.dumps(rows[0])}\nno", "line 2"), ("", "holds no signals"),

@@ -28,6 +28,7 @@ class Verdict(msgspec.Struct):
         'Well.\n```json\n{"mark": 1}\n```',
         '{x} is {"mark": 1} and again {"mark": 1}',
         '{"a": {"b": {"mark": 0}}} {"mark": 1}',
+        '<think>Perhaps {"mark": 0}? No.</think>\n{"mark": 1}',
     ],
 )
 def test_a_verdict_is_found_whatever_stands_around_it(text):
@@ -46,6 +47,7 @@ def test_a_verdict_is_found_whatever_stands_around_it(text):
         ('{"a":' * 5000, "no JSON object"),
         ("{" * 5000, "no JSON object"),
         ('{"mark": NaN}', "Expected `int`"),
+        ('{"mark": 1, "reason": "\\ud800"}', "no JSON object"),
     ],
 )
 def test_what_is_no_verdict_says_why(text, why):

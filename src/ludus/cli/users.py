@@ -57,6 +57,8 @@ def _lines(found: Users) -> Iterator[str]:
             text = ", ".join(f"{clean(kind).replace('_', ' ')} {count}" for kind, count in sorted(counts.items()))
             yield f"\n{heading(title)}  {text}"
     yield from (faint(f"  {clean(example)}") for example in found.examples)
+    if found.num_excluded:
+        yield f"\n{heading('left out')}  {found.num_excluded}, the user's fault by the rules: {found.num_excluded_by_user}"
     by_rules = _share(found.num_failed_by_user, found.num_failed)
     yield f"\n{heading('failed')}  {found.num_failed}, the user's fault by the rules: {by_rules}"
     if found.num_judged:

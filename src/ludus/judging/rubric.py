@@ -68,7 +68,7 @@ class Criterion(msgspec.Struct, frozen=True, omit_defaults=True):
 class Verdict(msgspec.Struct):
     """What a judge says of one criterion."""
 
-    mark: int | bool
+    mark: float | bool
     reason: str = ""
 
 
@@ -170,8 +170,8 @@ async def mark_of(criterion: Criterion, pieces: Sequence[Piece], model: Model, j
 
 async def _asked(criterion: Criterion, opening: list[Message], model: Model, judge: Judge) -> Verdict:
     def check(verdict: Verdict) -> None:
-        if not 0 <= verdict.mark <= criterion.best:
-            raise Unusable(f"the mark must be from 0 to {criterion.best}, got {verdict.mark}")
+        if not 0 <= verdict.mark <= criterion.best or verdict.mark != int(verdict.mark):
+            raise Unusable(f"the mark must be a whole number from 0 to {criterion.best}, got {verdict.mark}")
 
     return await judge.ask(model, opening, Verdict, check)
 

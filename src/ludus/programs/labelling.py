@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -67,9 +68,13 @@ def export_labels(run: str | Path, path: Path) -> int:
     """Write the labelled rollouts to a file that judges can be tested with, a line each; returns how many.
 
     Raises:
-        UsageError: nothing is labelled.
+        UsageError: nothing is labelled, or the file would be one of the run's own.
         RunFolderError: no run folder, or the file can't be written.
     """
+    if path.resolve().is_relative_to(Path(run).resolve()):
+        raise UsageError(
+            f"{path} lies in the run's own folder, where it could replace what the run knows: name another place"
+        )
     rows = []
     for rollout, label in labelled(run):
         talk = rollout.messages
@@ -143,7 +148,7 @@ def take_signals(run: Path, signals: Path) -> list[Label]:
 
 def _rows(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
     try:
-        lines = path.read_bytes().splitlines()
+        lines = path.read_bytes().removeprefix(BOM_UTF8).splitlines()
     except OSError as error:
         raise UsageError(f"can't read {path}: {error.strerror or error}") from None
     for number, line in enumerate(lines, 1):

@@ -7,9 +7,10 @@ Who plays the user is an option: rules, which need no model, or the model of the
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 from typing import Any, ClassVar, Literal, get_args
 
-from ludus.asking import read_object
+from ludus.asking import Unusable, read_object
 from ludus.authoring.calling import call
 from ludus.authoring.context import Context
 from ludus.authoring.declare import metric
@@ -112,7 +113,8 @@ class UserEnvironment(Environment):
     @metric
     def user_fault(self, rollout: Rollout) -> list[Reward]:
         """1 where the judge blames the user, 0 where the agent or nobody; nothing where none was asked."""
-        said = rollout.conversation(JUDGE)
-        return (
-            [Reward("user_fault", float(read_object(str(said[-1]["content"]), Fault).fault == "user"))] if said else []
-        )
+        for reply in [asked.reply for asked in rollout.calls if asked.role == JUDGE]:
+            with suppress(Unusable):  # it was asked again, or asked something else by another scorer
+                fault = read_object(str(reply.get("content")), Fault)
+                return [Reward("user_fault", float(fault.fault == "user"))]
+        return []

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from ludus.asking import Unusable, until_read
+from ludus.asking import Unusable, said, until_read
 from ludus.authoring.users.persona import Persona
 from ludus.authoring.users.user import Ending, Utterance
 from ludus.errors import RolloutError
@@ -65,9 +65,9 @@ class SimulatedUser:
         return await self._say()
 
     def _begin(self) -> Utterance:
-        said = self._persona.begins_with
-        self._talk.append({"role": "assistant", "content": said})
-        return Utterance(said)
+        opening = self._persona.begins_with
+        self._talk.append({"role": "assistant", "content": opening})
+        return Utterance(opening)
 
     async def _say(self) -> Utterance:
         return await until_read(
@@ -77,10 +77,10 @@ class SimulatedUser:
 
 
 def _something(text: str) -> Utterance:
-    said = read(text)
-    if not (said.text or said.leaves):
+    utterance = read(text)
+    if not (utterance.text or utterance.leaves):
         raise Unusable("it said nothing")
-    return said
+    return utterance
 
 
 def _fails(text: str) -> RolloutError:
@@ -99,9 +99,10 @@ def instructions(persona: Persona) -> str:
 def read(text: str) -> Utterance:
     """What a model's reply says, and whether it ends the talk.
 
-    >>> read("User: Great, thanks! [SATISFIED]")
+    >>> read("<think>Done.</think>User: Great, thanks! [SATISFIED]")
     Utterance(text='Great, thanks!', ending='satisfied')
     """
+    text = said(text)
     found = _END.search(text)
     ending: Ending = "" if not found else "satisfied" if found[1].upper() == "SATISFIED" else "gave_up"
     return Utterance(_SPEAKER.sub("", _END.sub("", text)).strip(), ending)

@@ -30,6 +30,7 @@ from ludus.programs.judging.result import Interval, JudgeCheck, ProbeRow
 from ludus.programs.models import Access, OpenModel, open_model
 from ludus.programs.statistics import Estimate
 from ludus.recording.backend import Backend
+from ludus.recording.cached import Cached
 from ludus.recording.gateway import Gateway
 from ludus.recording.model import RecordedModel
 from ludus.recording.recorder import Recorder
@@ -72,6 +73,9 @@ async def check_judge_async(
     fn, mark = _scorer(env, scorer)
     access = Access(base_url, api_key, price)
     opened = open_model(model, **vars(access)) if isinstance(model, str) else OpenModel(model)
+    if repeats > 1 and isinstance(opened.backend, Cached):
+        opened.close()
+        raise UsageError("repeats ask the same again, which a cache would answer: name the model without cached:")
     async with AsyncExitStack() as stack:
         stack.callback(opened.close)
         await stack.enter_async_context(env.opened())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,7 @@ def from_labels(path: str | Path, limit: int | None = None) -> list[Labelled]:
         with Path(path).open("rb") as lines:
             for number, line in enumerate(itertools.islice(lines, limit), 1):
                 if line.strip():
+                    line = line.removeprefix(BOM_UTF8) if number == 1 else line
                     found.append(_labelled(line, f"{path}, line {number}", number))
     except OSError as error:
         raise ConfigError(f"can't read the labels {path}: {error.strerror or error}") from None
