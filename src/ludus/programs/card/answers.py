@@ -85,7 +85,7 @@ def read(run: Path) -> Evaluated:
 def answered(rollout: Rollout, success: float) -> Answered:
     """What a card needs of a rollout."""
     info, metrics, calls = rollout.task.info, rollout.metrics, own_calls(rollout)
-    said = "\n".join(map(said_in, calls))
+    said = "\n".join(said_in(call.reply) for call in calls)
     level = next((info[key] for key in LEVEL_KEYS if _is_number(info.get(key))), None)
     planned = metrics.get("plan_sound", 0.0) > 0
     return Answered(
