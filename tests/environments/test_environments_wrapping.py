@@ -10,7 +10,7 @@ from ludus.authoring.through import Through
 from ludus.authoring.wrapping import Wrapper
 from ludus.engine.fake import FakeEngine, fake_renderer
 from ludus.environments.nim import Nim
-from ludus.environments.reasoning import Attempts, Budget, Delegate, Plan, Prompt
+from ludus.environments.reasoning import Attempts, Budget, Delegate, Plan, Prompt, Reword
 from ludus.environments.reasoning.lengths import length_term, success_within
 from ludus.environments.reasoning.plan import CARRY_OUT, EXPERT_PLAN, plan_of
 from ludus.errors import ConfigError
@@ -108,6 +108,17 @@ async def test_an_agent_that_calls_several_conversations_has_a_plan_in_one():
     assert rollout.failure is None and ["write a plan" in prompt for prompt in seen] == [True, True, False]
 
 
+async def test_a_task_with_examples_has_the_note_after_them():
+    class Shown(Sum):
+        def tasks(self, split):
+            said = [("user", "1 + 1?"), ("assistant", "2"), ("user", "20 + 20?")]
+            return [Task(prompt=[{"role": role, "content": text} for role, text in said], answer="40")]
+
+    (rollout,) = await play(Budget(Plan(Shown()), tokens=90), planner("1. Add."))
+    assert rollout.messages[0]["content"] == "1 + 1?" and "tokens" in rollout.messages[2]["content"]
+    assert rollout.metrics["plan"] == 1.0 and len(rollout.sequences) == 1
+
+
 # --- scorers that compare -----------------------------------------------------------------------------------------
 
 
@@ -195,6 +206,23 @@ async def test_a_prompt_is_given_to_every_agent():
     seen = []
     (rollout,) = await play(Prompt(ByClient(), text="Think."), lambda prompt, rng: seen.append(prompt) or "40")
     assert rollout.failure is None and all("<|system|>Think.<|end|>" in prompt for prompt in seen)
+
+
+async def test_words_that_the_model_is_not_shown_can_not_be_changed():
+    (rollout,) = await play(Reword(Nim()), Expert())
+    assert rollout.excluded and "reword: nim shows the model other words" in rollout.failure.error
+    (rollout,) = await play(Reword(Sum()), lambda prompt, rng: "40")
+    assert rollout.reward == 1.0
+
+
+@pytest.mark.slow
+async def test_environments_of_verifiers_are_within_reach():
+    from verifiers_kit import v0
+
+    env = Attempts(Budget(Plan(v0("single_turn")), tokens=500), attempts=2)
+    (rollout,) = await play(env, planner("1. Think.", "<answer>0</answer>"))
+    assert rollout.failure is None and rollout.metrics["plan_sound"] == 1.0 and len(rollout.sequences) == 2
+    assert sum("Use at most 500" in str(message) for message in rollout.messages) == 1
 
 
 async def test_a_wrapper_that_begins_again_forgets():

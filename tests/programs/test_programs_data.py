@@ -83,6 +83,24 @@ def test_the_same_command_goes_on_and_filters_anew(tmp_path):
     assert len(asked) == before and made.left_out["duplicate"] == 4
 
 
+def test_the_same_rollouts_make_the_same_file_whenever_each_was_played(tmp_path):
+    class Late(Scripted):
+        async def complete(self, messages, tools, sampling):
+            await asyncio.sleep(0.02 * (sampling.seed % 3 == self.late))
+            return await super().complete(messages, tools, sampling)
+
+    def made(name, late, num_tasks):
+        model = Late("m", adds)
+        model.late = late
+        config = DataConfig(samples=2, num_tasks=num_tasks, min_novelty=0.3)
+        found = asyncio.run(make_data(Sum(), model, config, tmp_path / name))
+        return found.num_rollouts, (tmp_path / name / "data.jsonl").read_bytes()
+
+    whole = made("whole", 0, 10)
+    few = made("interrupted", 1, 4)
+    assert made("interrupted", 2, 10) == whole and made("interrupted", 2, 4) == few and few[0] == 8
+
+
 def test_nothing_is_written_where_nothing_can_be_taken(tmp_path):
     with pytest.raises(UsageError, match=r"none of 20 rollouts can be taken .*reward is below"):
         make(tmp_path / "d", say=lambda messages: "no")

@@ -27,6 +27,8 @@ class Through:
         """Make the state of a rollout, also where it begins anew; what subclasses keep of one they make here, too."""
         self._asides: list[tuple[int, Message, list[Message]]] = []
         """Place and content of a reply in the caller's conversation, and what was said before it that is not there."""
+        self._start: list[Message] = []
+        """Of the caller's conversation: what it was asked first."""
 
     async def ask(
         self, agent: str, messages: Sequence[Message], *, tools: Sequence[Any] = (), **sampling: Any
@@ -53,6 +55,17 @@ class Through:
             reply, said = asides.get(place, (None, []))
             shown += [*said, message] if reply is not None and same_message(message, reply) else [message]
         return shown
+
+    def goes_on(self, messages: Sequence[Message]) -> bool:
+        """Whether this is the conversation that its first caller began, and not another one."""
+        self._start = self._start or list(messages)
+        return len(messages) >= len(self._start) and all(map(same_message, messages, self._start))
+
+    def noted(self, messages: Sequence[Message], note: str) -> list[Message]:
+        """A conversation, whole, with a note of the user's where it began; so one with examples has it after those."""
+        start = len(self._start if self.goes_on(messages) else opening(messages))
+        shown = self.whole(messages)
+        return [*with_text(shown[:start], note), *shown[start:]]
 
     def remember(self, messages: Sequence[Message], said: list[Message], reply: Reply) -> None:
         """The reply to `messages` came after `said`."""
@@ -122,9 +135,3 @@ def beneath(model: Model, make: Callable[[Model], Through]) -> Model:
         return make(model)
     model._model = beneath(model._model, make)
     return model
-
-
-def noted(messages: Sequence[Message], note: str) -> list[Message]:
-    """A conversation whose opening ends with a note of the user's."""
-    start = opening(messages)
-    return [*with_text(start, note), *messages[len(start) :]]

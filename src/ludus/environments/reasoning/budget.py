@@ -16,7 +16,7 @@ from typing import Any, get_args
 from ludus.authoring.context import Context
 from ludus.authoring.declare import metric, reward
 from ludus.authoring.environment import Environment
-from ludus.authoring.through import Through, beneath, noted
+from ludus.authoring.through import Through, beneath
 from ludus.authoring.wrapping import Wrapper
 from ludus.environments.reasoning.lengths import DELTA, PENALTY, Form, length_term, success_within
 from ludus.environments.reasoning.text import estimated, num_tokens, own_calls, said_in
@@ -187,9 +187,8 @@ class _Budgeted(Through):
         self, agent: str, messages: Sequence[Message], *, tools: Sequence[Any] = (), **sampling: Any
     ) -> Reply:
         """See `Through.ask`."""
-        shown = self.whole(messages)
-        if self._env.told:
-            shown = noted(shown, TOLD[self._env.form].format(self._budget))
+        told = self._env.told
+        shown = self.noted(messages, TOLD[self._env.form].format(self._budget)) if told else self.whole(messages)
         said: list[Message] = []
         reply = await self._limited(agent, shown, tools, sampling, self._left)
         if self._env.force and reply.truncated and self._used >= self._budget:

@@ -15,10 +15,9 @@ from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from typing import Any
 
 from ludus.authoring.context import Context
-from ludus.authoring.conversations import opening, same_message
 from ludus.authoring.declare import metric, reward
 from ludus.authoring.environment import Environment
-from ludus.authoring.through import Through, noted
+from ludus.authoring.through import Through
 from ludus.authoring.wrapping import Scorer, Wrapper
 from ludus.environments.reasoning.judged import JUDGE, score_of
 from ludus.environments.reasoning.text import adherence, answer_of, said_in, steps_of
@@ -125,19 +124,17 @@ class _Planner(Through):
     def begin(self) -> None:
         """See `Through.begin`."""
         super().begin()
-        self._opening: list[Message] = []
-        """Of the conversation that has a plan."""
+        self._planned = False
 
     async def ask(
         self, agent: str, messages: Sequence[Message], *, tools: Sequence[Any] = (), **sampling: Any
     ) -> Reply:
         """See `Through.ask`."""
-        start = opening(messages)
-        if self._opening and not all(map(same_message, start, self._opening)):
-            return await self.below(agent, messages, tools=tools, **sampling)  # another conversation
-        shown, said = noted(self.whole(messages), self._ask), list[Message]()
-        if not self._opening:
-            self._opening = start
+        if not self.goes_on(messages):
+            return await self.below(agent, messages, tools=tools, **sampling)  # a plan is for one conversation
+        shown, said = self.noted(messages, self._ask), list[Message]()
+        if not self._planned:
+            self._planned = True
             plan = await self.below(AGENT, shown, tools=tools, **{**sampling, **self._limit})
             if not plan.tool_calls:  # it has begun to work instead: on from where it stood
                 said = [plan.message, user(CARRY_OUT)]
