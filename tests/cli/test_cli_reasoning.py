@@ -98,7 +98,7 @@ def test_a_card_of_an_evaluation(ludus, evaluated):
     assert "accuracy" in result.stdout and result.stdout.rstrip().endswith("card.html")
     found = json.loads(ludus("card", evaluated, "--json").stdout)
     assert found["model"] == "demonstrator" and "budget" in found["curves"]
-    assert "has tasks that" in ludus("card", evaluated, "--reseeded", evaluated, code=2).stderr
+    assert "has the tasks that" in ludus("card", evaluated, "--reseeded", evaluated, code=2).stderr
     assert "not-there does not exist" in ludus("card", "not-there", code=1).stderr
 
 
