@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     metavar="FOLDER",
     show_default="a new runs/optimize-ENV-MODEL-N",
-    help="The run folder.",
+    help="The run folder; one that was interrupted is gone on with.",
 )
 @running_options
 @json_option
