@@ -190,8 +190,9 @@ class _Budgeted(Through):
         told = self._env.told
         shown = self.noted(messages, TOLD[self._env.form].format(self._budget)) if told else self.whole(messages)
         said: list[Message] = []
+        had_time = self._used < self._budget
         reply = await self._limited(agent, shown, tools, sampling, self._left)
-        if self._env.force and reply.truncated and self._used >= self._budget:
+        if self._env.force and reply.truncated and had_time and self._used >= self._budget:
             said += [reply.message, user(TIME_IS_UP)]
             reply = await self._limited(agent, [*shown, *said], tools, sampling, self._env.answer_tokens)
         while self._waits and self._used < self._budget and not (reply.tool_calls or reply.truncated):
