@@ -30,6 +30,7 @@ from ludus.environments.search.rubric import (
     ANSWERED,
     BAD_ARGUMENTS,
     BAD_TOOL,
+    NOT_RUN,
     NOT_THERE,
     READ,
     SEARCH,
@@ -43,7 +44,7 @@ from ludus.errors import ToolError
 from ludus.types import Message, Reply, Reward, Rollout, Task, user
 
 UNKNOWN, TERSE_UNKNOWN = "I don't know", "no"
-FEWEST_MAILS = 30
+FEWEST_MAILS, MOST_MAILS = 30, 100_000
 MOST_OPEN = 500
 """Mailboxes kept at once; the oldest goes, and is written again where it is needed."""
 TERSE_RESULTS = 5
@@ -112,8 +113,8 @@ class EmailSearch(SearchEnvironment):
             skill: share of mails to read that the demonstrator chooses best, the others being drawn at random; at 0, half
                 of its searches are too wide as well.
         """
-        if mails < FEWEST_MAILS:
-            raise ValueError(f"mails must be at least {FEWEST_MAILS}, got {mails}")
+        if not FEWEST_MAILS <= mails <= MOST_MAILS:
+            raise ValueError(f"mails must be from {FEWEST_MAILS} to {MOST_MAILS}, got {mails}")
         if terse and mails > 1000:
             raise ValueError(f"a terse inbox has at most 1000 mails, got {mails}")
         if inboxes < 1:
@@ -205,7 +206,7 @@ class EmailSearch(SearchEnvironment):
             except ToolError as error:
                 ctx.state.ended = BAD_ARGUMENTS
                 result = f"Error: {error}"
-        late = "Error: one call a turn; this one was not run"
+        late = f"{NOT_RUN}; this one was not run"
         return [self.answers(called, result), *(self.answers(other, late) for other in others)]
 
     @tool
@@ -224,6 +225,8 @@ class EmailSearch(SearchEnvironment):
 
         from_addr and to_addr are (parts of) addresses; sent_after and sent_before are days such as 2025-03-31.
         """
+        if not any(map(str.isalnum, "".join(keywords))):
+            return "no" if self.terse else {"error": "keywords need a letter or a digit"}
         hits = state.where.search(
             keywords, task.info["today"], from_addr=from_addr, to_addr=to_addr, sent_after=sent_after,
             sent_before=sent_before, most=max_results,

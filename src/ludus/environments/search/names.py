@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import zlib
 
@@ -40,9 +41,17 @@ class Names:
 
     def draw(self) -> str:
         """A name that has not been drawn before. Raises ValueError where all are taken."""
-        if self._plain:
+        if not self._plain:
+            return self._new("", self._rng.randint(2, 3))
+        try:
             return self._new(self._rng.choice(WORDS))
-        return self._new("", self._rng.randint(2, 3))
+        except ValueError:  # all that begin so are taken
+            left = [name for name in map(" ".join, itertools.product(WORDS, WORDS)) if self._is_free(name)]
+            if not left:
+                raise
+            name = self._rng.choice(left)
+            self._taken.add(name)
+            return name
 
     def like(self, name: str) -> str:
         """A name that begins as another does, and ends in another way; any name where none is left."""
@@ -58,10 +67,13 @@ class Names:
             else:
                 name = beginning + "".join(self._syllable() for _ in range(syllables)) + self._rng.choice(CODAS)
                 name = name.capitalize()
-            if name not in self._taken and is_trained(name) == self._trained:
+            if self._is_free(name):
                 self._taken.add(name)
                 return name
         raise ValueError("so many names can't be made: ask for fewer mails or pages")
+
+    def _is_free(self, name: str) -> bool:
+        return name not in self._taken and is_trained(name) == self._trained
 
     def _syllable(self) -> str:
         return self._rng.choice(CONSONANTS) + self._rng.choice(VOWELS)

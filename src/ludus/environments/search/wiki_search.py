@@ -29,7 +29,7 @@ from ludus.types import Message, Reply, Rollout, Task
 SEARCH, READ = "search_pages", "read_page"
 UNKNOWN, TERSE_UNKNOWN, TERSE_ANSWER = "I don't know", "no", "Answer "
 NOT_THERE = "there is no such page"
-FEWEST_PAGES = 20
+FEWEST_PAGES, MOST_PAGES = 20, 5_000
 MOST_TERSE_PAGES = 400
 RESULTS, TERSE_RESULTS = 5, 3
 TEST_SHARE = 0.4
@@ -69,8 +69,8 @@ class WikiSearch(SearchEnvironment):
             terse: few words and lines for commands, for models with a small vocabulary.
             skill: share of the demonstrator's choices of a page that are the best; the others are drawn at random.
         """
-        if pages < FEWEST_PAGES:
-            raise ValueError(f"pages must be at least {FEWEST_PAGES}, got {pages}")
+        if not FEWEST_PAGES <= pages <= MOST_PAGES:
+            raise ValueError(f"pages must be from {FEWEST_PAGES} to {MOST_PAGES}, got {pages}")
         if terse and pages > MOST_TERSE_PAGES:
             raise ValueError(f"a terse encyclopedia has at most {MOST_TERSE_PAGES} pages, got {pages}")
         if encyclopedias < 1:
@@ -133,6 +133,8 @@ class WikiSearch(SearchEnvironment):
     @tool
     async def search_pages(self, query: str, state: Search) -> Any:
         """Ids and titles of the pages that match best."""
+        if not any(map(str.isalnum, query)):
+            return "no" if self.terse else {"error": "a query needs a letter or a digit"}
         hits = state.where.search(query, TERSE_RESULTS if self.terse else RESULTS)
         if self.terse:
             return " ".join(page_id for page_id, _ in hits) or "no"
