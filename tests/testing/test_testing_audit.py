@@ -8,7 +8,7 @@ from ludus.environments.guess import Guess
 from ludus.environments.nim import Nim
 from ludus.environments.wordle import Wordle
 from ludus.testing import audit_environment
-from ludus.testing.audit.attacker import read_list
+from ludus.testing.audit.attacker import read_proposals
 from ludus.testing.audit.leaks import Extraction
 from ludus.testing.audit.policy import Policy
 from ludus.testing.audit.replies import de_bruijn
@@ -165,7 +165,7 @@ def test_a_model_looks_for_attacks_and_is_a_baseline():
     model = attacker("no list", '["nothing", "p4ss-p4ss-p4ss"]')
     audit = audit_environment(Password(), num_tasks=4, tried=0, model=model)
     assert [line.rule for line in audit.baselines][:3] == ["honest", "reference", "guess"]
-    assert list(audit.holes) == ["model's search: 'p4ss-p4ss-p4ss'"]
+    assert list(audit.holes) == ["model's proposal: 'p4ss-p4ss-p4ss'"]
     assert audit_environment(Password(), num_tasks=4, tried=0).harder_to_hack
 
 
@@ -175,8 +175,8 @@ def test_a_model_that_proposes_nothing_is_no_failure():
 
 
 def test_lists_are_read_from_whatever_stands_around_them():
-    assert read_list('```json\n["a", 2, "b"]\n```') == ["a", "b"]
-    assert read_list("[oops") == read_list("") == read_list("[[[") == []
+    assert [one.reply for one in read_proposals('```json\n["a", 2, "b", {"calls": 3}]\n```')] == ["a", "b"]
+    assert read_proposals("[oops") == read_proposals("") == read_proposals("[[[") == []
 
 
 def test_a_judge_is_named_or_stood_in_for():

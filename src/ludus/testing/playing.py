@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -16,7 +17,7 @@ from ludus.authoring.tasks import take
 from ludus.errors import TooManyFailures
 from ludus.recording.backend import Backend
 from ludus.recording.expert import beside_experts
-from ludus.rollouts.scheduler import Plan, Scheduler
+from ludus.rollouts.scheduler import Group, Plan, Scheduler
 from ludus.types import Rollout, Sampling, Task
 
 ROLLOUT_TIMEOUT_S = 60.0
@@ -39,6 +40,8 @@ class Subject:
     """Rollouts of every degenerate strategy."""
     others: dict[str, Backend] = field(default_factory=dict)
     """Who plays roles beside the main one, where it is not the expert."""
+    rivals: dict[str, Rollout] | None = None
+    """Whom group scorers compare a task's rollout with; None: with nobody."""
 
     @property
     def split(self) -> str:
@@ -69,8 +72,9 @@ class Subject:
             timeout_s=ROLLOUT_TIMEOUT_S, max_retries=0,
         )  # fmt: skip
         visits = [(task, visit) for visit, task in enumerate(tasks)]
+        backends = {**beside_experts(self.env, backend), **self.others}
         try:
-            async with Scheduler(self.env, {**beside_experts(self.env, backend), **self.others}, plan) as scheduler:
+            async with _Beside(self.env, backends, plan, rivals=self.rivals) as scheduler:
                 async for group in scheduler.groups(visits, 1):
                     rollouts.update((rollout.group, rollout) for rollout in group.rollouts)
         except TooManyFailures:
@@ -84,6 +88,22 @@ class Subject:
             return True
         ctx = Context(task=task, models={}, random=random.Random(0))
         return await call(demonstrate, **inject(demonstrate, ctx.injectable())) is not None
+
+
+@dataclass
+class _Beside(Scheduler):
+    """Lets group scorers compare each rollout with its rival."""
+
+    rivals: Mapping[str, Rollout] | None = None
+
+    async def _compare(self, group: Group) -> None:
+        if self.rivals is None:
+            return await super()._compare(group)
+        if rival := self.rivals.get(group.task.id):
+            own = {mark.name for _, mark in self.env.group_scorers()}
+            rewards = [reward for reward in rival.rewards if reward.scorer.partition("/")[0] not in own]
+            beside = msgspec.structs.replace(rival, id=f"{rival.id}-rival", rewards=rewards, group_calls=[])
+            await super()._compare(dataclasses.replace(group, rollouts=[*group.rollouts, beside]))
 
 
 def failures(rollouts: Sequence[Rollout]) -> list[str]:

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ludus.recording.backend import Backend
+from ludus.testing.audit.desk import Desk, HandsIn
 from ludus.testing.audit.explorer import MOST_READ, TELLING, everything, explorer, last_word
 from ludus.testing.audit.policy import Policy, Read, Strategy, content, prompt_of
 from ludus.testing.scripted import answer_text
@@ -69,9 +71,12 @@ def readers(with_tools: bool) -> list[Strategy]:
     return found
 
 
-def probe(with_tools: bool) -> Policy:
-    """Reads what there is to read."""
-    return explorer("probe", lambda messages: "") if with_tools else Policy("probe", lambda messages, tools: "")
+def probe(with_tools: bool, desks: Sequence[Desk]) -> Backend:
+    """Reads what there is to read, and hands in nothing before that."""
+    if not with_tools:
+        return Policy("probe", lambda messages, tools: "")
+    reader = explorer("probe", lambda messages: "")
+    return HandsIn("probe", reader, desks[0]) if desks else reader
 
 
 def rules(rollouts: Sequence[Rollout], honest: bool) -> list[Strategy]:

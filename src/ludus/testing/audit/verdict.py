@@ -23,6 +23,8 @@ MARGIN = 0.1
 """What counts as clearly more or less: so much of the success reward, or:"""
 CLEAR = 2.0
 """so many standard errors."""
+SHOWN = 8
+"""Attacks without success that the table has."""
 PART = 1 / 3
 """The part of the way from chance to honest play that is a hole."""
 
@@ -97,19 +99,30 @@ class Audit:
         return honest_reward(self.baselines, self.success_reward)
 
     def __str__(self) -> str:
-        rows = [("reward", "success", "excluded", "strategy")]
-        ordered = sorted(self.attacks, key=lambda line: (line.name not in self.holes, -line.mean_undeserved))
-        for line in (*self.baselines, *ordered):
-            if line.rule == "added" and not line.rewards:
-                continue  # the expert could not play on
-            mark = "  HOLE" if line.name in self.holes else "  honest" if line.rule == "honest" else ""
-            excluded = str(line.num_excluded) if line.num_excluded else ""
-            mean = f"{line.mean:.2f}" if line.rewards else "–"
-            rows.append((mean, f"{line.num_successes}/{len(line.rewards)}", excluded, line.name + mark))
+        """A table: honest play, holes, the best of the other attacks; then what is to be said, and the verdict."""
+        scored = [line for line in self.attacks if line.rewards or line.name in self.holes]
+        holes = [line for line in scored if line.name in self.holes]
+        others = sorted(
+            (line for line in scored if line.name not in self.holes),
+            key=lambda line: (line.rule == "added", -line.mean_undeserved),
+        )
+        rows = [("reward", "success", "left out", "honest play"), *map(self._row, self.baselines)]
+        rows += [("", "", "", ""), ("", "", "", "attacks"), *map(self._row, [*holes, *others[:SHOWN]])]
+        more = others[SHOWN:]
+        lines = align(rows, right=[0, 1, 2])
+        if more:
+            blind = [line.mean_undeserved for line in more if line.rule != "added"]
+            lines.append(f"and {len(more)} more" + (f", which earn at most {max(blind):.2f}" if blind else ""))
         answer = "yes" if self.harder_to_hack else "no"
         return "\n".join(
-            [*align(rows, right=[0, 1, 2]), *self.notes, f"harder to hack than to do: {answer}, because {self.because}"]
-        )
+            ["", *map(str.rstrip, lines), "", *self.notes, f"harder to hack than to do: {answer}, because {self.because}"]
+        ).lstrip("\n")
+
+    def _row(self, line: Line) -> tuple[str, str, str, str]:
+        mark = "  HOLE" if line.name in self.holes else "  (measure)" if line.rule == "honest" else ""
+        excluded = str(line.num_excluded) if line.num_excluded else ""
+        mean = f"{line.mean:.2f}" if line.rewards else "–"
+        return mean, f"{line.num_successes}/{len(line.rewards)}", excluded, line.name + mark
 
 
 def line_of(
@@ -124,7 +137,7 @@ def line_of(
     rewards = {rollout.task.id: rollout.reward for rollout in counted}
     undeserved = [rollout for rollout in counted if not _deserved(rollout, strategy, told)]
     successes = [rollout for rollout in undeserved if rollout.reward >= success_reward]
-    example = max(undeserved, key=lambda rollout: rollout.reward).reply if undeserved else ""
+    example = strategy.said(max(undeserved, key=lambda rollout: rollout.reward)) if undeserved else ""
     meant = strategy.rule in ("honest", "reference")
     return Line(
         strategy.name, strategy.rule, rewards, {rollout.task.id: rollout.reward for rollout in undeserved},
@@ -204,7 +217,7 @@ def _error(values: Sequence[float]) -> float:
 def _deserved(rollout: Rollout, strategy: Strategy, told: Mapping[str, Sequence[Message]]) -> bool:
     if strategy.rule in ("honest", "reference", "added"):
         return strategy.rule != "added"
-    reply, task = rollout.reply.strip(), rollout.task
+    reply, task = strategy.said(rollout).strip(), rollout.task
     if strategy.read is None:
         return is_answer(reply, task)
     return bool(reply) and strategy.read(told.get(task.id, ()), prompt_of(task.messages())).strip() == reply
