@@ -1,6 +1,7 @@
 """The audit flags planted holes of every kind, leaves sound environments alone, and says why."""
 
 import holed
+import holed_more
 import pytest
 
 import ludus
@@ -12,7 +13,7 @@ from ludus.testing.audit.attacker import read_proposals
 from ludus.testing.audit.leaks import Extraction
 from ludus.testing.audit.policy import Policy
 from ludus.testing.audit.replies import de_bruijn
-from ludus.testing.audit.search import constants_of
+from ludus.testing.audit.constants import constants_of
 from ludus.testing.audit.verdict import Line, why_hole
 
 SEARCHED_FOR = {holed.Backdoor, holed.Keywords}
@@ -29,14 +30,14 @@ def each(kinds):
     return [pytest.param(kind, marks=pytest.mark.slow if kind in LONG else (), id=kind.__name__) for kind in kinds]
 
 
-@pytest.mark.parametrize("kind", each(holed.HOLES))
+@pytest.mark.parametrize("kind", each([*holed.HOLES, *holed_more.HOLES]))
 def test_planted_holes_are_found(kind):
     audit = audit_environment(kind(), num_tasks=4, tried=60 if kind in SEARCHED_FOR else 0)
     assert not audit.harder_to_hack, str(audit)
     assert audit.baselines[0].rule == "honest"
 
 
-@pytest.mark.parametrize("kind", each(holed.SOUND))
+@pytest.mark.parametrize("kind", each([*holed.SOUND, *holed_more.SOUND]))
 def test_sound_environments_are_left_alone(kind):
     audit = audit_environment(kind(), num_tasks=12, tried=24)
     assert audit.harder_to_hack, str(audit)

@@ -26,7 +26,7 @@ from ludus.authoring.loading import load_environment
 from ludus.authoring.tools import Tool
 from ludus.errors import ConfigError, UnknownName
 from ludus.protocols import Model
-from ludus.types import Call, EnvironmentRef, Message, Reply, Task, content_hash
+from ludus.types import MAIN_ROLE, Call, EnvironmentRef, Message, Reply, Task, content_hash
 
 TAKEN_OVER = (
     "splits", "roles", "isolated", "max_turns", "system_prompt", "failure_reward", "success_reward", "sampling",
@@ -111,6 +111,12 @@ class Wrapper(Environment):
     @property
     def can_demonstrate(self) -> bool:
         return self.inner.can_demonstrate
+
+    def demonstrator_of(self, role: str) -> Callable[..., Any] | None:
+        """That of the environment, where the role has one to itself, such as rules that play a user."""
+        common = self.inner.demonstrator_of(MAIN_ROLE)
+        own = self.inner.demonstrator_of(role) if role in self.inner.roles else None
+        return own if own not in (None, common) else super().demonstrator_of(role)
 
     def make_tools(self) -> dict[str, Tool]:
         """The environment's tools."""

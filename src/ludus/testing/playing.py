@@ -18,11 +18,13 @@ from ludus.errors import TooManyFailures
 from ludus.recording.backend import Backend
 from ludus.recording.expert import beside_experts
 from ludus.rollouts.scheduler import Group, Plan, Scheduler
-from ludus.types import Rollout, Sampling, Task
+from ludus.types import MAIN_ROLE, Rollout, Sampling, Task
 
 ROLLOUT_TIMEOUT_S = 60.0
 SCANNED = 10
-"""Tasks looked at for each one played."""
+"""Tasks looked at for each one played, at most."""
+SCAN_S = 20.0
+"""Seconds after which no more tasks of a split are looked at than are played."""
 
 
 @dataclass
@@ -58,10 +60,18 @@ class Subject:
         """Tasks of the same split that are not played: what a policy could have learnt by heart."""
         return self.scanned.get(self.split, [])[self.num_tasks :]
 
+    @property
+    def unplayed(self) -> list[str]:
+        """Roles that have no expert and that nobody was named for: who plays the main one plays them, too."""
+        roles = [role for role in self.env.roles if role != MAIN_ROLE and role not in self.others]
+        return [role for role in roles if self.env.demonstrator_of(role) is None]
+
     async def scan(self) -> None:
         """Collect the tasks of all splits. Raises what `tasks` raises."""
         for split in self.env.splits:
-            self.scanned[split] = await call(take, self.env, split, SCANNED * self.num_tasks)
+            self.scanned[split] = await call(
+                take, self.env, split, SCANNED * self.num_tasks, least=self.num_tasks, seconds=SCAN_S
+            )
         self.snapshot = msgspec.json.encode(self.scanned)
 
     async def play(self, backend: Backend, tasks: Sequence[Task], sampling: Sampling | None = None) -> list[Rollout]:

@@ -9,7 +9,7 @@ judge by the conversation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ludus.authoring.calling import call
@@ -32,6 +32,10 @@ class SimulatedTools(Environment):
     def initial_state(self, task: Task) -> Any:
         """What the API has at the beginning: by default what stands under "state" in the task's info."""
         return task.info.get("state")
+
+    def demonstrator_of(self, role: str) -> Callable[..., Any] | None:
+        """An expert of the task plays no API."""
+        return None if role == API else super().demonstrator_of(role)
 
     async def setup(self, ctx: Context) -> None:
         """As the real environment prepares a rollout; then its tools are replaced. Raises ConfigError without the role."""

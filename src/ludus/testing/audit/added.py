@@ -19,7 +19,7 @@ Change = Callable[[str, Sequence[Message]], str]
 """An honest reply and the conversation before it, to what is said instead."""
 
 ADDITIONS: dict[str, Change] = {
-    "padding": lambda said, messages: said + " word" * LONG,
+    "padding": lambda said, messages: said + "".join(f" word{number}" for number in range(LONG)),
     "padding before it": lambda said, messages: "word " * LONG + said,
     "white space": lambda said, messages: said + "\n" * LONG,
     "the prompt": lambda said, messages: f"{prompt_of(messages)}\n{said}",

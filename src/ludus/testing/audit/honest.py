@@ -11,7 +11,7 @@ from ludus.environments.sandboxed import Sandboxed
 from ludus.recording.backend import Backend
 from ludus.testing.audit import replies
 from ludus.testing.audit.desk import Desk, desks_of, likely_desks
-from ludus.testing.audit.judging import StandInJudge
+from ludus.testing.audit.judging import acquaint
 from ludus.testing.audit.policy import Strategy, expert_of
 from ludus.testing.audit.verdict import Line, line_of
 from ludus.testing.playing import Subject, failures
@@ -70,8 +70,9 @@ class Honest:
 
     @property
     def known(self) -> list[str]:
-        """Answers of tasks that are not played."""
-        return commonest_answers(self.subject.other_tasks or self.subject.tasks)
+        """Answers of tasks that are not played; where there are no others, of all, unless there is one alone."""
+        tasks = self.subject.other_tasks or self.subject.tasks
+        return commonest_answers(tasks) if len(tasks) > 1 else []
 
     @property
     def guesses(self) -> list[Strategy]:
@@ -100,6 +101,7 @@ class Honest:
         if self.confirming:
             return
         if self.baselines[0].rule == "honest":
+            await acquaint(self.subject, self.expert, tasks)
             rollouts = await self.subject.play(self.expert, tasks)
             self._follow(rollouts)
             self.confirming.append(self.line(Strategy("expert", "honest", self.expert), rollouts))
@@ -138,9 +140,6 @@ class Honest:
         """Take rollouts of the expert for what honest play reads and does."""
         self.told |= {rollout.task.id: _told(rollout) for rollout in rollouts}
         self._take_for_rivals(rollouts)
-        for other in self.subject.others.values():
-            if isinstance(other, StandInJudge):
-                other.honest |= {rollout.reply for rollout in rollouts if rollout.reply}
 
     def _take_for_rivals(self, rollouts: Sequence[Rollout]) -> None:
         if self.subject.rivals is not None:

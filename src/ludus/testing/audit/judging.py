@@ -15,9 +15,9 @@ from ludus.authoring.context import Context
 from ludus.authoring.environment import Environment
 from ludus.recording.backend import Backend, MessageBackend
 from ludus.recording.expert import Expert
+from ludus.testing.audit.constants import constants_of
 from ludus.testing.audit.injection import obeys
 from ludus.testing.audit.policy import as_reply, content
-from ludus.testing.audit.search import constants_of
 from ludus.testing.playing import Subject
 from ludus.testing.scripted import is_answer
 from ludus.types import MAIN_ROLE, Message, Reply, Rollout, Sampling, Task
@@ -29,7 +29,7 @@ SCORES = "scores"
 ATTEMPT = re.compile(r"^\S+ attempt with the id (\S+):$", re.MULTILINE)
 """Where one begins in a question of the Ruler's."""
 VERDICTS: tuple[tuple[str, str] | str, ...] = (
-    ('{"mark": 1}', '{"mark": 0}'), ("Verdict: 10", "Verdict: 0"), SCORES,
+    ('{"mark": 1}', '{"mark": 0}'), ("Verdict: 10", "Verdict: 0"), ("Verdict: 1", "Verdict: 1"), SCORES,
     ("yes", "no"), ("Yes", "No"), ("YES", "NO"), ("1", "0"), ("1.0", "0.0"), ("10", "0"), ("10", "1"), ("5", "1"),
     ("100", "0"), ("CORRECT", "INCORRECT"), ("correct", "wrong"), ("A", "B"), ("true", "false"), ("True", "False"),
     ("PASS", "FAIL"), ("pass", "fail"), ("good", "bad"), ("GOOD", "BAD"), ("[[10]]", "[[0]]"), ("10/10", "0/10"),
@@ -77,7 +77,19 @@ async def stand_in(subject: Subject, player: Backend, tasks: Sequence[Task]) -> 
     if chosen is None:
         raise NoJudge(f"no stand-in speaks the language of {names}: name a model that does ({how})")
     subject.others |= dict.fromkeys(roles, chosen)
+    await acquaint(subject, player, subject.tasks)
     return f"a stand-in without a model plays {names}: name a real one ({how}) to try it"
+
+
+async def acquaint(subject: Subject, player: Backend, tasks: Sequence[Task]) -> None:
+    """Tell stand-ins what an honest player says: where rollouts are compared, nothing else is known of their tasks."""
+    judges = [judge for judge in subject.others.values() if isinstance(judge, StandInJudge)]
+    if judges and subject.env.group_scorers():
+        rivals, subject.rivals = subject.rivals, {}  # nobody is compared meanwhile
+        honest = {rollout.reply.strip() for rollout in await subject.play(player, tasks)} - {""}
+        subject.rivals = rivals
+        for judge in judges:
+            judge.honest |= honest
 
 
 def judges_of(env: Environment) -> list[str]:

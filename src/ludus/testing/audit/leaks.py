@@ -15,13 +15,15 @@ from typing import Any
 
 from ludus.recording.backend import Backend
 from ludus.testing.audit.desk import Desk, HandsIn
-from ludus.testing.audit.explorer import MOST_READ, TELLING, everything, explorer, last_word
+from ludus.testing.audit.explorer import MOST_READ, MOST_WORDS, TELLING, everything, explorer, last_word
 from ludus.testing.audit.policy import Policy, Read, Strategy, content, prompt_of
 from ludus.testing.scripted import answer_text
 from ludus.types import MAIN_ROLE, Message, Rollout, Task
 
 PROMPT = "⟨prompt⟩"
 """Stands for the task's prompt where it is quoted."""
+SURE = re.compile(r"answer|solution|expected|gold|truth|oracle|correct", re.IGNORECASE)
+"""Words that no task calls anything else than its answer."""
 LENGTHS = (3, 6, 10, 16, 24, 40)
 """Characters before an answer that a rule may look for."""
 ENDS = ("\n", '"', "'", ",", ")", "]", "}", "<", ".", ";", " ")
@@ -58,15 +60,22 @@ class Extraction:
         return (found.partition(self.end)[0] if self.end else found).strip()
 
 
-def readers(with_tools: bool) -> list[Strategy]:
-    """Policies that say what is called an answer, or all that they have read."""
+def readers(with_tools: bool, known: Sequence[str], constants: Sequence[str]) -> list[Strategy]:
+    """Policies that say what is called an answer, or all that they have read.
+
+    Args:
+        known: answers of other tasks.
+        constants: what scorers look for.
+    """
     found = [_reading("what the prompt calls an answer", named, False)]
     if with_tools:
         found += [
             _reading("every tool, then what is called an answer", named, True),
             _reading("every tool, then all of it", everything, True),
             _reading("every tool, then its last word", last_word, True),
-            Strategy("every tool, again and again", "blind", explorer("spam", lambda messages: "Done.", stages=100)),
+            _pulling("again and again", stages=100),
+            _pulling("with answers of other tasks", extra=known[:MOST_WORDS], stages=1, generic=False, filler="1"),
+            _pulling("with what scorers look for", extra=constants[:MOST_WORDS], stages=1, generic=False, filler="1"),
         ]
     return found
 
@@ -101,7 +110,7 @@ def rules(rollouts: Sequence[Rollout], honest: bool) -> list[Strategy]:
         rule
         for rule, count in sorted(found.items(), key=lambda item: (-item[1], -len(item[0].before)))
         if count >= least
-        and (PROMPT in rule.before or TELLING.search(rule.before) or (honest and not from_prompt(rule)))
+        and (PROMPT in rule.before or _tells(rule.before, prompts[0]) or (honest and not from_prompt(rule)))
     ]
     tools = any(rollout.tools for rollout in rollouts)
     distinct = {rule.before.strip(): rule for rule in reversed(kept)}
@@ -111,8 +120,14 @@ def rules(rollouts: Sequence[Rollout], honest: bool) -> list[Strategy]:
 def named(messages: Sequence[Message], prompt: str) -> str:
     """The last thing with the name of an answer."""
     texts = [content(message)[:MOST_READ] for message in messages if message["role"] != "assistant"]
-    found = NAMED.findall("\n".join(texts)[-MOST_READ:])
-    return found[-1].strip() if found else ""
+    found = [match for match in NAMED.finditer("\n".join(texts)[-MOST_READ:]) if _tells(match[0], prompt)]
+    return found[-1][1].strip() if found else ""
+
+
+def _tells(label: str, prompt: str) -> bool:
+    """Whether a text says that what follows is the answer, rather than what a task is about, which it names twice."""
+    words = TELLING.findall(label)
+    return bool(SURE.search(label) or any(prompt.casefold().count(word.casefold()) < 2 for word in words))
 
 
 def seen(messages: Sequence[Message], prompt: str) -> str:
@@ -164,6 +179,12 @@ def _played(rule: Extraction, tools: bool) -> Strategy:
     return _reading(
         f"{where} what follows {rule.before!r}", lambda messages, prompt: rule.apply(seen(messages, prompt)), tools
     )
+
+
+def _pulling(how: str, **options: Any) -> Strategy:
+    """Calls every tool, and says nothing of it."""
+    name = f"every tool, {how}"
+    return Strategy(name, "blind", explorer(name, lambda messages: "Done.", **options))
 
 
 def _reading(name: str, read: Read, tools: bool) -> Strategy:

@@ -10,6 +10,7 @@ are given each one beside the expert's.
 from __future__ import annotations
 
 import asyncio
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -24,6 +25,7 @@ from ludus.recording.expert import Expert
 from ludus.testing.audit import attacker, code, injection, leaks, replies
 from ludus.testing.audit import search as searching
 from ludus.testing.audit.added import additions
+from ludus.testing.audit.constants import constants_in
 from ludus.testing.audit.honest import FEW, Honest, NothingToCompare
 from ludus.testing.audit.judging import NoJudge, judges_of, stand_in
 from ludus.testing.audit.policy import Strategy, content
@@ -109,7 +111,9 @@ class Auditor:
     def audit(self) -> Audit:
         """What was found."""
         name, notes = self.env.describe().id, [*self.notes, *self.honest.notes]
-        return Audit(name, self.env.success_reward, self.honest.baselines, self.attacks, self.holes, notes)
+        earned = {line.name: line.mean for line in (*self.honest.baselines, *self.attacks) if line.rewards}
+        holes = dict(sorted(self.holes.items(), key=lambda hole: -earned.get(hole[0], -math.inf)))
+        return Audit(name, self.env.success_reward, self.honest.baselines, self.attacks, holes, notes)
 
     async def run(self) -> None:
         """Honest play first, then everything else. Raises NoJudge, NothingToCompare."""
@@ -118,11 +122,17 @@ class Auditor:
             raise NothingToCompare(f"the split {self.subject.split!r} has no tasks")
         if note := await stand_in(self.subject, honest.expert, honest.tasks[:FEWEST]):
             self.notes.append(note)
+        if alone := self.subject.unplayed:
+            self.notes.append(
+                f"nobody was named for {', '.join(alone)} (--audit --role-model {alone[0]}=MODEL): whoever plays the main "
+                f"role plays that, too"
+            )
         await honest.play()
         await self.look_at_guesses()
         if not await self.look_for_reach():
             return
-        said = [*replies.worthless(honest.known), *injection.injections(), *leaks.readers(honest.has_tools)]
+        said = [*replies.worthless(honest.known), *injection.injections()]
+        said += leaks.readers(honest.has_tools, honest.known, constants_in(self.env))
         said += injection.forgeries(honest.played, judges_of(self.env))
         said += await self.rules()
         strategies = said + [desk.strategy(strategy) for desk in honest.desks for strategy in said]

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from ludus.display.table import align
 from ludus.testing.audit.policy import Rule, Strategy, prompt_of
+from ludus.testing.playing import failures
 from ludus.testing.scripted import is_answer
 from ludus.types import Message, Rollout
 
@@ -23,10 +24,10 @@ MARGIN = 0.1
 """What counts as clearly more or less: so much of the success reward, or:"""
 CLEAR = 2.0
 """so many standard errors."""
-SHOWN = 8
-"""Attacks without success that the table has."""
 PART = 1 / 3
 """The part of the way from chance to honest play that is a hole."""
+SHOWN_HOLES, SHOWN = 12, 8
+"""Rows of a table: attacks that are holes, and others."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,9 @@ class Line:
     num_excluded: int
     """Rollouts that failed through no fault of the policy."""
     example: str = ""
-    """Such a reply."""
+    """What one of them said."""
+    failure: str = ""
+    """Why one of the excluded ones failed."""
 
     @property
     def mean(self) -> float:
@@ -101,22 +104,18 @@ class Audit:
     def __str__(self) -> str:
         """A table: honest play, holes, the best of the other attacks; then what is to be said, and the verdict."""
         scored = [line for line in self.attacks if line.rewards or line.name in self.holes]
-        holes = [line for line in scored if line.name in self.holes]
-        others = sorted(
-            (line for line in scored if line.name not in self.holes),
-            key=lambda line: (line.rule == "added", -line.mean_undeserved),
-        )
+        scored.sort(key=lambda line: (line.rule == "added", -line.mean_undeserved))
+        holes = sorted((line for line in scored if line.name in self.holes), key=lambda line: [*self.holes].index(line.name))
+        others = [line for line in scored if line.name not in self.holes]
+        best = [line for line in others if line.mean_undeserved > others[-1].mean_undeserved] or others[:1]
         rows = [("reward", "success", "left out", "honest play"), *map(self._row, self.baselines)]
-        rows += [("", "", "", ""), ("", "", "", "attacks"), *map(self._row, [*holes, *others[:SHOWN]])]
-        more = others[SHOWN:]
-        lines = align(rows, right=[0, 1, 2])
-        if more:
-            blind = [line.mean_undeserved for line in more if line.rule != "added"]
-            lines.append(f"and {len(more)} more" + (f", which earn at most {max(blind):.2f}" if blind else ""))
+        rows += [("", "", "", ""), ("", "", "", "attacks"), *map(self._row, holes[:SHOWN_HOLES])]
+        rows += [("", "", "", f"{_and_more(holes[SHOWN_HOLES:])}  HOLES")] if holes[SHOWN_HOLES:] else []
+        rows += map(self._row, best[:SHOWN])
+        rows += [("", "", "", _and_more(rest))] if (rest := others[len(best[:SHOWN]) :]) else []
         answer = "yes" if self.harder_to_hack else "no"
-        return "\n".join(
-            ["", *map(str.rstrip, lines), "", *self.notes, f"harder to hack than to do: {answer}, because {self.because}"]
-        ).lstrip("\n")
+        verdict = f"harder to hack than to do: {answer}, because {self.because}"
+        return "\n".join([*map(str.rstrip, align(rows, right=[0, 1, 2])), "", *self.notes, verdict])
 
     def _row(self, line: Line) -> tuple[str, str, str, str]:
         mark = "  HOLE" if line.name in self.holes else "  (measure)" if line.rule == "honest" else ""
@@ -142,7 +141,7 @@ def line_of(
     return Line(
         strategy.name, strategy.rule, rewards, {rollout.task.id: rollout.reward for rollout in undeserved},
         sum(reward >= success_reward for reward in rewards.values()) if meant else len(successes),
-        len(rollouts) - len(counted), example,
+        len(rollouts) - len(counted), example, next(iter(failures(rollouts)), ""),
     )  # fmt: skip
 
 
@@ -151,8 +150,8 @@ def why_hole(line: Line, baselines: Sequence[Line], success_reward: float) -> st
     total = len(line.rewards) + line.num_excluded
     if line.num_excluded > total / 2 and line.rule != "added":  # experts need not know what to say after other replies
         return (
-            f"{line.num_excluded} of {total} rollouts fail as the environment's, and are left out: bad samples can be "
-            f"deleted; answer or score whatever is said"
+            f"{line.num_excluded} of {total} rollouts fail through no fault of the policy, so bad samples can be deleted "
+            f"({line.failure[:200]}); answer or score whatever is said"
         )
     if line.rule == "added":
         return _why_added(line, baselines, success_reward)
@@ -203,6 +202,11 @@ def _why_added(line: Line, baselines: Sequence[Line], success_reward: float) -> 
     if not gains or statistics.fmean(gains) < MARGIN * abs(success_reward) or not _clearly_positive(gains, math.inf):
         return ""
     return f"earns {statistics.fmean(gains):+.2f} more than the expert alone"
+
+
+def _and_more(lines: Sequence[Line]) -> str:
+    blind = [line.mean_undeserved for line in lines if line.rule != "added"]
+    return f"and {len(lines)} more, which earn " + (f"{max(blind):.2f} at most" if blind else "no more than the expert")
 
 
 def _clearly_positive(values: Sequence[float], margin: float) -> bool:
