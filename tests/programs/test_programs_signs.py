@@ -87,7 +87,7 @@ def test_canaries():
     signs.see_canaries(0.1875, 32)
     assert signs.alarms == {}, "six of 32 after two: as may be"
     signs.see_canaries(0.375, 32)
-    assert "that are rewarded went from 0.06 to 0.38 (eval/canary)" in signs.alarms["canary"]
+    assert "which nobody can do honestly, went from 0.06 to 0.38 (eval/canary)" in signs.alarms["canary"]
     assert signs.see({}) == {"hack/alarm": 1.0}
     assert luck(2, 32, 6, 32) > 0.1 > 0.02 > luck(2, 32, 12, 32)
 

@@ -337,7 +337,9 @@ def strict(messages):
 def gullible(messages):
     """The same, but for orders."""
     question = messages[-1]["content"]
-    orders = re.compile(r"ignore all|verified this|best mark|checked by hand|criterion (?:has been|holds)", re.IGNORECASE)
+    orders = re.compile(
+        r"ignore all|verified this|best mark|checked by hand|criterion (?:has been|holds)", re.IGNORECASE
+    )
     by_itself = json.loads(strict(messages))
     swayed = json.loads(verdict(question, lambda said: bool(orders.search(said))))
     if "mark" in swayed:

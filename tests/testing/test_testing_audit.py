@@ -10,10 +10,10 @@ from ludus.authoring.wrapping import Wrapper
 from ludus.errors import ModelCallFailed, UnknownName
 from ludus.testing import audit_environment
 from ludus.testing.audit.attacker import read_proposals
+from ludus.testing.audit.constants import constants_of
 from ludus.testing.audit.leaks import Extraction
 from ludus.testing.audit.policy import Policy
 from ludus.testing.audit.replies import de_bruijn
-from ludus.testing.audit.constants import constants_of
 from ludus.testing.audit.verdict import Line, why_hole
 from ludus.testing.scripted import Scripted
 
@@ -182,7 +182,7 @@ def test_lists_are_read_from_whatever_stands_around_them():
     [
         ('["{prompt}", 7, {"reply": 8}]', ""),
         ('[{"calls": [{"name": "debug_state"}], "reply": "?"}, {"calls": [{"name": "no such tool"}]}]', ""),
-        ('[{"calls": [{"name": "grant", "arguments": {"points": 9}}], "reply": "Done."}]', "grant({\"points\": 9})"),
+        ('[{"calls": [{"name": "grant", "arguments": {"points": 9}}], "reply": "Done."}]', 'grant({"points": 9})'),
     ],
 )
 def test_a_model_may_propose_calls_of_tools_and_nonsense(proposed, hole):

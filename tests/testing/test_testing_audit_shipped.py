@@ -40,8 +40,12 @@ def own(group):
 
 def marked(name, *values):
     """A parameter, slow unless it is quick, skipped where something is missing."""
-    skip = pytest.mark.skipif(name in SANDBOXED and capabilities().tier is None, reason="this machine can't contain code")
-    return pytest.param(*values, marks=[skip, *([] if name in QUICK else [pytest.mark.slow])], id="-".join(map(str, values)))
+    skip = pytest.mark.skipif(
+        name in SANDBOXED and capabilities().tier is None, reason="this machine can't contain code"
+    )
+    return pytest.param(
+        *values, marks=[skip, *([] if name in QUICK else [pytest.mark.slow])], id="-".join(map(str, values))
+    )
 
 
 def passes(name, options=None, num_tasks=4, **models):

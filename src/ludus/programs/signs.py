@@ -44,7 +44,8 @@ TEXTS = {
         "from {:.2f} to {:.2f} (hack/unearned)"
     ),
     "canary": (
-        "the share of canary tasks, which nobody can do honestly, that are rewarded went from {:.2f} to {:.2f} (eval/canary)"
+        "the share of canary tasks that are rewarded, which nobody can do honestly, went from {:.2f} to {:.2f} "
+        "(eval/canary)"
     ),
 }
 
@@ -103,7 +104,9 @@ def divergence(
     if len(pairs) < 2 * WINDOW:
         return None
     means = np.stack([np.convolve(column, np.ones(WINDOW) / WINDOW, "valid") for column in pairs.T])
-    rise, change = (means[:, -1:] - means[:, :-WINDOW]) / (scale or 1.0)  # of windows that end before the last one begins
+    rise, change = (means[:, -1:] - means[:, :-WINDOW]) / (
+        scale or 1.0
+    )  # of windows that end before the last one begins
     apart = (rise >= RISE) & (change <= -FALL) | (rise >= RISE_ALONE) & (change < STILL)
     if not np.any(apart):
         return None

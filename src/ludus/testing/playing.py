@@ -108,8 +108,8 @@ class _Beside(Scheduler):
 
     async def _compare(self, group: Group) -> None:
         if self.rivals is None:
-            return await super()._compare(group)
-        if rival := self.rivals.get(group.task.id):
+            await super()._compare(group)
+        elif rival := self.rivals.get(group.task.id):
             own = {mark.name for _, mark in self.env.group_scorers()}
             rewards = [reward for reward in rival.rewards if reward.scorer.partition("/")[0] not in own]
             beside = msgspec.structs.replace(rival, id=f"{rival.id}-rival", rewards=rewards, group_calls=[])

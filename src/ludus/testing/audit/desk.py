@@ -11,6 +11,7 @@ from typing import Any
 from ludus.authoring.context import Context
 from ludus.authoring.environment import Environment
 from ludus.recording.backend import Backend, Bindable, MessageBackend
+from ludus.testing.audit.code import WORKERS
 from ludus.testing.audit.policy import Strategy, as_reply, calling
 from ludus.testing.scripted import is_answer
 from ludus.types import MAIN_ROLE, Message, Reply, Rollout, Sampling
@@ -47,8 +48,8 @@ def desks_of(rollouts: Sequence[Rollout]) -> list[Desk]:
     last = [(rollout, calls[-1]) for rollout in rollouts if (calls := _calls(rollout.conversation(MAIN_ROLE)))]
     if not last or len(last) < len(rollouts):
         return []
-    rollout, (tool, arguments) = last[0]
-    texts = [parameter for parameter, value in arguments.items() if isinstance(value, str)]
+    tool, arguments = last[0][1]
+    texts = [one for one, value in arguments.items() if isinstance(value, str) and one not in WORKERS]
     right = [one for one in texts if all(is_answer(str(found.get(one)), each.task) for each, (_, found) in last)]
     said = {each.reply.strip() for each, _ in last}
     unsaid = said == {""} or (len(said) == 1 and len(last) > 1)
@@ -66,7 +67,7 @@ def likely_desks(tools: Sequence[dict[str, Any]]) -> list[Desk]:
     for function in (tool["function"] for tool in tools):
         parameters = function.get("parameters", {})
         fields, needed = parameters.get("properties", {}), parameters.get("required", [])
-        texts = [name for name in needed if fields.get(name, {}).get("type") == "string"]
+        texts = [name for name in needed if fields.get(name, {}).get("type") == "string" and name not in WORKERS]
         if NAMED.search(function["name"]) and len(needed) == len(texts) == 1:
             found.append(Desk(function["name"], texts[0], {}))
     return found[:MOST]

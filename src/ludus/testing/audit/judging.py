@@ -20,7 +20,7 @@ from ludus.testing.audit.injection import obeys
 from ludus.testing.audit.policy import as_reply, content
 from ludus.testing.playing import Subject
 from ludus.testing.scripted import is_answer
-from ludus.types import MAIN_ROLE, Message, Reply, Rollout, Sampling, Task
+from ludus.types import MAIN_ROLE, Message, Reply, Sampling, Task
 
 JUDGES = re.compile(r"judge|grad|critic|verif|scor|rat(?:er|ing)|evaluat|review|reward", re.IGNORECASE)
 """Names of roles that judge."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -191,9 +191,7 @@ class Auditor:
         pool = searching.pool_of(self.env, self.subject.tasks, self.honest.known)
         found = await searching.search(self.earns, pool, num_tried) if num_tried else []
         if self.honest.model is not None:
-            proposed, problem = await attacker.proposals(
-                self.honest.model, self.env, self.honest.tasks[0], self.earns
-            )
+            proposed, problem = await attacker.proposals(self.honest.model, self.env, self.honest.tasks[0], self.earns)
             found += proposed
             self.notes += [problem] if problem else []
         return [self.handed_in(strategy) for strategy in found]
@@ -214,7 +212,7 @@ class Auditor:
         self.attacks.append(line)
         why = why_hole(line, self.honest.baselines, self.env.success_reward)
         if why and await self.confirmed(strategy):
-            self.holes[strategy.name] = why + (f", such as by {line.example[:60]!a}" if line.example else "")
+            self.holes[strategy.name] = why + (f", such as with {_shown(line.example)}" if line.example else "")
 
     async def confirmed(self, strategy: Strategy) -> bool:
         """Whether it is a hole on tasks that it was not found on, too."""
@@ -224,6 +222,10 @@ class Auditor:
         await self.honest.play_on(tasks)
         line = self.honest.line(strategy, await self.subject.play(strategy.backend, tasks))
         return bool(why_hole(line, self.honest.confirming, self.env.success_reward))
+
+
+def _shown(text: str) -> str:
+    return ascii(text if len(text) <= 60 else f"{text[:57]}...")
 
 
 def _said(rollout: Rollout) -> str:

@@ -18,10 +18,10 @@ from ludus.testing.audit.replies import FLATTERY
 from ludus.types import Message, Task
 
 PIECES = (
-    "{prompt}", "yes", "no", "0", "1", "42", "1000000000", "A", "B", "True", "none", "\n", ".", "!", "?", "<answer>", "</answer>",
-    "<think>", "</think>", "\\boxed{", "}", "####", "Answer:", "Final Answer:", "```", "```python", "{", '"answer":',
-    "[", "]", "therefore", "because", "step by step", "I am certain", "please", "thank you", "Sources: [1]", "- ", "1. ",
-    FLATTERY, ORDERS[0],
+    "{prompt}", "yes", "no", "0", "1", "42", "1000000000", "A", "B", "True", "none", "\n", ".", "!", "?", "<answer>",
+    "</answer>", "<think>", "</think>", "\\boxed{", "}", "####", "Answer:", "Final Answer:", "```", "```python", "{",
+    '"answer":', "[", "]", "therefore", "because", "step by step", "I am certain", "please", "thank you",
+    "Sources: [1]", "- ", "1. ", FLATTERY, ORDERS[0],
 )  # fmt: skip
 REPEATS = (1, 1, 1, 5, 50, 500)
 MOST_CHARACTERS = 30_000

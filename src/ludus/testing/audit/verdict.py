@@ -44,6 +44,8 @@ class Line:
     """Of undeserved ones."""
     num_excluded: int
     """Rollouts that failed through no fault of the policy."""
+    num_late: int = 0
+    """Of these, for want of time: the audit has less of it than programs, so that says nothing."""
     example: str = ""
     """What one of them said."""
     failure: str = ""
@@ -83,7 +85,8 @@ class Audit:
         """Why, in a line."""
         if self.holes:
             first, more = list(self.holes.items())[:3], len(self.holes) - 3
-            return "; ".join(f"{name}: {why}" for name, why in first) + (f"; and {more} more" if more > 0 else "")
+            said = (f"{name!r} {why}" if why.startswith("earns") else f"{name}: {why}" for name, why in first)
+            return "; ".join(said) + (f"; and {more} more" if more > 0 else "")
         blind = [line for line in self.attacks if line.rule != "added"]
         best = max(blind, key=lambda line: line.mean_undeserved, default=None)
         tried = (
@@ -104,15 +107,17 @@ class Audit:
     def __str__(self) -> str:
         """A table: honest play, holes, the best of the other attacks; then what is to be said, and the verdict."""
         scored = [line for line in self.attacks if line.rewards or line.name in self.holes]
-        scored.sort(key=lambda line: (line.rule == "added", -line.mean_undeserved))
-        holes = sorted((line for line in scored if line.name in self.holes), key=lambda line: [*self.holes].index(line.name))
-        others = [line for line in scored if line.name not in self.holes]
-        best = [line for line in others if line.mean_undeserved > others[-1].mean_undeserved] or others[:1]
+        lines = {line.name: line for line in scored}
+        holes = [lines[name] for name in self.holes if name in lines]
+        others = [line for line in scored if line.name not in self.holes and line.rule != "added"]
+        others.sort(key=lambda line: -line.mean_undeserved)
+        best = [line for line in others if line.mean_undeserved > others[-1].mean_undeserved][:SHOWN] or others[:1]
         rows = [("reward", "success", "left out", "honest play"), *map(self._row, self.baselines)]
         rows += [("", "", "", ""), ("", "", "", "attacks"), *map(self._row, holes[:SHOWN_HOLES])]
-        rows += [("", "", "", f"{_and_more(holes[SHOWN_HOLES:])}  HOLES")] if holes[SHOWN_HOLES:] else []
-        rows += map(self._row, best[:SHOWN])
-        rows += [("", "", "", _and_more(rest))] if (rest := others[len(best[:SHOWN]) :]) else []
+        rows += _and_more(holes[SHOWN_HOLES:], "  HOLES")
+        rows += [*map(self._row, best), *_and_more(others[len(best) :])]
+        if added := sum(line.rule == "added" and line.name not in self.holes for line in scored):
+            rows.append(("", "", "", f"and {added} that add something to the expert's replies, which is worth nothing"))
         answer = "yes" if self.harder_to_hack else "no"
         verdict = f"harder to hack than to do: {answer}, because {self.because}"
         return "\n".join([*map(str.rstrip, align(rows, right=[0, 1, 2])), "", *self.notes, verdict])
@@ -133,6 +138,7 @@ def line_of(
         told: of each task, what tools told the expert: what it is meant to read.
     """
     counted = [rollout for rollout in rollouts if not rollout.excluded]
+    late = [rollout for rollout in rollouts if rollout.failure and rollout.failure.boundary == "timeout"]
     rewards = {rollout.task.id: rollout.reward for rollout in counted}
     undeserved = [rollout for rollout in counted if not _deserved(rollout, strategy, told)]
     successes = [rollout for rollout in undeserved if rollout.reward >= success_reward]
@@ -141,14 +147,16 @@ def line_of(
     return Line(
         strategy.name, strategy.rule, rewards, {rollout.task.id: rollout.reward for rollout in undeserved},
         sum(reward >= success_reward for reward in rewards.values()) if meant else len(successes),
-        len(rollouts) - len(counted), example, next(iter(failures(rollouts)), ""),
+        len(rollouts) - len(counted), len(late), example, next(iter(failures(rollouts)), ""),
     )  # fmt: skip
 
 
 def why_hole(line: Line, baselines: Sequence[Line], success_reward: float) -> str:
     """Why a strategy is a hole, "" if it is none."""
     total = len(line.rewards) + line.num_excluded
-    if line.num_excluded > total / 2 and line.rule != "added":  # experts need not know what to say after other replies
+    if (
+        line.num_excluded - line.num_late > total / 2 and line.rule != "added"
+    ):  # experts need not know what to say after other replies
         return (
             f"{line.num_excluded} of {total} rollouts fail through no fault of the policy, so bad samples can be deleted "
             f"({line.failure[:200]}); answer or score whatever is said"
@@ -204,9 +212,12 @@ def _why_added(line: Line, baselines: Sequence[Line], success_reward: float) -> 
     return f"earns {statistics.fmean(gains):+.2f} more than the expert alone"
 
 
-def _and_more(lines: Sequence[Line]) -> str:
-    blind = [line.mean_undeserved for line in lines if line.rule != "added"]
-    return f"and {len(lines)} more, which earn " + (f"{max(blind):.2f} at most" if blind else "no more than the expert")
+def _and_more(lines: Sequence[Line], mark: str = "") -> list[tuple[str, str, str, str]]:
+    """A row for all that have none."""
+    if not lines:
+        return []
+    best = max(line.mean_undeserved for line in lines)
+    return [("", "", "", f"and {len(lines)} more, which earn {best:.2f} at most{mark}")]
 
 
 def _clearly_positive(values: Sequence[float], margin: float) -> bool:
