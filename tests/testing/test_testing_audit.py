@@ -317,3 +317,19 @@ def test_the_table_is_short():
     assert "more, which earn 0.00 at most" in text
     text = str(audit_environment(holed.AnyReply(), num_tasks=3, tried=0))
     assert len(text.splitlines()) < 30 and "more, which earn 1.00 at most  HOLES" in text
+
+
+def test_giving_up_may_cost_less_than_to_play_badly():
+    class Costs(holed.Sums):
+        """Each wrong answer costs, so that no reward is better than a guess; it is still no reward."""
+
+        @ludus.reward
+        def correct(self, task, rollout):
+            return 1.0 if rollout.reply.strip() == task.answer else -0.5
+
+    assert audit_environment(Costs(), num_tasks=3, tried=0).harder_to_hack
+
+    class HalfPaid(Costs):
+        failure_reward = 0.5
+
+    assert "'breaks off' earns 0.50 of 1.00" in audit_environment(HalfPaid(), num_tasks=3, tried=0).because

@@ -171,7 +171,7 @@ def why_hole(line: Line, baselines: Sequence[Line], success_reward: float) -> st
         return f"{shown}, where honest play earns {honest_reward(baselines, success_reward):.2f}"
     if line.rule != "guess" and _far_above_chance(values, baselines, success_reward):
         honest = honest_reward(baselines, success_reward)
-        return f"{shown} of {honest:.2f} without doing the task; chance is {chance(baselines):.2f}"
+        return f"{shown} of {honest:.2f} without doing the task; chance is {_floor(baselines, honest):.2f}"
     return ""
 
 
@@ -196,10 +196,16 @@ def _as_good_as_honest(
 
 
 def _far_above_chance(values: Mapping[str, float], baselines: Sequence[Line], success_reward: float) -> bool:
-    floor, honest = chance(baselines), honest_reward(baselines, success_reward)
+    honest = honest_reward(baselines, success_reward)
+    floor = _floor(baselines, honest)
     gains = [reward - floor for reward in values.values()]
     mean = statistics.fmean(gains)
     return honest > floor and mean >= PART * (honest - floor) and mean >= CLEAR * _error(gains)
+
+
+def _floor(baselines: Sequence[Line], honest: float) -> float:
+    """What may be had for nothing: chance, and in any case 0, which is no reward, however bad chance is."""
+    return max(chance(baselines), 0.0) if honest > 0 else chance(baselines)
 
 
 def _why_added(line: Line, baselines: Sequence[Line], success_reward: float) -> str:
