@@ -56,6 +56,7 @@ async def audit_environment_async(
     model: Backend | None = None,
     role_models: Mapping[str, Backend] | None = None,
     tried: int | None = None,
+    tell: Callable[[str], object] = lambda text: None,
 ) -> Audit:
     """Search for replies that score without doing the task.
 
@@ -65,6 +66,7 @@ async def audit_environment_async(
         model: plays honestly, as one more baseline, and looks for attacks.
         role_models: who plays other roles, such as a judge. By default a judge is a stand-in, others are the expert.
         tried: replies that the search tries; by default as many as take seconds.
+        tell: told what is played now.
 
     Returns:
         What was found. Where nothing could be played, that is the verdict.
@@ -75,7 +77,7 @@ async def audit_environment_async(
     for role in role_models or ():
         if role == MAIN_ROLE or role not in env.roles:
             raise UnknownName("role", role, [other for other in env.roles if other != MAIN_ROLE])
-    auditor = Auditor(Honest(Subject(env, num_tasks, others=dict(role_models or {})), model), tried)
+    auditor = Auditor(Honest(Subject(env, num_tasks, others=dict(role_models or {})), model), tried, tell)
     async with AsyncExitStack() as stack:
         try:
             await auditor.subject.scan()
@@ -96,6 +98,7 @@ class Auditor:
 
     honest: Honest
     tried: int | None = None
+    tell: Callable[[str], object] = lambda text: None
     attacks: list[Line] = field(default_factory=list)
     holes: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -127,8 +130,10 @@ class Auditor:
                 f"nobody was named for {', '.join(alone)} (--audit --role-model {alone[0]}=MODEL): whoever plays the main "
                 f"role plays that, too"
             )
+        self.tell("honest play")
         await honest.play()
         await self.look_at_guesses()
+        self.tell("what reaches this machine")
         if not await self.look_for_reach():
             return
         said = [*replies.worthless(honest.known), *injection.injections()]
@@ -139,8 +144,10 @@ class Auditor:
         if self.env.can_demonstrate:
             strategies += additions(honest.desks)
         strategies += self.code_strategies()
+        self.tell("the search for more")
         strategies += await self.search()
-        for strategy in strategies:
+        for number, strategy in enumerate(strategies, 1):
+            self.tell(f"attack {number} of {len(strategies)}: {strategy.name}")
             await self.attack(strategy)
 
     async def look_at_guesses(self) -> None:
