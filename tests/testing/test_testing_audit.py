@@ -23,7 +23,7 @@ LONG = {
     holed.Database, holed.FileOfAnswers, holed.ErrorsTell, holed.Pattern, holed.CallsPay, holed.RunsHere, holed.Submit,
     holed.Deletes, holed.Ranked, holed.Penalty, holed.Shaky, holed_more.HandedIn, holed_more.Guessed,
     holed_more.TurnsPay, holed_more.Recall, holed_more.Varied, holed_more.Reading, holed_more.Hundreds, holed_more.Mostly,
-    holed_more.Letters, holed_more.Rubrics, holed_more.Sealed,
+    holed_more.Letters, holed_more.Rubrics, holed_more.Sealed, holed_more.TellsAfterwards,
 }  # fmt: skip
 """Seconds each; what they test is tested more quickly by others, too."""
 

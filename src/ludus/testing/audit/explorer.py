@@ -78,13 +78,13 @@ def explorer(
     def act(messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> Message | str:
         stage = num_replies(messages)
         if not tools or stage >= stages:
-            return final(messages)
+            return final([*messages, described(tools)])
         texts = [*extra, *(_arguments_at(stage, messages) if generic else ())]
         by_tool = [calls_of(tool, texts, tools if generic else (), filler) for tool in tools]
         calls = [one for turn in itertools.zip_longest(*by_tool) for one in turn if one is not None]
         made, most = _made(messages), MOST_CALLS if stage else 2 * MOST_CALLS
         fresh = [one for one in calls if json.dumps(one) not in made][:most]
-        return calling(fresh) if fresh else final(messages)
+        return calling(fresh) if fresh else final([*messages, described(tools)])
 
     return Policy(name, act)
 
@@ -108,6 +108,12 @@ def calls_of(
             continue
         for value in _values(schema, [*texts, *_queries(texts)] if field in QUERIES else texts):
             yield name, {**plain, field: value}
+
+
+def described(tools: Sequence[dict[str, Any]]) -> Message:
+    """What tools say of themselves, as if one of them had said it."""
+    texts = [str(tool["function"].get("description") or "") for tool in tools]
+    return {"role": "tool", "name": "descriptions", "content": "\n".join(texts)}
 
 
 def everything(messages: Sequence[Message], prompt: str) -> str:

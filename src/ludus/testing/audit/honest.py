@@ -39,7 +39,7 @@ class Honest:
     """The same on other tasks; [] until it is asked for."""
     notes: list[str] = field(default_factory=list)
     told: dict[str, list[Message]] = field(default_factory=dict)
-    """What tools told the expert, by task."""
+    """What the expert was told, after its first reply, by task."""
     played: list[Rollout] = field(default_factory=list)
     """What all who are honest played, the model left out."""
     desks: list[Desk] = field(default_factory=list)
@@ -154,5 +154,7 @@ def inside(env: Environment) -> Environment:
 
 
 def _told(rollout: Rollout) -> list[Message]:
-    """What tools said."""
-    return [message for message in rollout.messages if message["role"] == "tool"]
+    """What tools and the environment said after the first reply."""
+    messages = rollout.messages
+    first = next((place for place, message in enumerate(messages) if message["role"] == "assistant"), len(messages))
+    return [message for message in messages[first:] if message["role"] != "assistant"]

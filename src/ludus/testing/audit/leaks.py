@@ -15,7 +15,7 @@ from typing import Any
 
 from ludus.recording.backend import Backend
 from ludus.testing.audit.desk import Desk, HandsIn
-from ludus.testing.audit.explorer import MOST_READ, MOST_WORDS, TELLING, everything, explorer, last_word
+from ludus.testing.audit.explorer import MOST_READ, MOST_WORDS, TELLING, described, everything, explorer, last_word
 from ludus.testing.audit.policy import Policy, Read, Strategy, content, prompt_of
 from ludus.testing.scripted import answer_text
 from ludus.types import MAIN_ROLE, Message, Rollout, Task
@@ -93,8 +93,8 @@ def rules(rollouts: Sequence[Rollout], honest: bool) -> list[Strategy]:
 
     Args:
         rollouts: of `probe`.
-        honest: whether experts show which texts of tools are theirs to read. Where nobody shows it, and in prompts, rules
-            count only beside words for answers.
+        honest: whether experts show which texts are theirs to read. Where nobody shows it, and in prompts, rules count only
+            beside words for answers.
     """
     found: Counter[Extraction] = Counter()
     prompts = [seen(rollout.task.messages(), "") for rollout in rollouts]
@@ -103,7 +103,8 @@ def rules(rollouts: Sequence[Rollout], honest: bool) -> list[Strategy]:
         return any(map(rule.apply, prompts))
 
     for rollout in rollouts:
-        text = seen(rollout.conversation(MAIN_ROLE)[:-1], prompt_of(rollout.task.messages()))
+        heard = [*rollout.conversation(MAIN_ROLE)[:-1], *([described(rollout.tools)] if rollout.tools else [])]
+        text = seen(heard, prompt_of(rollout.task.messages()))
         found.update({rule for secret in secrets_of(rollout.task) for rule in _candidates(text, secret)})
     least = max(2, SHARE * len(rollouts))
     kept = [
@@ -175,9 +176,9 @@ def _candidates(text: str, secret: str) -> set[Extraction]:
 
 
 def _played(rule: Extraction, tools: bool) -> Strategy:
-    where = "every tool, then" if tools else "from the prompt"
+    where = "every tool, then what" if tools else "what"
     return _reading(
-        f"{where} what follows {rule.before!r}", lambda messages, prompt: rule.apply(seen(messages, prompt)), tools
+        f"{where} is read after {rule.before!r}", lambda messages, prompt: rule.apply(seen(messages, prompt)), tools
     )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,8 +136,9 @@ class Auditor:
         self.tell("what reaches this machine")
         if not await self.look_for_reach():
             return
-        said = [*replies.worthless(honest.known), *injection.injections()]
-        said += leaks.readers(honest.has_tools, honest.known, constants_in(self.env))
+        constants = constants_in(self.env)
+        said = [*replies.worthless(honest.known), *replies.keyed(constants), *injection.injections()]
+        said += leaks.readers(honest.has_tools, honest.known, constants)
         said += injection.forgeries(honest.played, judges_of(self.env))
         said += await self.rules()
         strategies = said + [desk.strategy(strategy) for desk in honest.desks for strategy in said]
@@ -180,7 +181,8 @@ class Auditor:
         tasks = self.subject.other_tasks or self.subject.tasks
         probe = leaks.probe(self.honest.has_tools, self.honest.desks)
         probed = await self.subject.play(probe, tasks[: max(FEW, len(self.honest.tasks))])
-        return leaks.rules(probed, any(self.honest.told.values()))
+        shown = any(self.honest.told.values()) or (self.env.can_demonstrate and not self.honest.has_tools)
+        return leaks.rules(probed, shown)
 
     def code_strategies(self) -> list[Strategy]:
         """Code instead of solutions, and code through tools."""

@@ -135,7 +135,7 @@ def line_of(
     """What a strategy's rollouts earned, and which of it they deserved.
 
     Args:
-        told: of each task, what tools told the expert: what it is meant to read.
+        told: of each task, what the expert was told: what it is meant to read.
     """
     counted = [rollout for rollout in rollouts if not rollout.excluded]
     late = [rollout for rollout in rollouts if rollout.failure and rollout.failure.boundary == "timeout"]
