@@ -32,7 +32,7 @@ VERDICTS = (
     ('{"score": 1}', '{"score": 0}'), ('{"score": 10}', '{"score": 0}'), ('{"correct": true}', '{"correct": false}'),
     ('{"verdict": "yes"}', '{"verdict": "no"}'), ('{"met": true}', '{"met": false}'),
     ('{"pass": true}', '{"pass": false}'), ('{"passed": true}', '{"passed": false}'),
-    ('{"rating": 10}', '{"rating": 1}'), ('{"answer": "yes"}', '{"answer": "no"}'),
+    ('{"mark": 1}', '{"mark": 0}'), ('{"rating": 10}', '{"rating": 1}'), ('{"answer": "yes"}', '{"answer": "no"}'),
 )  # fmt: skip
 """Words for good and bad that judges are asked to use; which, is found out by trying."""
 
@@ -81,7 +81,7 @@ class StandInJudge:
     def __init__(self, good: str, bad: str) -> None:
         self.good, self.bad = good, bad
 
-    def bind(self, env: Environment, ctx: Context) -> MessageBackend:
+    def bind(self, env: Environment, ctx: Context, role: str) -> MessageBackend:
         """The judge of one rollout."""
         return _Judge(self, env, ctx)
 

@@ -1,0 +1,106 @@
+"""The few words that notes are made of, what is wished of a note, and how a note is written with some wishes left open.
+
+Every word is one that the small presets have a token for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from random import Random
+
+NAMED, POLITE, BRIEF, PLAIN = WISHES = ("named", "polite", "brief", "plain")
+"""It names everything that is asked for; it says please; it is no longer than `MOST_WORDS`; it is a sentence."""
+MOST_WORDS, MOST_THINGS = 13, 3
+
+KINDS = ("red", "green", "white", "light", "new", "hidden", "square", "empty")
+OBJECTS = ("box", "cube", "board", "letter", "list", "map", "puzzle", "tool")
+VERBS = ("provide", "find", "return")
+RUDE = ("you must", "you should", "just")
+SHORT_TAILS = ("in time", "at the start")
+LONG_TAILS = (
+    "so that we have all of it in time",
+    "when you have the time to do so",
+    "before the time for the game is over",
+    "as this is what the rules of the game tell you to do",
+)
+_THING = rf"the (?:{'|'.join(KINDS)}) (?:{'|'.join(OBJECTS)})"
+SENTENCE = re.compile(
+    rf"(?:please |{' |'.join(RUDE)} )?(?:{'|'.join(VERBS)}) {_THING}(?:, {_THING})*(?: and {_THING})?"
+    rf"(?: (?:{'|'.join((*SHORT_TAILS, *LONG_TAILS))}))*\.",
+    re.IGNORECASE,
+)
+WORD = re.compile(r"[a-z]+", re.IGNORECASE)
+
+
+def wishes_met(note: str, things: Sequence[str]) -> dict[str, bool]:
+    """Which wishes a note meets.
+
+    >>> wishes_met("Please find the red cube and the new map.", ["red cube", "new map"])
+    {'named': True, 'polite': True, 'brief': True, 'plain': True}
+    >>> wishes_met("You must find the red cube.", ["red cube", "new map"])
+    {'named': False, 'polite': False, 'brief': True, 'plain': True}
+    """
+    words = [word.lower() for word in WORD.findall(note)]
+    text = f" {' '.join(words)} "
+    return {
+        NAMED: all(f" {thing} " in text for thing in things),
+        POLITE: "please" in words,
+        BRIEF: len(words) <= MOST_WORDS,
+        PLAIN: SENTENCE.fullmatch(note.strip()) is not None,
+    }
+
+
+def things_named(things: Sequence[str]) -> str:
+    """Things in a sentence.
+
+    >>> things_named(["red cube", "new map", "white box"])
+    'the red cube, the new map and the white box'
+    """
+    *first, last = (f"the {thing}" for thing in things)
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def write_note(things: Sequence[str], open_wishes: Collection[str], rng: Random) -> str:
+    """A note that meets every wish but those that are left open, which it meets by luck alone.
+
+    >>> write_note(["red cube", "new map"], {}, Random(1))
+    'Please provide the red cube and the new map.'
+    """
+    named = _other_things(things, rng) if NAMED in open_wishes else list(things)
+    opening = rng.choice((*RUDE, "")) if POLITE in open_wishes else "please"
+    words = [opening, rng.choice(VERBS), things_named(named)]
+    if BRIEF in open_wishes:
+        words.append(rng.choice(LONG_TAILS))
+    elif len(named) < MOST_THINGS:
+        words.append(rng.choice((*SHORT_TAILS, "")))
+    text = " ".join(filter(None, words))
+    if PLAIN in open_wishes:
+        text = _broken(text, rng)
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _other_things(things: Sequence[str], rng: Random) -> list[str]:
+    """The things with one of them left out, or another in its place."""
+    place = rng.randrange(len(things))
+    kind, what = things[place].split()
+    other_kind, other_what = (
+        rng.choice([o for o in some if o != own]) for some, own in ((KINDS, kind), (OBJECTS, what))
+    )
+    instead = rng.choice(([], [f"{other_kind} {what}"], [f"{kind} {other_what}"]))
+    return [*things[:place], *instead, *things[place + 1 :]]
+
+
+def _broken(text: str, rng: Random) -> str:
+    """The words of a sentence that are no sentence any more."""
+    words = WORD.findall(text)
+    match rng.randrange(4):
+        case 0:
+            rng.shuffle(words)
+        case 1:
+            words = [word for word in words if word not in ("the", "and", *VERBS)]
+        case 2:
+            words = words[: rng.randrange(len(words))]
+        case _:
+            words += words[rng.randrange(len(words)) :]
+    return " ".join(words)
