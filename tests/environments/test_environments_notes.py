@@ -62,11 +62,10 @@ def test_wishes(note, missed):
 @pytest.mark.parametrize("left_open", [set(some) for n in range(4) for some in itertools.combinations(WISHES[:3], n)])
 def test_a_sentence_leaves_open_what_it_is_told_to(left_open):
     rng = Random(0)
-    for things in (THINGS, [*THINGS, "white box"]):
-        for _ in range(50):
-            missed = {wish for wish, met in wishes_met(write_note(things, left_open, rng), things).items() if not met}
-            assert missed - {BRIEF} == left_open - {BRIEF}  # a note that leaves out a thing may be brief after all
-            assert BRIEF in missed or BRIEF not in left_open or NAMED in left_open
+    for _ in range(100):
+        missed = {wish for wish, met in wishes_met(write_note(THINGS, left_open, rng), THINGS).items() if not met}
+        assert missed - {BRIEF} == left_open - {BRIEF}
+        assert (BRIEF in missed) == (BRIEF in left_open) or NAMED in left_open  # which may be brief after all
 
 
 def test_broken_notes_are_sentences_by_luck_alone():
@@ -184,8 +183,8 @@ def test_labels_slip_and_the_expert_does_not():
     result = ludus.evaluate(NotesJudge(slips=0.1), "demonstrator", num_tasks=400)
     assert 0.85 < result.mean < 0.95
     assert result.metrics["right"] == result.metrics["readable"] == 1.0
-    drawn = ludus.evaluate(NotesJudge(skill=0.0), "demonstrator", num_tasks=400)
-    assert 0.4 < drawn.mean < 0.6
+    lenient = ludus.evaluate(NotesJudge(skill=0.0), "demonstrator", num_tasks=400)
+    assert 0.6 < lenient.mean < 0.8
 
 
 def test_half_of_the_labelled_notes_please():

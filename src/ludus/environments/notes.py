@@ -1,4 +1,4 @@
-"""Ask somebody for a few things, as it pleases those who read the note: a task that only a judge can reward.
+"""Ask somebody for two things, as it pleases those who read the note: a task that only a judge can reward.
 
 No prompt says what pleases. A judge, another model, says whether a note does; the environment itself knows as well, since
 its notes are made of few words, but tells nobody: `met` is the independent measure of what the judge's reward is worth.
@@ -15,7 +15,6 @@ from ludus.authoring.declare import metric, reward
 from ludus.authoring.environment import Environment
 from ludus.environments.notes_words import (
     KINDS,
-    MOST_THINGS,
     OBJECTS,
     PLAIN,
     WISHES,
@@ -35,7 +34,7 @@ PLEASES = Rubric((Criterion("pleases", "The user would use this reply."),), Judg
 
 
 class Notes(Environment):
-    """Write a note that asks for a few things, as it pleases."""
+    """Write a note that asks for two things, as it pleases."""
 
     name = "notes"
     version = "1"
@@ -52,7 +51,7 @@ class Notes(Environment):
         self.skill = skill
 
     def tasks(self, split: str) -> Iterator[Task]:
-        """20,000 choices of two or three things."""
+        """20,000 choices of two things."""
         rng = Random(f"notes {split}")
         for index in range(NUM_TASKS):
             things = choose_things(split, rng)
@@ -87,9 +86,9 @@ def prompt_for(things: Sequence[str]) -> str:
 
 
 def choose_things(split: str, rng: Random) -> list[str]:
-    """Two or three things that belong to a split, whatever their order."""
+    """Two things that belong to a split, whatever their order."""
     while True:
-        objects = rng.sample(OBJECTS, rng.randint(2, MOST_THINGS))
+        objects = rng.sample(OBJECTS, 2)
         things = [f"{rng.choice(KINDS)} {what}" for what in objects]
         held_out = zlib.crc32(" ".join(sorted(things)).encode()) % HELD_OUT == 0
         if held_out == (split == "test"):

@@ -1,8 +1,8 @@
 """Say whether a note pleases, as those who labelled notes did: where the judge of `notes` is trained.
 
-The labels are made as people's are: only good or bad, without why, and a tenth of them wrong. The demonstrator's critiques
-tell what a note has and has not; its marks are drawn at random as far as its skill goes. So demonstrations teach how a
-critique is written, and the labels alone what pleases.
+The labels are made as people's are: only good or bad, without why, and some of them wrong. The demonstrator's critiques
+tell what a note has and has not, but it is lenient: below a skill of 1 it often gives the mark to any sentence. So
+demonstrations teach how a critique is written, and the labels what pleases.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class NotesJudge(Verdicts):
         """
         Args:
             slips: share of labels that are wrong.
-            skill: share of the demonstrator's marks that are right; the others are drawn at random.
+            skill: share of the demonstrator's marks that go by every wish; the others by whether it is a sentence.
         """
         for option, value in (("slips", slips), ("skill", skill)):
             if not 0 <= value <= 1:
@@ -60,8 +60,9 @@ class NotesJudge(Verdicts):
     def demonstrate(self, task: Task) -> str:
         """What the note has and has not, and a mark."""
         rng = Random(f"notes judge expert {task.id}")
-        good = task.info["good"] if rng.random() < self.skill else rng.random() < GOOD
-        return json.dumps({"reason": critique(task.info["reply"], task.info["things"]), "mark": int(good)})
+        note, things = task.info["reply"], task.info["things"]
+        good = pleases(note, things) if rng.random() < self.skill else wishes_met(note, things)[PLAIN]
+        return json.dumps({"reason": critique(note, things), "mark": int(good)})
 
 
 def pleases(note: str, things: Sequence[str]) -> bool:

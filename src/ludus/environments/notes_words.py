@@ -11,7 +11,7 @@ from random import Random
 
 NAMED, POLITE, BRIEF, PLAIN = WISHES = ("named", "polite", "brief", "plain")
 """It names everything that is asked for; it says please; it is no longer than `MOST_WORDS`; it is a sentence."""
-MOST_WORDS, MOST_THINGS = 13, 3
+MOST_WORDS = 13
 
 KINDS = ("red", "green", "white", "light", "new", "hidden", "square", "empty")
 OBJECTS = ("box", "cube", "board", "letter", "list", "map", "puzzle", "tool")
@@ -72,7 +72,7 @@ def write_note(things: Sequence[str], open_wishes: Collection[str], rng: Random)
     words = [opening, rng.choice(VERBS), things_named(named)]
     if BRIEF in open_wishes:
         words.append(rng.choice(LONG_TAILS))
-    elif len(named) < MOST_THINGS:
+    else:
         words.append(rng.choice((*SHORT_TAILS, "")))
     text = " ".join(filter(None, words))
     if PLAIN in open_wishes:
