@@ -16,7 +16,7 @@ from ludus.environments.verdicts import Verdicts
 from ludus.errors import ConfigError
 from ludus.judging import Criterion, Rubric
 from ludus.judging.labelled import labelled
-from ludus.testing.scripted import Scripted
+from ludus.testing.scripted import Scripted, Unreachable
 from ludus.types import Task
 
 THINGS = ["red cube", "new map"]
@@ -124,6 +124,16 @@ async def test_a_judge_without_a_verdict_is_no_score(said):
     assert rollout.excluded and not rollout.rewards
     assert (rollout.failure.boundary, rollout.failure.blame) == ("scorer", "infrastructure")
     assert "no verdict 3 times" in rollout.failure.error
+
+
+async def test_what_is_far_too_long_is_not_put_to_the_judge():
+    (rollout,) = await play(Notes(), says(PLEASING * 10), roles={JUDGE: Unreachable()})
+    assert (rollout.reward, rollout.failure) == (0.0, None)
+
+
+async def test_a_judge_that_is_down_is_no_score():
+    (rollout,) = await play(Notes(), says(PLEASING), roles={JUDGE: Unreachable()})
+    assert rollout.excluded and "never answers" in rollout.failure.error
 
 
 # --- their judge --------------------------------------------------------------------------------------------------

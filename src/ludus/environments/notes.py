@@ -13,15 +13,7 @@ from random import Random
 
 from ludus.authoring.declare import metric, reward
 from ludus.authoring.environment import Environment
-from ludus.environments.notes_words import (
-    KINDS,
-    OBJECTS,
-    PLAIN,
-    WISHES,
-    things_named,
-    wishes_met,
-    write_note,
-)
+from ludus.environments.notes_words import KINDS, OBJECTS, PLAIN, WISHES, things_named, wishes_met, write_note
 from ludus.judging import TERSE, Criterion, Judge, Rubric
 from ludus.protocols import Model
 from ludus.types import MAIN_ROLE, Reward, Rollout, Task
@@ -30,7 +22,9 @@ JUDGE = "judge"
 NUM_TASKS = 20_000
 HELD_OUT = 5
 """One in so many choices of things is never trained on."""
-PLEASES = Rubric((Criterion("pleases", "The user would use this reply."),), Judge(max_tokens=64), wording=TERSE)
+MOST_READ = 200
+"""Characters; a reply that overruns a small judge's context must not go unpunished for that."""
+RUBRIC = Rubric((Criterion("pleases", "The user would use this reply."),), Judge(max_tokens=64), wording=TERSE)
 
 
 class Notes(Environment):
@@ -59,8 +53,10 @@ class Notes(Environment):
 
     @reward
     async def pleases(self, rollout: Rollout, models: dict[str, Model]) -> list[Reward]:
-        """What the judge says."""
-        return await PLEASES(rollout, models[JUDGE])
+        """What the judge says; nobody reads what is far longer than any note."""
+        if len(rollout.reply) > MOST_READ:
+            return [Reward("pleases", 0.0)]
+        return await RUBRIC(rollout, models[JUDGE])
 
     @metric(independent=True)
     def met(self, task: Task, rollout: Rollout) -> float:

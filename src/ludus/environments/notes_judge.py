@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from random import Random
 
 from ludus.authoring.declare import metric
-from ludus.environments.notes import NUM_TASKS, PLEASES, choose_things, prompt_for
+from ludus.environments.notes import NUM_TASKS, RUBRIC, choose_things, prompt_for
 from ludus.environments.notes_words import NAMED, PLAIN, POLITE, WISHES, WORD, wishes_met, write_note
 from ludus.environments.verdicts import Verdicts
 from ludus.judging.labelled import Labelled, labelled
@@ -28,7 +28,7 @@ class NotesJudge(Verdicts):
     name = "notes-judge"
     version = "1"
     sampling = {"max_tokens": 64}
-    rubric = PLEASES
+    rubric = RUBRIC
 
     def __init__(self, slips: float = 0.0, skill: float = 1.0) -> None:
         """
