@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -10,8 +11,19 @@ from players import play
 import ludus
 from ludus.authoring.tasks import take
 from ludus.environments.notes import JUDGE, Notes, prompt_for
-from ludus.environments.notes_judge import NotesJudge, critique, pleases
-from ludus.environments.notes_words import BRIEF, MOST_WORDS, NAMED, PLAIN, POLITE, WISHES, wishes_met, write_note
+from ludus.environments.notes_judge import NotesJudge
+from ludus.environments.notes_words import (
+    BRIEF,
+    MOST_WORDS,
+    NAMED,
+    PLAIN,
+    POLITE,
+    WISHES,
+    all_met,
+    verdict,
+    wishes_met,
+    write_note,
+)
 from ludus.environments.verdicts import Verdicts
 from ludus.errors import ConfigError
 from ludus.judging import Criterion, Rubric
@@ -32,7 +44,7 @@ def fair(messages):
     lines = messages[-1]["content"].splitlines()
     asked, note = lines[1], "\n".join(lines[3:-2])
     things = [thing.removeprefix("the ") for thing in asked[len("Ask for ") : -1].replace(" and ", ", ").split(", ")]
-    return json.dumps({"reason": critique(note, things), "mark": int(pleases(note, things))})
+    return verdict(note, things, all_met(note, things))
 
 
 # --- what is wished of a note -------------------------------------------------------------------------------------
@@ -108,10 +120,16 @@ def test_the_judge_alone_rewards_and_the_measure_stands_beside_it():
         assert result.metrics["met"] == met
 
 
+def test_the_judge_of_the_demonstrator_makes_no_mistakes():
+    result = ludus.evaluate(Notes(), says(PLEASING), num_tasks=5, role_models={JUDGE: "demonstrator"})
+    assert result.mean == result.metrics["met"] == 0.0  # of other tasks
+    result = ludus.evaluate(Notes(skill=0.5), "demonstrator", num_tasks=50, role_models={JUDGE: "demonstrator"})
+    assert 0 < result.mean == result.metrics["met"] < 1
+
+
 def test_an_expert_of_less_skill_leaves_wishes_open():
-    result = ludus.evaluate(
-        Notes(skill=0.5), "demonstrator", num_tasks=200, role_models={JUDGE: Scripted("judge", fair)}
-    )
+    judge = {JUDGE: Scripted("judge", fair)}
+    result = ludus.evaluate(Notes(skill=0.5), "demonstrator", num_tasks=200, role_models=judge)
     assert 0.05 < result.mean < 0.25
     assert result.mean == result.metrics["met"]
     assert all(0.35 < result.metrics[wish] < 0.65 for wish in (NAMED, POLITE))
@@ -244,22 +262,37 @@ def test_a_criterion_that_is_none_is_refused(tmp_path, options, why):
 
 
 @pytest.mark.slow
-def test_a_trained_judge_serves_as_the_reward_of_notes(tmp_path):
+def test_the_recipes_run(tmp_path):
     pytest.importorskip("torch")
-    from ludus.config import parse
+    from ludus import config
     from ludus.programs.recipe import Recipe
 
-    small = {
-        "model": "preset:tiny", "runs": str(tmp_path), "eval": {"num_tasks": 4, "every": 0},
-        "sft": {"steps": 40, "batch_size": 16, "num_demonstrations": 64, "lr": 7e-3},
-        "rl": {"steps": 2, "groups": 2, "group_size": 4},
-    }  # fmt: skip
-    options = {"slips": 0.1, "skill": 0.0}
-    judge = parse(Recipe, {**small, "name": "judge", "env": "notes-judge", "env_options": options})
-    assert ludus.train(judge)["steps"] == {"sft": 40, "rl": 2}
-    served = {"role_models": {JUDGE: str(tmp_path / "judge")}, "env_options": {"skill": 0.5}}
-    notes = ludus.train(parse(Recipe, {**small, **served, "name": "notes", "env": "notes"}))
-    assert notes["complete"]
+    few = ["sft.steps=40", "sft.num_demonstrations=64", "rl.steps=2", "rl.groups=2", "eval.num_tasks=4"]
+    for name, changes in (("notes_judge", []), ("notes", [f"role_models.{JUDGE}=demonstrator"])):
+        path = Path(__file__).parents[2] / "examples" / f"{name}.toml"
+        recipe = config.load(Recipe, path, [*few, f"runs={tmp_path}", *changes])
+        result = ludus.train(recipe)
+        assert result["complete"] and result["steps"] == {"sft": 40, "rl": 2}
+
+
+@pytest.mark.slow
+def test_a_trained_model_serves_as_the_judge(tmp_path):
+    pytest.importorskip("torch")
+    from ludus import config
+    from ludus.programs.recipe import Recipe
+
+    few = {"steps": 250, "batch_size": 8, "num_demonstrations": 8, "lr": 7e-3}
+    options = {"name": "judge", "env": "notes-judge", "model": "preset:tiny", "runs": str(tmp_path), "sft": few}
+    ludus.train(config.parse(Recipe, options))
+    (task,) = take(NotesJudge(), "train", 1)  # which it has by heart
+    things, note = task.info["things"], task.info["reply"]
+
+    class OneTask(Notes):
+        def tasks(self, split):
+            yield Task(prompt=prompt_for(things), info={"things": things})
+
+    result = ludus.evaluate(OneTask(), says(note), num_tasks=1, role_models={JUDGE: str(tmp_path / "judge")})
+    assert result.num_excluded == 0 and result.mean == result.metrics["met"]
 
 
 def test_a_note_is_no_longer_than_wished():

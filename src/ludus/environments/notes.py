@@ -8,12 +8,23 @@ The judge that fits it is trained in `notes-judge`. The demonstrator leaves wish
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
+from typing import Any
 
 from ludus.authoring.declare import metric, reward
 from ludus.authoring.environment import Environment
-from ludus.environments.notes_words import KINDS, OBJECTS, PLAIN, WISHES, things_named, wishes_met, write_note
+from ludus.environments.notes_words import (
+    KINDS,
+    OBJECTS,
+    PLAIN,
+    WISHES,
+    all_met,
+    things_named,
+    verdict,
+    wishes_met,
+    write_note,
+)
 from ludus.judging import TERSE, Criterion, Judge, Rubric
 from ludus.protocols import Model
 from ludus.types import MAIN_ROLE, Reward, Rollout, Task
@@ -61,7 +72,7 @@ class Notes(Environment):
     @metric(independent=True)
     def met(self, task: Task, rollout: Rollout) -> float:
         """Whether every wish is met, which the judge is never told."""
-        return float(all(wishes_met(rollout.reply, task.info["things"]).values()))
+        return float(all_met(rollout.reply, task.info["things"]))
 
     @metric
     def wishes(self, task: Task, rollout: Rollout) -> list[Reward]:
@@ -74,6 +85,15 @@ class Notes(Environment):
         rng = Random(f"notes expert {task.id}")
         left_open = {wish for wish in WISHES if wish != PLAIN and rng.random() >= self.skill}
         return write_note(task.info["things"], left_open, rng)
+
+    def judge(self, task: Task, rollout: Rollout) -> str:
+        """The verdict of a judge that makes no mistakes."""
+        note, things = rollout.reply, task.info["things"]
+        return verdict(note, things, all_met(note, things))
+
+    def demonstrator_of(self, role: str) -> Callable[..., Any]:
+        """The writer of notes, or a judge without mistakes, to compare others with."""
+        return self.judge if role == JUDGE else self.demonstrate
 
 
 def prompt_for(things: Sequence[str]) -> str:

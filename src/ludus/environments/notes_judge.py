@@ -7,13 +7,12 @@ demonstrations teach how a critique is written, and the labels what pleases.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from random import Random
 
 from ludus.authoring.declare import metric
 from ludus.environments.notes import NUM_TASKS, RUBRIC, choose_things, prompt_for
-from ludus.environments.notes_words import NAMED, PLAIN, POLITE, WISHES, WORD, wishes_met, write_note
+from ludus.environments.notes_words import PLAIN, WISHES, all_met, verdict, wishes_met, write_note
 from ludus.environments.verdicts import Verdicts
 from ludus.judging.labelled import Labelled, labelled
 from ludus.types import Rollout, Task
@@ -47,7 +46,7 @@ class NotesJudge(Verdicts):
         for number in range(NUM_TASKS):
             things = choose_things(split, rng)
             note = write_note(things, () if rng.random() < GOOD else some_wishes(rng), rng)
-            good = pleases(note, things)
+            good = all_met(note, things)
             label = good != (rng.random() < self.slips)
             task = Task(prompt=prompt_for(things), info={"things": things, "good": good})
             yield labelled(task, note, float(label), number)
@@ -61,26 +60,8 @@ class NotesJudge(Verdicts):
         """What the note has and has not, and a mark."""
         rng = Random(f"notes judge expert {task.id}")
         note, things = task.info["reply"], task.info["things"]
-        good = pleases(note, things) if rng.random() < self.skill else wishes_met(note, things)[PLAIN]
-        return json.dumps({"reason": critique(note, things), "mark": int(good)})
-
-
-def pleases(note: str, things: Sequence[str]) -> bool:
-    """Whether it meets every wish."""
-    return all(wishes_met(note, things).values())
-
-
-def critique(note: str, things: Sequence[str]) -> str:
-    """What a note has and has not.
-
-    >>> critique("Find the red cube.", ["red cube", "new map"])
-    '4 words, please no, sentence yes, red cube yes, new map no'
-    """
-    met = wishes_met(note, things)
-    has = {"please": met[POLITE], "sentence": met[PLAIN]}
-    has |= {thing: wishes_met(note, [thing])[NAMED] for thing in things}
-    said = [f"{what} {'yes' if there else 'no'}" for what, there in has.items()]
-    return ", ".join([f"{len(WORD.findall(note))} words", *said])
+        good = all_met(note, things) if rng.random() < self.skill else wishes_met(note, things)[PLAIN]
+        return verdict(note, things, good)
 
 
 def some_wishes(rng: Random) -> list[str]:

@@ -1,10 +1,11 @@
-"""The few words that notes are made of, what is wished of a note, and how a note is written with some wishes left open.
+"""The few words that notes are made of, what is wished of a note, how one is criticised, and how one is written.
 
 Every word is one that the small presets have a token for.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Sequence
 from random import Random
@@ -49,6 +50,29 @@ def wishes_met(note: str, things: Sequence[str]) -> dict[str, bool]:
         BRIEF: len(words) <= MOST_WORDS,
         PLAIN: SENTENCE.fullmatch(note.strip()) is not None,
     }
+
+
+def all_met(note: str, things: Sequence[str]) -> bool:
+    """Whether a note meets every wish."""
+    return all(wishes_met(note, things).values())
+
+
+def critique(note: str, things: Sequence[str]) -> str:
+    """What a note has and has not.
+
+    >>> critique("Find the red cube.", ["red cube", "new map"])
+    '4 words, please no, sentence yes, red cube yes, new map no'
+    """
+    met = wishes_met(note, things)
+    has = {"please": met[POLITE], "sentence": met[PLAIN]}
+    has |= {thing: wishes_met(note, [thing])[NAMED] for thing in things}
+    said = [f"{what} {'yes' if there else 'no'}" for what, there in has.items()]
+    return ", ".join([f"{len(WORD.findall(note))} words", *said])
+
+
+def verdict(note: str, things: Sequence[str], good: bool) -> str:
+    """A judge's reply: a critique, and the mark that is given."""
+    return json.dumps({"reason": critique(note, things), "mark": int(good)})
 
 
 def things_named(things: Sequence[str]) -> str:
