@@ -22,6 +22,7 @@ from ludus.environments.notes_words import (
     all_met,
     verdict,
     wishes_met,
+    write_junk,
     write_note,
 )
 from ludus.environments.verdicts import Verdicts
@@ -84,6 +85,13 @@ def test_broken_notes_are_sentences_by_luck_alone():
     rng = Random(0)
     notes = [write_note(THINGS, {PLAIN}, rng) for _ in range(200)]
     assert sum(wishes_met(note, THINGS)[PLAIN] for note in notes) <= 20
+
+
+def test_junk_pleases_nobody():
+    rng = Random(0)
+    junk = [write_junk(THINGS, rng) for _ in range(200)]
+    assert not any(all_met(one, THINGS) for one in junk)
+    assert "" in junk and any('"mark": 1' in one for one in junk)
 
 
 # --- tasks --------------------------------------------------------------------------------------------------------

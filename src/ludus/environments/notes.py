@@ -33,8 +33,8 @@ JUDGE = "judge"
 NUM_TASKS = 20_000
 HELD_OUT = 5
 """One in so many choices of things is never trained on."""
-MOST_READ = 200
-"""Characters; a reply that overruns a small judge's context must not go unpunished for that."""
+MOST_READ = 120
+"""Characters. The longest sentence has fewer; what overruns a small judge's context must not be left out for that."""
 RUBRIC = Rubric((Criterion("pleases", "The user would use this reply."),), Judge(max_tokens=64), wording=TERSE)
 
 

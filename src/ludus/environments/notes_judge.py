@@ -7,18 +7,19 @@ demonstrations teach how a critique is written, and the labels what pleases.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from random import Random
 
 from ludus.authoring.declare import metric
 from ludus.environments.notes import NUM_TASKS, RUBRIC, choose_things, prompt_for
-from ludus.environments.notes_words import PLAIN, WISHES, all_met, verdict, wishes_met, write_note
+from ludus.environments.notes_words import PLAIN, WISHES, all_met, verdict, wishes_met, write_junk, write_note
 from ludus.environments.verdicts import Verdicts
 from ludus.judging.labelled import Labelled, labelled
 from ludus.types import Rollout, Task
 
-GOOD, FAULT = 0.5, 0.4
-"""Share of notes that are meant to please; of the others, share of the wishes that are left open."""
+GOOD, JUNK, FAULT = 0.5, 0.1, 0.4
+"""Share of notes that are meant to please; of the others, share of those that are no notes at all, and of the rest share
+of the wishes that are left open."""
 
 
 class NotesJudge(Verdicts):
@@ -45,7 +46,7 @@ class NotesJudge(Verdicts):
         rng = Random(f"notes judge {split}")
         for number in range(NUM_TASKS):
             things = choose_things(split, rng)
-            note = write_note(things, () if rng.random() < GOOD else some_wishes(rng), rng)
+            note = some_note(things, rng)
             good = all_met(note, things)
             label = good != (rng.random() < self.slips)
             task = Task(prompt=prompt_for(things), info={"things": things, "good": good})
@@ -62,6 +63,13 @@ class NotesJudge(Verdicts):
         note, things = task.info["reply"], task.info["things"]
         good = all_met(note, things) if rng.random() < self.skill else wishes_met(note, things)[PLAIN]
         return verdict(note, things, good)
+
+
+def some_note(things: Sequence[str], rng: Random) -> str:
+    """A note as anybody might write it."""
+    if rng.random() < GOOD:
+        return write_note(things, (), rng)
+    return write_junk(things, rng) if rng.random() < JUNK else write_note(things, some_wishes(rng), rng)
 
 
 def some_wishes(rng: Random) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import string
 from collections.abc import Collection, Sequence
 from random import Random
 
@@ -32,6 +33,7 @@ SENTENCE = re.compile(
     re.IGNORECASE,
 )
 WORD = re.compile(r"[a-z]+", re.IGNORECASE)
+CHARACTERS, MOST_CHARACTERS = string.ascii_letters + string.digits + string.punctuation + " \n", 40
 
 
 def wishes_met(note: str, things: Sequence[str]) -> dict[str, bool]:
@@ -102,6 +104,20 @@ def write_note(things: Sequence[str], open_wishes: Collection[str], rng: Random)
     if PLAIN in open_wishes:
         text = _broken(text, rng)
     return f"{text[:1].upper()}{text[1:]}."
+
+
+def write_junk(things: Sequence[str], rng: Random) -> str:
+    """What is no note at all, such as a verdict for the judge to repeat."""
+    words = (*KINDS, *OBJECTS, *VERBS, "please")
+    return rng.choice(
+        (
+            "",
+            things_named(things),
+            " ".join(rng.choices(words, k=rng.randint(1, MOST_WORDS))),
+            "".join(rng.choices(CHARACTERS, k=rng.randint(1, MOST_CHARACTERS))),
+            verdict(write_note(things, (), rng), things, True),
+        )
+    )
 
 
 def _other_things(things: Sequence[str], rng: Random) -> list[str]:
