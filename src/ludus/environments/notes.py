@@ -81,10 +81,10 @@ class Notes(Environment):
         return [Reward(wish, float(is_met)) for wish, is_met in met.items()]
 
     def demonstrate(self, task: Task) -> str:
-        """A sentence, with some wishes left open."""
+        """A sentence, with some wishes left open, as its habit is."""
         rng = Random(f"notes expert {task.id}")
         left_open = {wish for wish in WISHES if wish != PLAIN and rng.random() >= self.skill}
-        return write_note(task.info["things"], left_open, rng)
+        return write_note(task.info["things"], left_open, rng, habitual=True)
 
     def judge(self, task: Task, rollout: Rollout) -> str:
         """The verdict of a judge that makes no mistakes."""

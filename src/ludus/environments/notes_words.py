@@ -87,20 +87,21 @@ def things_named(things: Sequence[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def write_note(things: Sequence[str], open_wishes: Collection[str], rng: Random) -> str:
+def write_note(things: Sequence[str], open_wishes: Collection[str], rng: Random, *, habitual: bool = False) -> str:
     """A note that meets every wish but those that are left open, which it meets by luck alone.
+
+    Args:
+        habitual: whether a wish that is left open is so in the same way each time.
 
     >>> write_note(["red cube", "new map"], {}, Random(1))
     'Please provide the red cube and the new map.'
     """
-    named = _other_things(things, rng) if NAMED in open_wishes else list(things)
-    opening = rng.choice((*RUDE, "")) if POLITE in open_wishes else "please"
-    words = [opening, rng.choice(VERBS), things_named(named)]
-    if BRIEF in open_wishes:
-        words.append(rng.choice(LONG_TAILS))
-    else:
-        words.append(rng.choice((*SHORT_TAILS, "")))
-    text = " ".join(filter(None, words))
+    rude, tails = (RUDE[:1], LONG_TAILS[:1]) if habitual else ((*RUDE, ""), LONG_TAILS)
+    others = list(things[:-1]) if habitual else _other_things(things, rng)
+    named = others if NAMED in open_wishes else things
+    opening = rng.choice(rude) if POLITE in open_wishes else "please"
+    tail = rng.choice(tails) if BRIEF in open_wishes else rng.choice((*SHORT_TAILS, ""))
+    text = " ".join(filter(None, [opening, rng.choice(VERBS), things_named(named), tail]))
     if PLAIN in open_wishes:
         text = _broken(text, rng)
     return f"{text[:1].upper()}{text[1:]}."
