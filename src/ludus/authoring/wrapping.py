@@ -23,7 +23,7 @@ from ludus.authoring.loading import load_environment
 from ludus.authoring.tools import Tool
 from ludus.errors import ConfigError, UnknownName
 from ludus.protocols import Model
-from ludus.types import MAIN_ROLE, EnvironmentRef, Message, Task, content_hash
+from ludus.types import MAIN_ROLE, EnvironmentRef, Message, Rollout, Task, content_hash
 
 TAKEN_OVER = (
     "splits", "roles", "isolated", "max_turns", "system_prompt", "failure_reward", "success_reward", "sampling",
