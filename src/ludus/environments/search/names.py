@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import zlib
+from collections.abc import Sequence
 
 CONSONANTS = "bdfghklmnprstvz"
 VOWELS = "aeiou"
@@ -15,6 +17,24 @@ WORDS = (
     "tool", "topology", "vertical", "word", "zero", "binary", "decimal", "keys",
 )  # fmt: skip
 """What plain names are made of: each is one token of the presets' tokenizer."""
+LABELS = (
+    "angle", "answers", "arithmetic", "array", "ascending", "backward", "becomes", "bottom", "calculations", "case",
+    "cells", "certain", "character", "clockwise", "color", "combined", "comma", "common", "conclusion", "constraints",
+    "contain", "convert", "coordinates", "corresponding", "count", "current", "degrees", "determine", "different",
+    "digits", "directly", "division", "elements", "empty", "equal", "equation", "every", "exact", "examples",
+    "exponents", "expression", "false", "fill", "final", "follow", "format", "found", "four", "fraction", "generated",
+    "goal", "greater", "guess", "guidelines", "higher", "impossible", "include", "indefinite", "initial",
+    "instruction", "integers", "integral", "iterations", "larger", "last", "least", "left", "letters", "like",
+    "lists", "lower", "maps", "marked", "match", "mathematical", "maximum", "meet", "minimum", "moves", "multiple",
+    "must", "need", "neighborhood", "newlines", "next", "notation", "numbers", "objects", "occurrence", "operations",
+    "order", "output", "perform", "possible", "probability", "problem", "process", "punctuation", "quotes", "range",
+    "reach", "reasoning", "remove", "repeated", "replace", "reply", "represent", "result", "right", "rows", "rules",
+    "sentence", "sequence", "several", "shortest", "significant", "single", "smaller", "solution", "space",
+    "specified", "squares", "step", "stop", "string", "substring", "symbols", "task", "text", "three", "through",
+    "time", "true", "turn", "types", "unique", "units", "valid", "wrapping",
+)  # fmt: skip
+"""What plain ids are made of, each one token, and none of them in a plain text: numbers that are nearly equal look alike
+to a small model, which then copies the wrong one."""
 HELD_OUT = 5
 """One name of so many is kept for tests."""
 TRIES = 1_000
@@ -70,3 +90,15 @@ class Names:
 def is_trained(name: str) -> bool:
     """Whether a name is one of those that training may show."""
     return zlib.crc32(name.lower().encode()) % HELD_OUT != 0
+
+
+@functools.cache
+def plain_ids(number: int) -> Sequence[str]:
+    """Words to call so many things by, and more: with a number behind them where there are not enough.
+
+    >>> plain_ids(60)[:2], plain_ids(400)[:2]
+    (('angle', 'answers'), ('angle00', 'angle01'))
+    """
+    if number <= len(LABELS):
+        return LABELS
+    return tuple(f"{label}{n:02}" for label in LABELS for n in range(100))

@@ -20,7 +20,7 @@ from ludus.authoring.context import Context
 from ludus.authoring.declare import metric, reward, tool
 from ludus.authoring.environment import Answer
 from ludus.environments.search.base import Search, SearchEnvironment
-from ludus.environments.search.commands import Command, Step, steps_of
+from ludus.environments.search.commands import Command, Step, read_ids, steps_of, write_ids
 from ludus.environments.search.encyclopedia import Encyclopedia, Question, every_question
 from ludus.environments.search.grading import Kind, is_unknown, same_answer
 from ludus.environments.search.pages import PageIndex
@@ -135,7 +135,7 @@ class WikiSearch(SearchEnvironment):
         """Ids and titles of the pages that match best."""
         hits = state.where.search(query, TERSE_RESULTS if self.terse else RESULTS)
         if self.terse:
-            return " ".join(page_id for page_id, _ in hits) or "no"
+            return write_ids(page_id for page_id, _ in hits)
         return [{"page_id": page_id, "title": title} for page_id, title in hits]
 
     @tool
@@ -217,5 +217,5 @@ def _task(split: str, number: int, place: int, question: Question) -> Task:
 
 def _shown_ids(result: str, terse: bool) -> list[str]:
     if terse:
-        return [word for word in result.split() if word.isdigit()]
+        return read_ids(result)
     return [hit["page_id"] for hit in json.loads(result)]
