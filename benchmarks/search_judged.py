@@ -1,0 +1,141 @@
+"""RULER in place of the rule grader: RL again from the same warm-up, rewarded by a judge that errs on some pairs.
+
+The judge is a script behind an OpenAI-compatible address. It is told the right answer with the question, compares each
+pair of attempts, and gets a known share of pairs wrong; an attempt's score is its share of pairs won. Everything else is
+`ludus.judging.Ruler`'s: the question, matching by id, checks, the cache. The judge never sees the rule grader, which goes
+on as a metric.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import ludus
+from benchmarks.search_scores import scores
+from ludus import config
+from ludus.environments.search import EmailSearch
+from ludus.environments.search.email_search import read_answer
+from ludus.judging import Ruler
+from ludus.programs.models import CACHE
+from ludus.programs.recipe import Recipe
+from ludus.programs.statistics import Estimate, paired_difference
+from ludus.programs.train import train
+from ludus.serve.app import make_app
+from ludus.serve.listen import Stoppable, address, listen
+from ludus.testing.scripted import Scripted
+from ludus.types import MAIN_ROLE, Message, Reward, Rollout, Task
+
+STANDARDS = "Only the value that an attempt answers with counts. The right answer is: {answer}"
+RIGHT = re.compile(r"^.* The right answer is: (.*)$", re.MULTILINE)
+
+
+class JudgedEmailSearch(EmailSearch):
+    """A mailbox whose agents are rewarded by how a judge compares them."""
+
+    roles = (MAIN_ROLE, "judge")
+    ruler = Ruler()
+
+    @ludus.metric
+    def earned(self, task: Task, rollout: Rollout) -> float:
+        """What the rule grader would have paid."""
+        return super().earned(task, rollout)
+
+    @ludus.reward
+    async def compared(self, group: Sequence[Rollout], models: Any) -> list[list[Reward]]:
+        """The judge's score."""
+        ruler = dataclasses.replace(self.ruler, standards=STANDARDS.format(answer=group[0].task.answer))
+        return await ruler(group, models["judge"])
+
+
+def verdict(messages: Sequence[Message], errs: float) -> str:
+    """What the judge answers to a question of Ruler's."""
+    question = messages[-1]["content"]
+    answer = RIGHT.search(question)
+    assert answer is not None  # the standards end with it
+    right = {name: said(attempt) == answer[1] for name, attempt in attempts_of(question).items()}
+    won = points(right, errs, Random(question))
+    marks = [{"id": name, "reason": "its share of pairs", "score": score} for name, score in won.items()]
+    return json.dumps({"scores": marks})
+
+
+def attempts_of(question: str) -> dict[str, list[str]]:
+    """What the agent said in each attempt, by id."""
+    mark, _, _ = question.partition(" ")
+    _, *parts = re.split(rf"^{mark} attempt with the id (\d+):\n", question, flags=re.MULTILINE)
+    return {
+        name: re.findall(rf"^{mark} assistant:\n(.*)$", text, re.MULTILINE)
+        for name, text in zip(parts[::2], parts[1::2], strict=True)
+    }
+
+
+def said(lines: Sequence[str]) -> str:
+    """The value that an attempt answers with; "" where it ends without an answer."""
+    first, *words = lines[-1].split() if lines and lines[-1].split() else [""]
+    return str(read_answer(words)["answer"]) if first == "Answer" and words else ""
+
+
+def points(right: Mapping[str, bool], errs: float, rng: Random) -> dict[str, float]:
+    """Each attempt's share of pairs won, of which so many are judged wrongly: the worse one wins, or either of two that
+    are equally good. Pairs of equals that are judged rightly are half won by both."""
+    if len(right) == 1:
+        return {name: float(good) for name, good in right.items()}
+    won = dict.fromkeys(right, 0.0)
+    for one, other in combinations(right, 2):
+        equal = right[one] == right[other]
+        share = 0.5 if equal else float(right[one])
+        if rng.random() < errs:
+            share = rng.choice((0.0, 1.0)) if equal else 1 - share
+        won[one] += share
+        won[other] += 1 - share
+    return {name: wins / (len(right) - 1) for name, wins in won.items()}
+
+
+def judged(run: Path, errs: float) -> tuple[float, float, Estimate]:
+    """Train with the judge from the warm-up of a run: right by the rule grader, by the judge, and the latter less the
+    former, task by task."""
+    recipe = judged_recipe(run)
+    with TemporaryDirectory() as cache:
+        os.environ[CACHE] = cache
+        asyncio.run(train_judged(recipe, errs))
+    paired = paired_difference(scores(run, "eval:end"), scores(Path(recipe.runs) / recipe.name, "eval:end"))
+    return paired.a.mean, paired.b.mean, paired.difference
+
+
+def judged_recipe(run: Path) -> Recipe:
+    """A run's RL, from where its warm-up ended."""
+    rule = config.load(Recipe, run / "config.toml")
+    assert rule.sft is not None
+    changes = {
+        "name": f"{run.name}-judged",
+        "runs": str(run.parent),
+        "env": f"benchmarks.search_judged:{JudgedEmailSearch.__name__}",
+        "model": str(run / "export" / str(rule.sft.steps)),
+        "role_models": {"judge": "cached:openai:judge"},
+        "sft": None,
+        "overwrite": True,
+    }
+    return Recipe.model_validate(rule.model_dump() | changes)
+
+
+async def train_judged(recipe: Recipe, errs: float) -> None:
+    """Run the recipe beside its judge."""
+    with listen("127.0.0.1", 0) as bound:
+        server = Stoppable(make_app(Scripted("judge", partial(verdict, errs=errs))), bound)
+        serving = asyncio.create_task(server.run())
+        os.environ["OPENAI_BASE_URL"] = f"{address(bound)}/v1"
+        try:
+            await train(recipe)
+        finally:
+            server.stop()
+            await serving
