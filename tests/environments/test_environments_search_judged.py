@@ -7,13 +7,15 @@ from random import Random
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+from ludus.authoring.tasks import take
+from ludus.recording.expert import Expert
+from ludus.rollouts.scheduler import Plan, Scheduler
+from ludus.testing.scripted import Scripted
+from ludus.types import MAIN_ROLE
+
+sys.path.append(str(Path(__file__).parents[2]))
+
 from benchmarks.search_judged import JudgedEmailSearch, points, verdict  # noqa: E402
-from ludus.authoring.tasks import take  # noqa: E402
-from ludus.recording.expert import Expert  # noqa: E402
-from ludus.rollouts.scheduler import Plan, Scheduler  # noqa: E402
-from ludus.testing.scripted import Scripted  # noqa: E402
-from ludus.types import MAIN_ROLE  # noqa: E402
 
 TERSE = {"terse": True, "mails": 60, "inboxes": 4, "turns": 6, "skill": 0.0, "rewards": "right"}
 
