@@ -15,7 +15,7 @@ from ludus.types import MAIN_ROLE
 
 sys.path.append(str(Path(__file__).parents[2]))
 
-from benchmarks.search_judged import JudgedEmailSearch, points, verdict  # noqa: E402
+from benchmarks.search_judged import JudgedEmailSearch, points, verdict
 
 TERSE = {"terse": True, "mails": 60, "inboxes": 4, "turns": 6, "skill": 0.0, "rewards": "right"}
 
