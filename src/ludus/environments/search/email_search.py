@@ -63,8 +63,8 @@ Day = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
 def read_answer(words: list[str]) -> dict[str, Any]:
     """The value and the sources of a terse answer: names have two words, dates and amounts one.
 
-    >>> read_answer(["red", "cube", "17"]), read_answer(["no"])
-    ({'answer': 'red cube', 'sources': ['17']}, {'answer': "I don't know", 'sources': []})
+    >>> read_answer(["red", "cube", "angle"]), read_answer(["no"])
+    ({'answer': 'red cube', 'sources': ['angle']}, {'answer': "I don't know", 'sources': []})
     """
     if words[0] == TERSE_UNKNOWN:
         return {"answer": UNKNOWN, "sources": words[1:]}

@@ -59,19 +59,19 @@ class Names:
         self._taken: set[str] = set()
 
     def draw(self) -> str:
-        """A name that has not been drawn before. Raises ValueError where all are taken."""
-        if self._plain:
-            return self._new(self._rng.choice(WORDS))
-        return self._new("", self._rng.randint(2, 3))
+        """A name that has not been drawn before. Raises ValueError where nearly all are taken."""
+        for _ in WORDS:  # some beginnings may have no name left
+            name = self._new(self._rng.choice(WORDS)) if self._plain else self._new("", self._rng.randint(2, 3))
+            if name:
+                return name
+        raise ValueError("so many names can't be made: ask for fewer mails or pages")
 
     def like(self, name: str) -> str:
         """A name that begins as another does, and ends in another way; any name where none is left."""
-        try:
-            return self._new(name.split()[0] if self._plain else name[:2])
-        except ValueError:
-            return self.draw()
+        return self._new(name.split()[0] if self._plain else name[:2]) or self.draw()
 
     def _new(self, beginning: str, syllables: int = 1) -> str:
+        """A name of that beginning; "" where none is found."""
         for _ in range(TRIES):
             if self._plain:
                 name = f"{beginning} {self._rng.choice(WORDS)}"
@@ -81,7 +81,7 @@ class Names:
             if name not in self._taken and is_trained(name) == self._trained:
                 self._taken.add(name)
                 return name
-        raise ValueError("so many names can't be made: ask for fewer mails or pages")
+        return ""
 
     def _syllable(self) -> str:
         return self._rng.choice(CONSONANTS) + self._rng.choice(VOWELS)
