@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.search_controls import blind, commonest
@@ -42,9 +42,20 @@ def main() -> None:
     parser.add_argument("--judge-errs", type=float, metavar="SHARE", help="of pairs that a judge gets wrong")
     parser.add_argument("--forgetting", action="store_true")
     arguments = parser.parse_args()
+    if arguments.judge_errs is not None and not 0 <= arguments.judge_errs <= 1:
+        parser.error(f"--judge-errs is a share of pairs, from 0 to 1, got {arguments.judge_errs:g}")
     runs: dict[Path, str] = {}
     for path in arguments.what:
         runs |= dict(trained(path, seed) for seed in range(arguments.seeds)) if path.suffix == ".toml" else {path: "–"}
+    print_gains(runs)
+    if arguments.judge_errs is not None:
+        print_judged(list(runs), arguments.judge_errs)
+    if arguments.forgetting:
+        print_forgetting(list(runs))
+
+
+def print_gains(runs: Mapping[Path, str]) -> None:
+    """A row for each run, by what it took."""
     print_row(HEAD)
     print_row(["---"] * len(HEAD))
     gains = []
@@ -52,16 +63,28 @@ def main() -> None:
         cells, gain = measure(run)
         gains.append(gain)
         print_row([run.name, *cells, cpu])
-    print(f"\nMean gain over {len(gains)} runs: {shown(over_runs(gains))}")
-    if arguments.judge_errs is not None:
-        differences = {run.name: judged(run, arguments.judge_errs) for run in runs}
-        for name, (rule, judge, difference) in differences.items():
-            print(f"{name}: rule {rule:.3f}, judge {judge:.3f}, judge less rule {shown(difference)}")
-        print(f"Mean over runs: {shown(over_runs([difference.mean for _, _, difference in differences.values()]))}")
-    if arguments.forgetting:
-        for run in runs:
-            for row in forgetting(run):
-                print_row([run.name, *row])
+    print(f"\nGain over {len(gains)} runs: {shown(over_runs(gains))}\n")
+
+
+def print_judged(runs: Sequence[Path], errs: float) -> None:
+    """Each run's RL again, with a judge in the place of the rules."""
+    print_row(["run", "by rules", f"by a judge that errs on {errs:.0%}", "judge less rules, 95 % interval"])
+    print_row(["---"] * 4)
+    differences = []
+    for run in runs:
+        paired = judged(run, errs)
+        differences.append(paired.difference.mean)
+        print_row([run.name, f"{paired.a.mean:.3f}", f"{paired.b.mean:.3f}", shown(paired.difference)])
+    print(f"\nJudge less rules over {len(runs)} runs: {shown(over_runs(differences))}\n")
+
+
+def print_forgetting(runs: Sequence[Path]) -> None:
+    """What each run's RL does to two other environments."""
+    print_row(["run", "other environment", "before RL", "after RL", "difference, standard error"])
+    print_row(["---"] * 5)
+    for run in runs:
+        for cells in forgetting(run):
+            print_row([run.name, *cells])
 
 
 def trained(path: Path, seed: int) -> tuple[Path, str]:
@@ -101,7 +124,9 @@ def over_runs(values: Sequence[float]) -> Estimate:
 
 
 def shown(difference: Estimate) -> str:
-    """With its 95 % interval."""
+    """With its 95 % interval, where there is more than one to estimate it from."""
+    if difference.num_tasks < 2:
+        return f"{difference.mean:+.3f}"
     low, high = difference.interval()
     return f"{difference.mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 

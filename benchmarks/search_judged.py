@@ -26,10 +26,11 @@ from benchmarks.search_scores import scores
 from ludus import config
 from ludus.environments.search import EmailSearch
 from ludus.environments.search.email_search import read_answer
+from ludus.errors import UsageError
 from ludus.judging import Ruler
 from ludus.programs.models import CACHE
 from ludus.programs.recipe import Recipe
-from ludus.programs.statistics import Estimate, paired_difference
+from ludus.programs.statistics import PairedDifference, paired_difference
 from ludus.programs.train import train
 from ludus.serve.app import make_app
 from ludus.serve.listen import Stoppable, address, listen
@@ -101,21 +102,20 @@ def points(right: Mapping[str, bool], errs: float, rng: Random) -> dict[str, flo
     return {name: wins / (len(right) - 1) for name, wins in won.items()}
 
 
-def judged(run: Path, errs: float) -> tuple[float, float, Estimate]:
-    """Train with the judge from the warm-up of a run: right by the rule grader, by the judge, and the latter less the
-    former, task by task."""
+def judged(run: Path, errs: float) -> PairedDifference:
+    """Train with the judge from the warm-up of a run; how much more is right then, by the rules and task by task."""
     recipe = judged_recipe(run)
     with TemporaryDirectory() as cache:
         os.environ[CACHE] = cache
         asyncio.run(train_judged(recipe, errs))
-    paired = paired_difference(scores(run, "eval:end"), scores(Path(recipe.runs) / recipe.name, "eval:end"))
-    return paired.a.mean, paired.b.mean, paired.difference
+    return paired_difference(scores(run, "eval:end"), scores(Path(recipe.runs) / recipe.name, "eval:end"))
 
 
 def judged_recipe(run: Path) -> Recipe:
     """A run's RL, from where its warm-up ended."""
     rule = config.load(Recipe, run / "config.toml")
-    assert rule.sft is not None
+    if rule.env != EmailSearch.name or rule.sft is None:
+        raise UsageError(f"{run} is no run of email-search with a warm-up, so there is nothing to judge again")
     changes = {
         "name": f"{run.name}-judged",
         "runs": str(run.parent),
