@@ -98,15 +98,8 @@ class Encyclopedia:
         for name, to in self._wording["relations"][thing.kind].items():
             others = self._by_kind.get(to)
             year, number = str(rng.randint(1400, 1999)), rng.randint(1000, 9999)
-            relations[name] = (
-                rng.choice(others)
-                if others
-                else year
-                if to == "year"
-                else f"{number}"
-                if self._terse
-                else f"{number:,}"
-            )
+            written = f"{number % 100:02}" if self._terse else f"{number:,}"
+            relations[name] = rng.choice(others) if others else year if to == "year" else written
         return relations
 
     def _ask(self, hops: int) -> Question:
