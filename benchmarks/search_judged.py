@@ -1,9 +1,8 @@
 """RULER in place of the rule grader: RL again from the same warm-up, rewarded by a judge that errs on some pairs.
 
 The judge is a script behind an OpenAI-compatible address. It is told the right answer with the question, compares each
-pair of attempts, and gets a known share of pairs wrong; an attempt's score is its share of pairs won. Everything else is
-`ludus.judging.Ruler`'s: the question, matching by id, checks, the cache. The judge never sees the rule grader, which goes
-on as a metric.
+pair of attempts, and gets a known share of pairs the wrong way round; an attempt's score is its share of pairs won.
+Everything else is `ludus.judging.Ruler`'s: the question, matching by id, checks, the cache. What the rules say is a metric.
 """
 
 from __future__ import annotations
@@ -87,16 +86,13 @@ def said(lines: Sequence[str]) -> str:
 
 
 def points(right: Mapping[str, bool], errs: float, rng: Random) -> dict[str, float]:
-    """Each attempt's share of pairs won, of which so many are judged wrongly: the worse one wins, or either of two that
-    are equally good. Pairs of equals that are judged rightly are half won by both."""
+    """Each attempt's share of pairs won. Of pairs of which one is right, so many are judged the wrong way round; equals
+    share."""
     if len(right) == 1:
         return {name: float(good) for name, good in right.items()}
     won = dict.fromkeys(right, 0.0)
     for one, other in combinations(right, 2):
-        equal = right[one] == right[other]
-        share = 0.5 if equal else float(right[one])
-        if rng.random() < errs:
-            share = rng.choice((0.0, 1.0)) if equal else 1 - share
+        share = 0.5 if right[one] == right[other] else float(right[one] != (rng.random() < errs))
         won[one] += share
         won[other] += 1 - share
     return {name: wins / (len(right) - 1) for name, wins in won.items()}
