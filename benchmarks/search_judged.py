@@ -36,6 +36,9 @@ from ludus.serve.listen import Stoppable, address, listen
 from ludus.testing.scripted import Scripted
 from ludus.types import MAIN_ROLE, Message, Reward, Rollout, Task
 
+REPEATS = 4
+"""Questions about a group, each with errors of its own. Attempts that say the same are shown once, which leaves about
+three of eight: of so few, one pair judged the wrong way round turns the whole group."""
 STANDARDS = "Only the value that an attempt answers with counts. The right answer is: {answer}"
 RIGHT = re.compile(r"^.* The right answer is: (.*)$", re.MULTILINE)
 
@@ -44,7 +47,7 @@ class JudgedEmailSearch(EmailSearch):
     """A mailbox whose agents are rewarded by how a judge compares them."""
 
     roles = (MAIN_ROLE, "judge")
-    ruler = Ruler()
+    ruler = Ruler(repeats=REPEATS)
 
     @ludus.metric
     def earned(self, task: Task, rollout: Rollout) -> float:
