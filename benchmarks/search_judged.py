@@ -2,7 +2,8 @@
 
 The judge is a script behind an OpenAI-compatible address. It is told the right answer with the question, compares each
 pair of attempts, and gets a known share of pairs the wrong way round; an attempt's score is its share of pairs won.
-Everything else is `ludus.judging.Ruler`'s: the question, matching by id, checks, the cache. What the rules say is a metric.
+Everything else is `ludus.judging.Ruler`'s: the question, matching by id, checks, the cache. What the rules say is a
+metric.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The judge that stands in for the rule grader in benchmarks: it reads what Ruler asks, and errs as often as it is told."""
+"""The judge in the place of the rules, in benchmarks: it reads what Ruler asks, and errs as often as it is told."""
 
 import sys
 from functools import partial

@@ -4,8 +4,8 @@ Encyclopedias, questions and answers are generated: nothing in them is true, so 
 sentences of test tasks never occur in training. The demonstrator follows the question's path; below a skill of 1 it often
 opens any page that a search finds rather than the one it looked for, and so runs out of turns.
 
-`terse` is a game for models with a few hundred words: names of two words, and lines such as `Find red cube` and `Read angle`
-in place of tool calls.
+`terse` is a game for models with a few hundred words: names of two words, numbers of two digits, and lines such as
+`Find red cube` and `Read angle` in place of tool calls.
 """
 
 from __future__ import annotations
