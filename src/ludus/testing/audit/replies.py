@@ -35,6 +35,8 @@ WRAPPED = (
 """Formats that scorers look for."""
 LONG = 5_000
 """Words of a padded reply."""
+VALUES: tuple[object, ...] = (1, 100, True, "1", [])
+"""What a name may stand for that is read from JSON."""
 MOST_NAMES = 50
 
 
@@ -107,7 +109,7 @@ def keyed(constants: Sequence[str]) -> list[Strategy]:
         return []
     found = [
         text(f"all that scorers read by name, in JSON, as {value!r}", "blind", json.dumps(dict.fromkeys(names, value)))
-        for value in (1, 100, True, "1", [])
+        for value in VALUES
     ]
     forms = {"lines": "{0}: 100", "tags": "<{0}>100</{0}>"}
     return found + [
