@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import functools
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 import msgspec
 
 from ludus.authoring.context import Context
-from ludus.authoring.declare import metric, reward
-from ludus.authoring.simulated.api import Example, SimulatedApi
+from ludus.authoring.declare import metric, reward, stop
+from ludus.authoring.simulated.api import Example, SimulatedApi, real_answers
 from ludus.authoring.simulated.environment import API
 from ludus.authoring.tasks import from_jsonl
 from ludus.authoring.tools import SchemaTool, Tool
@@ -99,27 +99,51 @@ class TraceEnvironment(UserEnvironment):
         about = ABOUT.format(lines="; ".join(f'"{line}"' for line in [opening, *lines]))
         return SimulatedUser(Persona(goal=opening, about=about, opening=opening), ctx.models[USER])
 
+    @stop
+    def made_last_call(self, task: Task, ctx: Context) -> bool:
+        """Where the record ends with the result of a call, such as one that hands over to a person, so does a rollout that
+        has made that call as often."""
+        rest = task.info["rest"]
+        if rest[-1]["role"] != "tool":
+            return False
+        last = calls_of([message for message in rest if message["role"] == "assistant"][-1:])
+        recorded, made = calls_of(rest), self._own_calls(task, ctx.messages)
+        return all(made[key] >= recorded[key] for key in last)
+
     @reward
     def like_recorded(self, task: Task, rollout: Rollout) -> float:
         """The mean of `same_calls` and `same_words`, of those that the record has something to compare with."""
         calls, words = calls_of(task.info["rest"]), task.answer
-        parts = [overlap(calls, calls_of(rollout.messages))] if calls else []
+        parts = [overlap(calls, self._own_calls(task, rollout.messages))] if calls else []
         parts += [overlap(words_of(words), words_of(rollout.reply))] if words else []
         return sum(parts) / len(parts) if parts else 0.0
 
     @metric
     def same_calls(self, task: Task, rollout: Rollout) -> float:
         """F1 of the tool calls, with their arguments, against the recorded ones."""
-        return overlap(calls_of(task.info["rest"]), calls_of(rollout.messages))
+        return overlap(calls_of(task.info["rest"]), self._own_calls(task, rollout.messages))
 
     @metric
     def same_words(self, task: Task, rollout: Rollout) -> float:
         """F1 of the words of the last answer against the recorded one."""
         return overlap(words_of(task.answer or ""), words_of(rollout.reply))
 
+    def demonstrator_of(self, role: str) -> Callable[..., Any] | None:
+        """As an API, the expert answers what was answered then."""
+        return self.demonstrate_api if role == API else super().demonstrator_of(role)
+
+    def demonstrate_api(self, ctx: Context) -> AsyncGenerator[str | None, list[Message]]:
+        """What the tools answered then."""
+        return real_answers(Record(ctx.task.info["rest"], self._recorded_tools.tools).tools(), ctx)
+
     def demonstrate(self, task: Task) -> list[Message]:
         """What the assistant said then."""
         return [message for message in task.info["rest"] if message["role"] == "assistant"]
+
+    @staticmethod
+    def _own_calls(task: Task, messages: Iterable[Message]) -> Counter[str]:
+        """The calls of a rollout, without those that its task begins with."""
+        return calls_of(messages) - calls_of(task.messages())
 
     @functools.cached_property
     def _recorded_tools(self) -> _ToolsFile:

@@ -7,14 +7,16 @@ Who plays the user is an option: rules, which need no model, or the model of the
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 from typing import Any, ClassVar, Literal, get_args
 
+from ludus.asking import Unusable, read_object
 from ludus.authoring.calling import call
 from ludus.authoring.context import Context
 from ludus.authoring.declare import metric
 from ludus.authoring.environment import Environment, as_messages
 from ludus.authoring.users.errors import UserError, find_errors
-from ludus.authoring.users.fault import NOBODY, fault_of, read_verdict
+from ludus.authoring.users.fault import NOBODY, Fault, fault_of
 from ludus.authoring.users.persona import KEY, persona_of
 from ludus.authoring.users.scripted import ScriptedUser
 from ludus.authoring.users.simulated import GAVE_UP, MARKS, SimulatedUser
@@ -111,5 +113,8 @@ class UserEnvironment(Environment):
     @metric
     def user_fault(self, rollout: Rollout) -> list[Reward]:
         """1 where the judge blames the user, 0 where the agent or nobody; nothing where none was asked."""
-        said = rollout.conversation(JUDGE)
-        return [Reward("user_fault", float(read_verdict(str(said[-1]["content"])).fault == "user"))] if said else []
+        for reply in [asked.reply for asked in rollout.calls if asked.role == JUDGE]:
+            with suppress(Unusable):  # it was asked again, or asked something else by another scorer
+                fault = read_object(str(reply.get("content")), Fault)
+                return [Reward("user_fault", float(fault.fault == "user"))]
+        return []

@@ -1,9 +1,10 @@
-"""Rollouts with the truth about them: from a file of labels, or from a run whose scorers know it."""
+"""Rollouts with the truth about them: from a file of labels, from people, or from a run whose scorers know it."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import msgspec
 
 from ludus.authoring.tasks import from_row
 from ludus.errors import ConfigError, UnknownName, UsageError
+from ludus.programs.labelling import labelled
 from ludus.store import RolloutIndex, RunFolder
 from ludus.types import Call, EnvironmentRef, Message, Rollout, Seeds, Task
 
@@ -21,6 +23,8 @@ GOOD = 0.5
 WORDS = {"good": 1.0, "bad": 0.0, "accept": 1.0, "reject": 0.0, "accepted": 1.0, "rejected": 0.0}
 REWARD = "reward"
 """Stands for a rollout's whole reward."""
+PEOPLE = "labels"
+"""Stands for what people said of a run."""
 LABELS = EnvironmentRef("labels")
 
 
@@ -58,6 +62,7 @@ def from_labels(path: str | Path, limit: int | None = None) -> list[Labelled]:
         with Path(path).open("rb") as lines:
             for number, line in enumerate(itertools.islice(lines, limit), 1):
                 if line.strip():
+                    line = line.removeprefix(BOM_UTF8) if number == 1 else line
                     found.append(_labelled(line, f"{path}, line {number}", number))
     except OSError as error:
         raise ConfigError(f"can't read the labels {path}: {error.strerror or error}") from None
@@ -97,6 +102,19 @@ def from_run(
     if not found:
         raise UsageError(f"{path} has no rollouts that were scored")
     return found
+
+
+def from_people(run: str | Path, limit: int | None = None) -> list[Labelled]:
+    """The rollouts of a run that people, or the signals of a product, found good or bad (`ludus label`).
+
+    Raises:
+        UsageError: nothing is labelled.
+        RunFolderError: not a run folder, or a damaged one.
+    """
+    found = [Labelled(rollout, label.reward, label.verdict == "good") for rollout, label in labelled(run)]
+    if not found:
+        raise UsageError(f"{run} has no labels yet: ludus label {run}")
+    return found[:limit]
 
 
 def _labelled(line: bytes, where: str, number: int) -> Labelled:

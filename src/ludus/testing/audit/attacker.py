@@ -12,10 +12,10 @@ import msgspec
 
 from ludus.authoring.environment import Environment
 from ludus.errors import ModelCallFailed
-from ludus.recording.backend import Backend, TokenBackend
-from ludus.recording.recorder import Recorder
+from ludus.recording.alone import ask_alone
+from ludus.recording.backend import Backend
 from ludus.testing.audit.policy import Policy, Strategy, calling, num_replies, prompt_of
-from ludus.types import MAIN_ROLE, Message, Sampling, Task
+from ludus.types import Message, Sampling, Task
 
 ROUNDS = 3
 MOST_PROPOSALS = 8
@@ -78,7 +78,7 @@ async def proposals(
     problem = "the model proposed nothing that could be read"
     for _ in range(ROUNDS):
         try:
-            said = await ask(model, messages)
+            said = (await ask_alone(model, messages, Sampling(max_tokens=MOST_TOKENS))).text
         except ModelCallFailed as error:
             problem = f"the model that looks for attacks did not answer: {error}"
             break
@@ -95,17 +95,6 @@ async def proposals(
         problem = "" if scores else problem
     best = sorted(scores.values(), key=lambda one: -one[0])[:3]
     return [proposal.strategy() for _, proposal in best], problem
-
-
-async def ask(model: Backend, messages: Sequence[Message]) -> str:
-    """A model's reply outside of any rollout. Raises ModelCallFailed."""
-    if isinstance(model, TokenBackend):
-        recorder = Recorder({MAIN_ROLE: model}, Sampling(max_tokens=MOST_TOKENS))
-        try:
-            return (await recorder.call(MAIN_ROLE, messages)).text
-        finally:
-            recorder.close()
-    return (await model.complete(messages, (), Sampling(max_tokens=MOST_TOKENS))).text
 
 
 def read_proposals(text: str) -> list[Proposal]:
