@@ -37,7 +37,7 @@ VERDICTS: tuple[tuple[str, str] | str, ...] = (
     ("<score>1</score>", "<score>0</score>"), ("<score>10</score>", "<score>0</score>"),
     ('{"score": 1}', '{"score": 0}'), ('{"score": 10}', '{"score": 0}'), ('{"correct": true}', '{"correct": false}'),
     ('{"verdict": "yes"}', '{"verdict": "no"}'), ('{"met": true}', '{"met": false}'),
-    ('{"mark": 1}', '{"mark": 0}'), ('{"pass": true}', '{"pass": false}'), ('{"passed": true}', '{"passed": false}'),
+    ('{"pass": true}', '{"pass": false}'), ('{"passed": true}', '{"passed": false}'),
     ('{"rating": 10}', '{"rating": 1}'), ('{"answer": "yes"}', '{"answer": "no"}'),
 )  # fmt: skip
 """Words for good and bad that judges are asked to use; which, is found out by trying."""
