@@ -141,7 +141,7 @@ def test_a_key_in_place_of_a_variable_is_not_repeated(ludus):
         assert key not in result.stderr
 
 
-JUDGED = '''
+JUDGED = """
 from ludus.environments.guess import Guess
 import ludus
 from ludus.judging import Rubric
@@ -152,7 +152,7 @@ class Judged(Guess):
     @ludus.reward
     async def liked(self, rollout, models):
         return await self.rubric(rollout, models["judge"])
-'''
+"""
 
 
 def test_a_judge_behind_an_api_is_measured_by_what_people_said(ludus, servers, evaluated):
