@@ -6,14 +6,14 @@ A reference judge is a rubric of one criterion that is shown the known answer (`
 from __future__ import annotations
 
 import json
-import math
+from codecs import BOM_UTF8
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from ludus.errors import ConfigError, ScorerFailed
-from ludus.judging.judge import DEFAULT_JUDGE, Judge, NoVerdict, judging, side_by_side
+from ludus.judging.judge import DEFAULT_JUDGE, Judge, NoVerdict, check_positive, judging, side_by_side
 from ludus.judging.quoting import MOST_CHARACTERS, Piece, histories, legible, mark_for, pieces_of, quote, shortened
 from ludus.protocols import Model
 from ludus.types import Message, Reward, Rollout
@@ -34,6 +34,9 @@ SAME_ANSWER = (
 )
 
 
+MOST_WEIGHT = 1_000_000
+
+
 class Criterion(msgspec.Struct, frozen=True, omit_defaults=True):
     """One thing that is checked.
 
@@ -52,9 +55,10 @@ class Criterion(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def __post_init__(self) -> None:
         problem = (
-            "name and text must not be empty" if not (str(self.name).strip() and str(self.text).strip()) else
-            f"weight must be a finite number other than 0, got {self.weight!r}"
-            if isinstance(self.weight, str) or not math.isfinite(self.weight) or self.weight == 0 else
+            "name and text must be texts that are not empty"
+            if not all(isinstance(text, str) and text.strip() for text in (self.name, self.text)) else
+            f"weight must be a number other than 0, of at most {MOST_WEIGHT:,}, got {self.weight!r}"
+            if not isinstance(self.weight, int | float) or not 0 < abs(self.weight) <= MOST_WEIGHT else
             f"best must be a whole number from 1 to 100, got {self.best!r}"
             if type(self.best) is not int or not 1 <= self.best <= 100 else
             ""
@@ -91,6 +95,9 @@ class Rubric:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "criteria", tuple(self.criteria))
+        check_positive("Rubric", int, most_characters=self.most_characters)
+        if wrong := [each for each in self.criteria if not isinstance(each, Criterion)]:
+            raise ConfigError(f"a rubric's criteria are Criterion(name, text), got {wrong[0]!r}")
         names = [criterion.name for criterion in self.criteria]
         if twice := [name for name in names if names.count(name) > 1]:
             raise ConfigError(f"two criteria of a rubric are called {twice[0]!r}")
@@ -138,7 +145,7 @@ class Rubric:
             ConfigError: no such file, or not a rubric.
         """
         try:
-            file = msgspec.json.decode(Path(path).read_bytes(), type=CriteriaFile)
+            file = msgspec.json.decode(Path(path).read_bytes().removeprefix(BOM_UTF8), type=CriteriaFile)
         except OSError as error:
             raise ConfigError(f"can't read the rubric {path}: {error.strerror or error}") from None
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
