@@ -13,6 +13,7 @@ from players import Calls, Says, heard, play, spoken
 import ludus
 from ludus.authoring.loading import load_environment
 from ludus.errors import ConfigError, FileProblem, UsageError
+from ludus.judging import Rubric
 from ludus.programs.divergence import divergence
 from ludus.programs.traces import build, environment_from_traces
 from ludus.programs.traces import lines as lines_module
@@ -84,6 +85,22 @@ async def test_models_may_play_the_user_and_the_tools(made):
     roles = {"user": Says("[SATISFIED]"), "api": Says('{"result": 7}')}
     (rollout,) = await play(env(user="simulated", tools="simulated"), Expert(), split="train", roles=roles)
     assert rollout.failure is None and heard(rollout) == ["7"] and rollout.stop == "satisfied"
+
+
+async def test_the_suggested_rubric_serves_a_judge_in_a_subclass(made):
+    built, env = made([talk(n) for n in range(20)])
+
+    class Judged(type(env())):
+        roles = ("policy", "judge")
+        rubric = Rubric.load(built.folder / "src/desk_env/data/rubric.json")
+
+        @ludus.reward
+        async def good(self, rollout, models):
+            return await self.rubric(rollout, models["judge"])
+
+    roles = {"judge": Says('{"mark": 1}'), "api": Says('{"result": 7}')}
+    (rollout,) = await play(Judged(tools="simulated"), Expert(), roles=roles)
+    assert rollout.failure is None and rollout.metrics["good"] == rollout.metrics["good/uses_get_price"] == 1.0
 
 
 async def test_the_same_call_twice_gets_its_results_in_order(made):

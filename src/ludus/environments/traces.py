@@ -29,7 +29,7 @@ from ludus.authoring.users.simulated import SimulatedUser
 from ludus.authoring.users.user import User
 from ludus.errors import ConfigError, ToolError
 from ludus.renderers.parsing import arguments_of
-from ludus.types import MAIN_ROLE, Message, Rollout, Task, content_hash
+from ludus.types import Message, Rollout, Task, content_hash
 
 Users = Literal["recorded", "simulated"]
 Tools = Literal["recorded", "simulated", "real"]
@@ -63,7 +63,7 @@ class TraceEnvironment(UserEnvironment):
                 raise ConfigError(f"{name} must be one of {', '.join(known)}; got {value!r}")
         self.user, self.tools = user, tools
         simulated = ([USER] if user == "simulated" else []) + ([API] if tools == "simulated" else [])
-        self.roles = (MAIN_ROLE, *simulated)
+        self.roles = tuple(dict.fromkeys((*self.roles, *simulated)))
         if tools == "real" and not super().make_tools():
             raise ConfigError(
                 f"{type(self).__name__} has no tools of its own: mark methods with @ludus.tool, named as then"
@@ -93,7 +93,7 @@ class TraceEnvironment(UserEnvironment):
     def make_user(self, ctx: Context) -> User:
         """See `UserEnvironment.make_user`."""
         lines = [message["content"] for message in ctx.task.info["rest"] if message["role"] == "user"]
-        if USER not in self.roles:
+        if self.user == "recorded":
             return RecordedUser(lines)
         opening = [message["content"] for message in ctx.task.messages() if message["role"] == "user"][-1]
         about = ABOUT.format(lines="; ".join(f'"{line}"' for line in [opening, *lines]))
