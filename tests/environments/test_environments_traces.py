@@ -285,6 +285,22 @@ def test_tools_without_a_schema_get_one_from_their_calls(made):
     assert parameters["properties"] == {"x": {"type": "integer"}, "y": {"type": "string"}}
 
 
+@pytest.mark.parametrize(
+    ("tools", "offered"),
+    [([TOOL], {("f",): {"f", "get_price"}, (): {"get_price"}}), (None, {("f",): {"f"}, (): {"f"}})],
+)
+async def test_what_was_called_does_not_give_away_what_is_needed(made, tools, offered):
+    with_tools = {"tools": tools} if tools else {}
+    rows = [
+        *({"messages": [asked(f"a{n}"), called("f", {}), result("1"), said("a")]} for n in range(9)),
+        *({"messages": [asked(f"b{n}"), said("b")], **with_tools} for n in range(9)),
+    ]
+    _, env = made(rows)
+    for rollout in await play(env(), Expert(), num=18, split="train"):
+        called_ones = tuple(call["function"]["name"] for m in rollout.messages for call in m.get("tool_calls", ()))
+        assert {tool["function"]["name"] for tool in rollout.tools} == offered[called_ones]
+
+
 def test_a_tool_that_changed_keeps_its_first_schema(made):
     other = {"type": "function", "function": {"name": "get_price", "description": "Prices, today."}}
     built, env = made([talk(1), talk(2), talk(3, tools=[other]), talk(4, tools=[other])])

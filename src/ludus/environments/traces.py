@@ -41,6 +41,8 @@ ABOUT = (
 class _ToolsFile(msgspec.Struct):
     tools: list[dict[str, Any]] = []
     examples: list[Example] = []
+    offered: bool = True
+    """Whether the traces say what tools an agent had."""
 
 
 class TraceEnvironment(UserEnvironment):
@@ -80,11 +82,13 @@ class TraceEnvironment(UserEnvironment):
         return Record([], self._recorded_tools.tools).tools()
 
     async def setup(self, ctx: Context) -> None:
-        """The tools of the conversation."""
+        """The tools of the conversation; all there are where it is not known which: those called would give it away."""
         if self.tools == "real":
             return
-        offered = ctx.task.info["tools"]
-        schemas = [schema for schema in self._recorded_tools.tools if schema["function"]["name"] in offered]
+        offered = ctx.task.info["tools"] if self._recorded_tools.offered else None
+        schemas = [
+            schema for schema in self._recorded_tools.tools if offered is None or schema["function"]["name"] in offered
+        ]
         if self.tools == "simulated":
             ctx.tools = SimulatedApi(ctx.models[API], schemas, examples=self._recorded_tools.examples).tools()
         else:
