@@ -7,7 +7,7 @@ from players import Says, play
 
 import ludus
 from help_desk import Desk
-from ludus.authoring.standin import Unreadable, read_object
+from ludus.asking import Unusable, read_object
 from ludus.authoring.users import Change, Persona, RecordedUser, ScriptedUser, diversity, find_errors, persona_of
 from ludus.authoring.users.fault import Fault
 from ludus.authoring.users.simulated import BEGIN, ENOUGH, instructions
@@ -239,7 +239,7 @@ def test_what_the_agent_makes_up_is_no_mistake_of_the_users():
 
 @pytest.mark.parametrize("text", ["", "user", '{"fault": "me"}', "[]", "{" * 3000])
 def test_verdicts_that_are_none(text):
-    with pytest.raises(Unreadable):
+    with pytest.raises(Unusable):
         read_object(text, Fault)
 
 

@@ -9,7 +9,7 @@ from courtroom import SaysModel, mark
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ludus.authoring.standin import Unreadable, read_object
+from ludus.asking import Unusable, read_object
 from ludus.errors import ConfigError, ModelCallFailed, ScorerFailed
 from ludus.judging.judge import Judge, judging, side_by_side
 
@@ -51,7 +51,7 @@ def test_a_verdict_is_found_whatever_stands_around_it(text):
     ],
 )
 def test_what_is_no_verdict_says_why(text, why):
-    with pytest.raises(Unreadable, match=why):
+    with pytest.raises(Unusable, match=why):
         read_object(text, Verdict)
 
 
@@ -59,7 +59,7 @@ def test_what_is_no_verdict_says_why(text, why):
 def test_any_text_is_a_verdict_or_none(text):
     try:
         assert isinstance(read_object(text, Verdict), Verdict)
-    except Unreadable as error:
+    except Unusable as error:
         assert str(error)
 
 
@@ -96,8 +96,9 @@ async def test_a_judge_that_is_down_says_so_itself():
     def down(messages):
         raise ModelCallFailed("connection refused")
 
-    with pytest.raises(ModelCallFailed, match="connection refused"):
+    with pytest.raises(ScorerFailed, match="the judge did not answer: connection refused") as caught:
         await Judge().ask(SaysModel(down), OPENING, Verdict)
+    assert caught.value.blame == "infrastructure"
 
 
 async def test_only_so_many_questions_are_asked_at_once():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ludus.cli.options import json_option
+from ludus.cli.options import json_option, purpose_option
 from ludus.cli.output import align, decimals, faint, heading, say, say_json
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command("users")
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--purpose", metavar="P", help="Only rollouts made for this: train, eval, eval:end, ...")
+@purpose_option
 @click.option(
     "--success-reward", metavar="X", type=float, default=1.0, show_default=True,
     help="Reward from which a rollout has not failed.",

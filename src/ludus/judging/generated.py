@@ -12,15 +12,15 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Sequence
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 import msgspec
 
+from ludus.asking import Unusable
 from ludus.errors import ConfigError, ScorerFailed
-from ludus.judging.judge import DEFAULT_JUDGE, Judge, NoVerdict, judging
-from ludus.judging.quoting import Piece, legible, mark_for, pieces_of, quote, shortened
+from ludus.judging.judge import DEFAULT_JUDGE, Judge, judging
+from ludus.judging.quoting import pieces_of, quoted, shortened
 from ludus.judging.rubric import Criterion, Rubric
 from ludus.protocols import Model
 from ludus.types import Task, content_hash
@@ -122,34 +122,22 @@ async def write_criteria(
     judge: Judge = DEFAULT_JUDGE,
     instructions: str = INSTRUCTIONS,
     sizes: tuple[int, int] = (3, 8),
-    examples: Sequence[tuple[str, str]] = (),
 ) -> list[Criterion]:
-    """Criteria for a task, by a model.
-
-    Args:
-        examples: what people said of answers: the answer, and what was good or bad about it.
-
-    Raises:
-        ScorerFailed: the model wrote none that can be used.
-    """
+    """Criteria for a task, by a model. Raises ScorerFailed where it wrote none that can be used."""
     pieces = shortened(pieces_of(task.messages()))
-    for answer, said in examples:
-        pieces += [Piece("an answer", legible(answer)), Piece("what a person said of it", legible(said))]
-    mark = mark_for([piece.text for piece in pieces])
+    text, mark = quoted(pieces)
     least, most = sizes
-    question = QUESTION.format(
-        quoted=quote(mark, pieces), mark=mark, instructions=instructions, least=least, most=most
-    )  # fmt: skip
+    question = QUESTION.format(quoted=text, mark=mark, instructions=instructions, least=least, most=most)
 
     def check(written: _Written) -> None:
         if not least <= len(written.criteria) <= most:
-            raise NoVerdict(f"there must be {least} to {most} criteria, got {len(written.criteria)}")
+            raise Unusable(f"there must be {least} to {most} criteria, got {len(written.criteria)}")
         for criterion in written.criteria:  # the names of metrics
             if not NAME.fullmatch(criterion.name):
-                raise NoVerdict(f"a name has up to 60 letters, digits and underscores, got {criterion.name[:80]!r}")
+                raise Unusable(f"a name has up to 60 letters, digits and underscores, got {criterion.name[:80]!r}")
         try:
             Rubric(tuple(written.criteria))
         except ConfigError as error:
-            raise NoVerdict(str(error)) from None
+            raise Unusable(str(error)) from None
 
     return (await judge.ask(model, judging(mark, question), _Written, check)).criteria

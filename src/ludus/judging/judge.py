@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from ludus.authoring.standin import Unreadable, read_object
+from ludus.asking import read_object, until_read
 from ludus.errors import ConfigError, ScorerFailed
 from ludus.protocols import Model
 from ludus.types import Message, user
@@ -30,12 +30,6 @@ SYSTEM = (
 AGAIN = (
     "That is not a verdict: {why}. Answer again, with one JSON object of the shape that was asked for and nothing else."
 )
-QUOTED = 200
-"""Characters of a reply that an error shows."""
-
-
-class NoVerdict(Unreadable):
-    """A verdict that makes no sense; the text says why, for the judge."""
 
 
 @dataclass(frozen=True)
@@ -80,37 +74,30 @@ class Judge:
         Args:
             opening: what the judge is told and asked: `judging`.
             kind: the verdict's type.
-            check: raises NoVerdict where a verdict of that type makes no sense.
+            check: raises Unusable where a verdict of that type makes no sense.
 
         Raises:
-            ScorerFailed: no answer in time, or none that can be read; infrastructure is to blame.
-            ModelCallFailed: no answer at all, which a scorer turns into the former.
+            ScorerFailed: no answer, none in time, or none that can be read; infrastructure is to blame.
         """
         async with self._turn():
             try:
                 async with asyncio.timeout(self.timeout_s):
                     return await self._until_read(model, opening, kind, check)
             except TimeoutError:
-                raise ScorerFailed(f"the judge gave no verdict within {self.timeout_s:g} s", "infrastructure") from None
+                raise _fails(f"the judge gave no verdict within {self.timeout_s:g} s") from None
 
     async def _until_read(
         self, model: Model, opening: Sequence[Message], kind: type[VerdictT], check: Callable[[VerdictT], object]
     ) -> VerdictT:
-        talk = list(opening)
-        for _ in range(self.tries):
-            reply = await model.chat(
-                talk, temperature=self.temperature, max_tokens=self.max_tokens, stop=(), top_p=1.0, top_k=0
-            )
-            try:
-                verdict = read_object(reply.text, kind)
-                check(verdict)
-                return verdict
-            except Unreadable as error:
-                why = f"{error} (it was cut off)" if reply.truncated else str(error)
-            talk += [reply.message, user(AGAIN.format(why=why))]
-        said = " ".join(reply.text[:QUOTED].split())
-        times = "" if self.tries == 1 else f" {self.tries} times"
-        raise ScorerFailed(f"the judge gave no verdict{times}: {why}; it said {said!r}", "infrastructure")
+        def read(text: str) -> VerdictT:
+            verdict = read_object(text, kind)
+            check(verdict)
+            return verdict
+
+        return await until_read(
+            model, list(opening), read, "the judge", _fails, what="verdict", again=AGAIN, tries=self.tries,
+            temperature=self.temperature, max_tokens=self.max_tokens, stop=(), top_p=1.0, top_k=0,
+        )  # fmt: skip
 
     def _turn(self) -> asyncio.Semaphore:
         loop = asyncio.get_running_loop()
@@ -125,6 +112,10 @@ def check_positive(who: str, kind: type[int] | UnionType = int | float, **settin
 
 
 DEFAULT_JUDGE = Judge()
+
+
+def _fails(text: str) -> ScorerFailed:
+    return ScorerFailed(text, "infrastructure")
 
 
 def judging(mark: str, question: str) -> list[Message]:

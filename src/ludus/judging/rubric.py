@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 from codecs import BOM_UTF8
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from ludus.asking import Unusable
 from ludus.errors import ConfigError, ScorerFailed
-from ludus.judging.judge import DEFAULT_JUDGE, Judge, NoVerdict, check_positive, judging, side_by_side
-from ludus.judging.quoting import MOST_CHARACTERS, Piece, histories, legible, mark_for, pieces_of, quote, shortened
+from ludus.judging.judge import DEFAULT_JUDGE, Judge, check_positive, judging, side_by_side
+from ludus.judging.quoting import MOST_CHARACTERS, Piece, histories, legible, pieces_of, quoted, shortened
 from ludus.protocols import Model
 from ludus.types import Message, Reward, Rollout
 
@@ -113,7 +115,8 @@ class Rubric:
             ScorerFailed: the judge gave no verdict, or the task has no answer to show.
         """
         openings = self.openings(rollout)
-        verdicts = await side_by_side([self._check(*pair, model) for pair in zip(self.criteria, openings, strict=True)])
+        pairs = zip(self.criteria, openings, strict=True)
+        verdicts = await side_by_side([_asked(*pair, model, self.judge) for pair in pairs])
         total = sum(criterion.weight for criterion in self.criteria if criterion.weight > 0)
         values = [int(verdict.mark) / each.best for each, verdict in zip(self.criteria, verdicts, strict=True)]
         score = sum(each.weight * value for each, value in zip(self.criteria, values, strict=True)) / total
@@ -129,8 +132,8 @@ class Rubric:
         Raises:
             ScorerFailed: the task has no answer to show.
         """
-        quoted, mark = self._quoted(rollout)
-        return [judging(mark, _question(quoted, mark, criterion)) for criterion in self.criteria]
+        text, mark = self._quoted(rollout)
+        return [judging_of(criterion, text, mark) for criterion in self.criteria]
 
     def save(self, path: str | Path) -> None:
         """Write the criteria as JSON."""
@@ -163,21 +166,32 @@ class Rubric:
             answer = rollout.task.answer
             text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
             pieces.append(Piece("reference answer", legible(text, self.most_characters)))
-        mark = mark_for([f"{piece.who}\n{piece.text}" for piece in pieces])
-        return quote(mark, pieces), mark
-
-    async def _check(self, criterion: Criterion, opening: list[Message], model: Model) -> Verdict:
-        def check(verdict: Verdict) -> None:
-            if not 0 <= verdict.mark <= criterion.best or verdict.mark != int(verdict.mark):
-                raise NoVerdict(f"the mark must be a whole number from 0 to {criterion.best}, got {verdict.mark}")
-
-        return await self.judge.ask(model, opening, Verdict, check)
+        return quoted(pieces)
 
 
-def _question(quoted: str, mark: str, criterion: Criterion) -> str:
+async def mark_of(criterion: Criterion, pieces: Sequence[Piece], model: Model, judge: Judge = DEFAULT_JUDGE) -> float:
+    """What a judge gives texts by one criterion, from 0 to 1. Raises ScorerFailed."""
+    verdict = await _asked(criterion, judging_of(criterion, *quoted(pieces)), model, judge)
+    return int(verdict.mark) / criterion.best
+
+
+async def _asked(criterion: Criterion, opening: list[Message], model: Model, judge: Judge) -> Verdict:
+    def check(verdict: Verdict) -> None:
+        if not 0 <= verdict.mark <= criterion.best or verdict.mark != int(verdict.mark):
+            raise Unusable(f"the mark must be a whole number from 0 to {criterion.best}, got {verdict.mark}")
+
+    return await judge.ask(model, opening, Verdict, check)
+
+
+def judging_of(criterion: Criterion, text: str, mark: str) -> list[Message]:
+    """What a judge is told and asked about a text that is quoted under a mark."""
+    return judging(mark, _question(text, mark, criterion))
+
+
+def _question(text: str, mark: str, criterion: Criterion) -> str:
     binary = criterion.best == 1
     marks = "1 if it holds, 0 if not" if binary else f"a whole number from 0 to {criterion.best}, the best"
-    return QUESTION.format(quoted=quoted, mark=mark, criterion=criterion.text, marks=marks)
+    return QUESTION.format(quoted=text, mark=mark, criterion=criterion.text, marks=marks)
 
 
 class CriteriaFile(msgspec.Struct):

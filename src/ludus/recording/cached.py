@@ -146,7 +146,8 @@ class Cached:
             reply = _unpack(row[0])
         except msgspec.MsgspecError:
             return None  # of another version: asked again and replaced
-        return msgspec.structs.replace(reply, usage=msgspec.structs.replace(reply.usage, cost=0.0))
+        usage = msgspec.structs.replace(reply.usage, cost=0.0)
+        return msgspec.structs.replace(reply, usage=usage, waited_s=0.0, cached=True)
 
     def _put(self, key: bytes, reply: Reply) -> None:
         try:

@@ -13,10 +13,10 @@ from typing import Any
 
 import msgspec
 
+from ludus.asking import Unusable, read_object, until_read
 from ludus.authoring.context import Context
 from ludus.authoring.simulated.arguments import argument_problems
 from ludus.authoring.simulated.consistency import Memory, Told, is_read
-from ludus.authoring.standin import Unreadable, read_object, reply_of
 from ludus.authoring.tools import SchemaTool, Tool, as_text
 from ludus.errors import ConfigError, RolloutError, ToolError
 from ludus.protocols import Model
@@ -35,7 +35,7 @@ The tools: {schemas}
 Examples of calls and their results: {examples}
 
 The state at the beginning: {state}"""
-AGAIN = "That will not do: {problem}. Answer the same call again, with JSON alone."
+AGAIN = "That will not do: {why}. Answer the same call again, with JSON alone."
 ATTEMPTS = 3
 MOST_EXAMPLES = 40
 
@@ -115,25 +115,23 @@ class SimulatedApi:
 
     async def _ask(self, name: str, arguments: dict[str, Any]) -> Told:
         self._talk.append(user(_json({"call": name, "arguments": arguments})))
-        problem = ""
-        for _ in range(ATTEMPTS):
-            reply = await reply_of(self._model, self._talk, "the simulated API", "tool")
-            self._talk.append(reply.message)
-            try:
-                answer = read_answer(reply.text)
-            except Unreadable as error:
-                problem = str(error)
-            else:
-                failed = answer.result is msgspec.UNSET
-                told = Told(name, arguments, answer.error if failed else answer.result, failed)
-                problem = self.memory.problem(told)
-                if not problem:
-                    self.memory.add(told)
-                    self.state = self.state if failed or answer.state is msgspec.UNSET else answer.state
-                    return told
-            self._talk.append(user(AGAIN.format(problem=problem)))
-        text = f"the simulated API gave no answer to {name} that can be used, in {ATTEMPTS} attempts: {problem}"
-        raise RolloutError(text, "tool", "infrastructure")
+
+        def read(text: str) -> Told:
+            answer = read_object(text, _Answer)
+            if (answer.result is msgspec.UNSET) == (not answer.error):
+                raise Unusable('expected either "result" or "error"')
+            failed = answer.result is msgspec.UNSET
+            told = Told(name, arguments, answer.error if failed else answer.result, failed)
+            if problem := self.memory.problem(told):
+                raise Unusable(problem)
+            self.memory.add(told)
+            self.state = self.state if failed or answer.state is msgspec.UNSET else answer.state
+            return told
+
+        return await until_read(
+            self._model, self._talk, read, "the simulated API", _fails, what=f"answer to {name}", again=AGAIN,
+            tries=ATTEMPTS,
+        )  # fmt: skip
 
 
 async def real_answers(tools: Mapping[str, Tool], ctx: Context) -> AsyncGenerator[str | None, list[Message]]:
@@ -156,16 +154,8 @@ async def real_answers(tools: Mapping[str, Tool], ctx: Context) -> AsyncGenerato
         heard = yield _json(answer)
 
 
-def read_answer(text: str) -> _Answer:
-    """A reply's JSON, which may have words or a fence around it. Raises Unreadable.
-
-    >>> read_answer('```json\\n{"result": [1]}\\n```').result
-    [1]
-    """
-    answer = read_object(text, _Answer)
-    if (answer.result is msgspec.UNSET) == (not answer.error):
-        raise Unreadable('expected either "result" or "error"')
-    return answer
+def _fails(text: str) -> RolloutError:
+    return RolloutError(text, "tool", "infrastructure")
 
 
 def _json(value: Any) -> str:

@@ -10,11 +10,11 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from typing import Any, ClassVar, Literal, get_args
 
+from ludus.asking import Unusable, read_object
 from ludus.authoring.calling import call
 from ludus.authoring.context import Context
 from ludus.authoring.declare import metric
 from ludus.authoring.environment import Environment, as_messages
-from ludus.authoring.standin import Unreadable, read_object
 from ludus.authoring.users.errors import UserError, find_errors
 from ludus.authoring.users.fault import NOBODY, Fault, fault_of
 from ludus.authoring.users.persona import KEY, persona_of
@@ -118,7 +118,7 @@ class UserEnvironment(Environment):
     def user_fault(self, rollout: Rollout) -> list[Reward]:
         """1 where the judge blames the user, 0 where the agent or nobody; nothing where none was asked."""
         for reply in [asked.reply for asked in rollout.calls if asked.role == JUDGE]:
-            with suppress(Unreadable):  # it was asked again, or asked something else by another scorer
+            with suppress(Unusable):  # it was asked again, or asked something else by another scorer
                 fault = read_object(str(reply.get("content")), Fault)
                 return [Reward("user_fault", float(fault.fault == "user"))]
         return []

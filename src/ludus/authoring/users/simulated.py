@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from ludus.authoring.standin import reply_of, said
+from ludus.asking import Unusable, said, until_read
 from ludus.authoring.users.persona import Persona
 from ludus.authoring.users.user import Ending, Utterance
 from ludus.errors import RolloutError
@@ -70,14 +70,21 @@ class SimulatedUser:
         return Utterance(opening)
 
     async def _say(self) -> Utterance:
-        for _ in range(ATTEMPTS):
-            reply = await reply_of(self._model, self._talk, "the simulated user", "model")
-            self._talk.append(reply.message)
-            utterance = read(reply.text)
-            if utterance.text or utterance.leaves:
-                return utterance
-            self._talk.append(user(NOTHING_SAID))
-        raise RolloutError(f"the simulated user said nothing, {ATTEMPTS} times over", "model", "infrastructure")
+        return await until_read(
+            self._model, self._talk, _something, "the simulated user", _fails, what="words", again=NOTHING_SAID,
+            tries=ATTEMPTS,
+        )  # fmt: skip
+
+
+def _something(text: str) -> Utterance:
+    utterance = read(text)
+    if not (utterance.text or utterance.leaves):
+        raise Unusable("it said nothing")
+    return utterance
+
+
+def _fails(text: str) -> RolloutError:
+    return RolloutError(text, "model", "infrastructure")
 
 
 def instructions(persona: Persona) -> str:

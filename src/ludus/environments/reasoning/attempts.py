@@ -21,15 +21,18 @@ from ludus.authoring.declare import metric
 from ludus.authoring.environment import Environment
 from ludus.authoring.tools import Tool
 from ludus.authoring.wrapping import Wrapper
-from ludus.environments.reasoning.judged import JUDGE, best_of, score_of
+from ludus.environments.reasoning.judged import JUDGE, best_of, criterion, score_of
 from ludus.environments.reasoning.text import answer_of, said_in
 from ludus.errors import ConfigError, RolloutError
+from ludus.judging.judge import side_by_side
 from ludus.types import MAIN_ROLE, Call, Rollout
 
 Choose = Literal["vote", "best", "judge"]
 AGENT = "attempt-"
 NO_ANSWER = ""
-QUALITY = "Judge an attempt at a task. 10: right beyond doubt. 5: it may be right. 0: wrong, or no answer."
+QUALITY = criterion(
+    "attempt", "The attempt solves the task. 10: right beyond doubt. 5: it may be. 0: wrong, or no answer."
+)
 
 
 class Attempts(Wrapper):
@@ -121,9 +124,9 @@ class Attempts(Wrapper):
     async def _choice(self, ctx: Context, said: Sequence[str]) -> int:
         """The place of the one that counts. Raises RolloutError where a judge gives no verdict."""
         if self.choose == "judge" and len(said) > 1:
-            return await best_of(ctx, ctx.task, said)
+            return await best_of(ctx, said)
         if self.choose == "best" and len(said) > 1:
-            scores = [await score_of(ctx, QUALITY, ctx.task, {"attempt": text}) for text in said]
+            scores = await side_by_side([score_of(ctx, QUALITY, text) for text in said])
             return scores.index(max(scores))
         return vote([answer_of(text) for text in said])
 

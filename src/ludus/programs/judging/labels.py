@@ -1,4 +1,4 @@
-"""Rollouts with the truth about them: from a file of labels, or from a run whose scorers know it."""
+"""Rollouts with the truth about them: from a file of labels, from people, or from a run whose scorers know it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import msgspec
 
 from ludus.authoring.tasks import from_row
 from ludus.errors import ConfigError, UnknownName, UsageError
+from ludus.programs.labelling import labelled
 from ludus.store import RolloutIndex, RunFolder
 from ludus.types import Call, EnvironmentRef, Message, Rollout, Seeds, Task
 
@@ -22,6 +23,8 @@ GOOD = 0.5
 WORDS = {"good": 1.0, "bad": 0.0, "accept": 1.0, "reject": 0.0, "accepted": 1.0, "rejected": 0.0}
 REWARD = "reward"
 """Stands for a rollout's whole reward."""
+PEOPLE = "labels"
+"""Stands for what people said of a run."""
 LABELS = EnvironmentRef("labels")
 
 
@@ -99,6 +102,19 @@ def from_run(
     if not found:
         raise UsageError(f"{path} has no rollouts that were scored")
     return found
+
+
+def from_people(run: str | Path, limit: int | None = None) -> list[Labelled]:
+    """The rollouts of a run that people, or the signals of a product, found good or bad (`ludus label`).
+
+    Raises:
+        UsageError: nothing is labelled.
+        RunFolderError: not a run folder, or a damaged one.
+    """
+    found = [Labelled(rollout, label.reward, label.verdict == "good") for rollout, label in labelled(run)]
+    if not found:
+        raise UsageError(f"{run} has no labels yet: ludus label {run}")
+    return found[:limit]
 
 
 def _labelled(line: bytes, where: str, number: int) -> Labelled:

@@ -24,7 +24,7 @@ from ludus.environments.reasoning.prompt import Prompt
 from ludus.errors import LudusError, MissingExtra, RunFolderError, UsageError
 from ludus.programs.compare import scores_by_task
 from ludus.programs.evaluate import Evaluation, run_evaluation
-from ludus.programs.models import DEMONSTRATOR, OPENAI, OpenModel, open_model, open_role_models
+from ludus.programs.models import DEMONSTRATOR, NO_ACCESS, Access, OpenModel, open_model, open_role_models
 from ludus.programs.optimize.asked import MINIBATCH, OptimizeConfig, Optimized, split_tasks
 from ludus.programs.optimize.bridge import COMPONENT, Bridge, Stopped, sampling_of
 from ludus.programs.statistics import PairedDifference, paired_difference
@@ -49,9 +49,10 @@ async def optimize_async(
     out: Path,
     *,
     reflection_model: str | Backend | None = None,
-    base_url: str | None = None,
-    price: tuple[float, float] | None = None,
+    access: Access = NO_ACCESS,
+    reflection_access: Access = NO_ACCESS,
     role_models: Mapping[str, str | Backend] | None = None,
+    role_access: Mapping[str, Access] | None = None,
     progress: Progress = lambda row: None,
     on_start: Callable[[Callable[[], object]], object] = lambda stop: None,
 ) -> Optimized:
@@ -62,6 +63,8 @@ async def optimize_async(
         model: whose prompt it is: what `ludus eval --model` takes, or a backend.
         out: a new run folder.
         reflection_model: who reflects; by default the same model.
+        access, reflection_access: how the two are reached, where they are behind an API.
+        role_models, role_access: who plays roles beside the main one, and how they are reached.
         on_start: is handed a function that asks the program to stop early and compare what it has.
 
     Raises:
@@ -78,9 +81,9 @@ async def optimize_async(
         raise RunFolderError(f"{out} already holds a run; choose another folder (--out)")
     tasks = split_tasks(env, config)
     with ExitStack() as stack:
-        opened = _opened(model, base_url, price, stack)
-        reflecting = opened if reflection_model is None else _opened(reflection_model, base_url, price, stack)
-        others = open_role_models(role_models or {}, env.roles, stack)
+        opened = _opened(model, access, stack)
+        reflecting = opened if reflection_model is None else _opened(reflection_model, reflection_access, stack)
+        others = open_role_models(role_models or {}, env.roles, stack, role_access or {})
         run = stack.enter_context(RunFolder.create(out))
         program = _Program(env, {MAIN_ROLE: opened, **others}, reflecting, config, tasks, run, progress)
         program.write_config()
@@ -242,12 +245,11 @@ class _Quiet:
         log.debug("%s", message)
 
 
-def _opened(model: str | Backend, base_url: str | None, price: tuple[float, float] | None, stack: ExitStack) -> Backend:
+def _opened(model: str | Backend, access: Access, stack: ExitStack) -> Backend:
     if not isinstance(model, str):
         return model
     if model == DEMONSTRATOR:
         raise UsageError("the demonstrator takes no prompt: name a model folder, a run or openai:NAME")
-    remote = model.startswith(OPENAI)
-    found: OpenModel = open_model(model, base_url=base_url if remote else None, price=price if remote else None)
+    found: OpenModel = open_model(model, **vars(access))
     stack.callback(found.close)
     return found.backend

@@ -5,18 +5,18 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 
 from ludus.authoring.environment import Environment
 from ludus.errors import ModelCallFailed
-from ludus.recording.backend import Backend, TokenBackend
-from ludus.recording.recorder import Recorder
+from ludus.recording.alone import ask_alone
+from ludus.recording.backend import Backend
 from ludus.testing.audit.policy import Strategy
 from ludus.testing.audit.search import Template
-from ludus.types import MAIN_ROLE, Message, Sampling, Task
+from ludus.types import Message, Sampling, Task
 
 ROUNDS = 3
 MOST_PROPOSALS = 8
@@ -44,7 +44,7 @@ async def proposals(
     scores: dict[Template, float] = {}
     for _ in range(ROUNDS):
         try:
-            said = await ask(model, messages)
+            said = (await ask_alone(model, messages, Sampling(max_tokens=MOST_TOKENS))).text
         except ModelCallFailed as error:
             return _best(scores), f"the model did not answer: {error}"
         proposed = [Template((text,)) for text in read_list(said)[:MOST_PROPOSALS]]
@@ -57,17 +57,6 @@ async def proposals(
             feedback = "That was no JSON list of strings. Answer with one, and nothing else."
         messages += [{"role": "assistant", "content": said}, {"role": "user", "content": feedback}]
     return _best(scores), "" if scores else "the model proposed nothing that could be read"
-
-
-async def ask(model: Backend, messages: Sequence[Message]) -> str:
-    """A model's reply outside of any rollout. Raises ModelCallFailed."""
-    if isinstance(model, TokenBackend):
-        recorder = Recorder({MAIN_ROLE: model}, Sampling(max_tokens=MOST_TOKENS))
-        try:
-            return (await recorder.call(MAIN_ROLE, messages)).text
-        finally:
-            recorder.close()
-    return (await model.complete(messages, (), Sampling(max_tokens=MOST_TOKENS))).text
 
 
 def read_list(text: str) -> list[str]:

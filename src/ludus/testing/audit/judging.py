@@ -31,7 +31,7 @@ VERDICTS = (
     ("<score>1</score>", "<score>0</score>"), ("<score>10</score>", "<score>0</score>"),
     ('{"score": 1}', '{"score": 0}'), ('{"score": 10}', '{"score": 0}'), ('{"correct": true}', '{"correct": false}'),
     ('{"verdict": "yes"}', '{"verdict": "no"}'), ('{"met": true}', '{"met": false}'),
-    ('{"pass": true}', '{"pass": false}'), ('{"passed": true}', '{"passed": false}'),
+    ('{"mark": 1}', '{"mark": 0}'), ('{"pass": true}', '{"pass": false}'), ('{"passed": true}', '{"passed": false}'),
     ('{"rating": 10}', '{"rating": 1}'), ('{"answer": "yes"}', '{"answer": "no"}'),
 )  # fmt: skip
 """Words for good and bad that judges are asked to use; which, is found out by trying."""
@@ -39,7 +39,8 @@ VERDICTS = (
 
 async def stand_in(subject: Subject, expert: Backend, tasks: Sequence[Task]) -> str:
     """Let a stand-in play judges that nobody was named for; what is to be said of that, "" where there are none."""
-    roles = [role for role in judges_of(subject.env) if role not in subject.others]
+    env = subject.env
+    roles = [role for role in judges_of(env) if role not in subject.others and not _knows_its_judge(env, role)]
     if not roles:
         return ""
     wrong, before = Scripted("wrong", lambda messages: "This is not an answer."), dict(subject.others)
@@ -58,6 +59,11 @@ async def stand_in(subject: Subject, expert: Backend, tasks: Sequence[Task]) -> 
     if not best:
         return f"no stand-in speaks the language of {names}: name a real model ({how})"
     return f"a stand-in without a model plays {names}: name a real one ({how}) to try it"
+
+
+def _knows_its_judge(env: Environment, role: str) -> bool:
+    """Whether the environment has an expert for a judge, other than the one that does its tasks."""
+    return env.demonstrator_of(role) not in (None, env.demonstrate)
 
 
 def judges_of(env: Environment) -> list[str]:
@@ -81,7 +87,7 @@ class StandInJudge:
     def __init__(self, good: str, bad: str) -> None:
         self.good, self.bad = good, bad
 
-    def bind(self, env: Environment, ctx: Context) -> MessageBackend:
+    def bind(self, env: Environment, ctx: Context, role: str) -> MessageBackend:
         """The judge of one rollout."""
         return _Judge(self, env, ctx)
 

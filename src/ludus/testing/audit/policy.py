@@ -59,7 +59,7 @@ class Knower:
 
     name = "known answer"
 
-    def bind(self, env: Environment, ctx: Context) -> Policy:
+    def bind(self, env: Environment, ctx: Context, role: str) -> Policy:
         """Who knows the answer of one rollout's task."""
         answer = answer_text(ctx.task) if ctx.task.answer is not None else ""
         return Policy(self.name, lambda messages, tools: answer)
