@@ -6,7 +6,7 @@ A reference judge is a rubric of one criterion that is shown the known answer (`
 from __future__ import annotations
 
 import json
-import math
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ import msgspec
 
 from ludus.asking import Unusable, read_object
 from ludus.errors import ConfigError, ScorerFailed
-from ludus.judging.judge import DEFAULT_JUDGE, SYSTEM, Judge, judging, side_by_side
+from ludus.judging.judge import DEFAULT_JUDGE, SYSTEM, Judge, check_positive, judging, side_by_side
 from ludus.judging.quoting import MOST_CHARACTERS, Piece, histories, legible, pieces_of, quoted, shortened
 from ludus.protocols import Model
 from ludus.types import Message, Reward, Rollout
@@ -37,6 +37,9 @@ SAME_ANSWER = (
 )
 
 
+MOST_WEIGHT = 1_000_000
+
+
 class Criterion(msgspec.Struct, frozen=True, omit_defaults=True):
     """One thing that is checked.
 
@@ -55,9 +58,10 @@ class Criterion(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def __post_init__(self) -> None:
         problem = (
-            "name and text must not be empty" if not (str(self.name).strip() and str(self.text).strip()) else
-            f"weight must be a finite number other than 0, got {self.weight!r}"
-            if isinstance(self.weight, str) or not math.isfinite(self.weight) or self.weight == 0 else
+            "name and text must be texts that are not empty"
+            if not all(isinstance(text, str) and text.strip() for text in (self.name, self.text)) else
+            f"weight must be a number other than 0, of at most {MOST_WEIGHT:,}, got {self.weight!r}"
+            if not isinstance(self.weight, int | float) or not 0 < abs(self.weight) <= MOST_WEIGHT else
             f"best must be a whole number from 1 to 100, got {self.best!r}"
             if type(self.best) is not int or not 1 <= self.best <= 100 else
             ""
@@ -146,6 +150,9 @@ class Rubric:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "criteria", tuple(self.criteria))
+        check_positive("Rubric", int, most_characters=self.most_characters)
+        if wrong := [each for each in self.criteria if not isinstance(each, Criterion)]:
+            raise ConfigError(f"a rubric's criteria are Criterion(name, text), got {wrong[0]!r}")
         names = [criterion.name for criterion in self.criteria]
         if twice := [name for name in names if names.count(name) > 1]:
             raise ConfigError(f"two criteria of a rubric are called {twice[0]!r}")
@@ -194,7 +201,7 @@ class Rubric:
             ConfigError: no such file, or not a rubric.
         """
         try:
-            file = msgspec.json.decode(Path(path).read_bytes(), type=CriteriaFile)
+            file = msgspec.json.decode(Path(path).read_bytes().removeprefix(BOM_UTF8), type=CriteriaFile)
         except OSError as error:
             raise ConfigError(f"can't read the rubric {path}: {error.strerror or error}") from None
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
