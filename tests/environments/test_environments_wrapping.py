@@ -162,7 +162,7 @@ async def test_a_forced_budget_holds_for_plans_in_any_order(wrap):
 
 async def test_a_reply_that_another_limit_cuts_off_is_no_end_of_the_time():
     class Short(Sum):
-        sampling = {"max_tokens": 5}  # noqa: RUF012
+        sampling = {"max_tokens": 5}
 
     (rollout,) = await play(Budget(Short(), tokens=1000, force=True), lambda prompt, rng: "word " * 99)
     assert rollout.stop == "length" and len(rollout.calls) == 1

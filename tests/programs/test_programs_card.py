@@ -69,7 +69,11 @@ def test_the_error_of_a_calibrated_model_is_told_apart_from_one_that_is_not(monk
 
 
 def test_one_task_has_no_interval():
-    for found in (figures.calibration_error([(one(), 0.9)]), figures.effort([one()]), figures.brier_score([(one(), 0.9)])):
+    for found in (
+        figures.calibration_error([(one(), 0.9)]),
+        figures.effort([one()]),
+        figures.brier_score([(one(), 0.9)]),
+    ):
         assert all(math.isnan(end) for end in found.interval)
 
 

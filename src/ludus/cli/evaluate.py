@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -45,12 +46,22 @@ def _amounts(value: str) -> tuple[float, float]:
     try:
         prompt, completion = (float(part) for part in value.split(","))
     except ValueError:
-        raise click.BadParameter(f"expected two numbers such as 0.25,2, got {value!r}") from None
+        prompt = completion = math.nan
+    if not (0 <= prompt < math.inf and 0 <= completion < math.inf):
+        raise click.BadParameter(f"expected two amounts such as 0.25,2, got {value!r}")
     return prompt, completion
 
 
 price_option = click.option(
     "--price", callback=price_of, metavar="IN,OUT", help="Dollars per million prompt and completion tokens."
+)
+role_price_option = click.option(
+    "--role-price",
+    "role_prices",
+    multiple=True,
+    callback=_role_prices,
+    metavar="ROLE=IN,OUT",
+    help="Dollars per million tokens of a role's model, such as judge=0.25,2; may be repeated.",
 )
 COUNT = click.IntRange(min=1)
 MOST_READ = 200
@@ -110,14 +121,7 @@ MOST_SHOWN = 300
     show_default="the model itself",
     help="Who plays another role, such as opponent=demonstrator; may be repeated.",
 )
-@click.option(
-    "--role-price",
-    "role_prices",
-    multiple=True,
-    callback=_role_prices,
-    metavar="ROLE=IN,OUT",
-    help="Dollars per million tokens of a role's model, such as judge=0.25,2; may be repeated.",
-)
+@role_price_option
 @click.option("--base-url", metavar="URL", help="Of the API behind openai:NAME, whose key is $OPENAI_API_KEY.")
 @price_option
 @click.option(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ludus.cli.evaluate import COUNT
+from ludus.cli.evaluate import COUNT, price_of
 from ludus.cli.options import arg_option, env_argument, file_name, json_option, open_environment
 from ludus.cli.output import align, decimals, faint, heading, interval, plus_minus, say, say_json, short
 from ludus.cli.running import model_option, running_options
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @click.option(
     "--reflection-model", metavar="M", show_default="the model itself", help="Who reflects and proposes prompts."
 )
+@click.option("--reflection-price", callback=price_of, metavar="IN,OUT", help="As --price, of the model that reflects.")
 @click.option("--num-train", type=COUNT, metavar="N", default=60, show_default=True, help="Tasks to reflect on.")
 @click.option("--num-val", type=COUNT, metavar="N", default=40, show_default=True, help="Tasks that decide.")
 @click.option("--num-test", type=COUNT, metavar="N", default=100, show_default=True, help="Held-out tasks, at the end.")
@@ -48,7 +49,8 @@ if TYPE_CHECKING:
 @json_option
 def optimize(
     env: str, model: str, reflection_model: str | None, args: tuple[str, ...], out: Path | None, as_json: bool,
-    role_models: dict[str, str], base_url: str | None, price: tuple[float, float] | None, **settings: Any,
+    reflection_price: tuple[float, float] | None, role_models: dict[str, str],
+    role_prices: dict[str, tuple[float, float]], base_url: str | None, price: tuple[float, float] | None, **settings: Any,
 ) -> None:  # fmt: skip
     """Look for a better system prompt for a model in ENV, with GEPA.
 
@@ -73,7 +75,8 @@ def optimize(
         result = stopper.run(
             partial(
                 optimize_async, environment, model, config, folder, reflection_model=reflection_model,
-                base_url=base_url, price=price, role_models=role_models, progress=watcher.see, on_start=on_start,
+                reflection_price=reflection_price, base_url=base_url, price=price, role_models=role_models,
+                role_prices=role_prices, progress=watcher.see, on_start=on_start,
             )
         )  # fmt: skip
     if as_json:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ludus.cli.evaluate import COUNT, price_of
+from ludus.cli.evaluate import COUNT, price_option, role_price_option
 from ludus.cli.options import role_models_of
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
@@ -29,9 +29,9 @@ def running_options(command: CommandT) -> CommandT:
             show_default="the environment's, or 1", help="0 is greedy."),
         click.option("--role-model", "role_models", multiple=True, callback=role_models_of, metavar="ROLE=M",
             show_default="the model itself", help="Who plays another role; may be repeated."),
+        role_price_option,
         click.option("--base-url", metavar="URL", help="Of the API behind openai:NAME, whose key is $OPENAI_API_KEY."),
-        click.option("--price", callback=price_of, metavar="IN,OUT",
-            help="Dollars per million prompt and completion tokens."),
+        price_option,
         click.option("--timeout-s", metavar="X", type=click.FloatRange(min=0, min_open=True), default=600,
             show_default=True, help="Seconds a rollout may take."),
     ]  # fmt: skip

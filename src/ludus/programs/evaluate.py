@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-import tomllib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
@@ -22,15 +21,14 @@ from ludus.authoring.loading import load_environment
 from ludus.authoring.tasks import take
 from ludus.display.table import align, as_html
 from ludus.display.watch import Progress, watching
-from ludus.errors import ConfigError, RunFolderError
+from ludus.errors import ConfigError
 from ludus.programs.blocking import Blocking
 from ludus.programs.gone_on import open_out
 from ludus.programs.models import OpenModel, open_model, open_role_models
 from ludus.programs.statistics import clustered_mean, exclusion_bounds, mean_pass_at_k, mean_pass_hat_k, quantiles
 from ludus.recording.backend import Backend
-from ludus.redaction import SECRETS
 from ludus.rollouts.scheduler import Plan, Scheduler
-from ludus.store import RolloutLog, RunFolder
+from ludus.store import RolloutLog
 from ludus.types import MAIN_ROLE, Rollout, Sampling, Task, Usage
 
 PURPOSE = "eval"

@@ -142,7 +142,9 @@ class Attempts(Wrapper):
             return await best_of(ctx.models[JUDGE], ctx.random, ctx.task, said)
         if self.choose == "best" and len(said) > 1:
             judge = ctx.models[JUDGE]
-            scores = await self._in_turn([partial(score_of, judge, QUALITY, ctx.task, "attempt", text) for text in said])
+            scores = await self._in_turn(
+                [partial(score_of, judge, QUALITY, ctx.task, "attempt", text) for text in said]
+            )
             return scores.index(max(scores))
         return vote([answer_of(text) for text in said])
 

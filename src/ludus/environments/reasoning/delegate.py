@@ -13,8 +13,8 @@ from typing import Any
 from ludus.authoring.context import Context
 from ludus.authoring.declare import metric, reward, tool
 from ludus.authoring.environment import Environment
-from ludus.authoring.tools import Tool, answers
 from ludus.authoring.through import Through
+from ludus.authoring.tools import Tool, answers
 from ludus.authoring.wrapping import Wrapper
 from ludus.errors import ConfigError, ToolError
 from ludus.protocols import Model

@@ -25,7 +25,7 @@ from ludus.errors import LudusError, MissingExtra, RunFolderError, UsageError
 from ludus.programs.compare import scores_by_task
 from ludus.programs.evaluate import Evaluation, run_evaluation
 from ludus.programs.gone_on import open_out
-from ludus.programs.models import DEMONSTRATOR, OPENAI, OpenModel, open_model, open_role_models
+from ludus.programs.models import DEMONSTRATOR, OpenModel, is_remote, open_model, open_role_models
 from ludus.programs.optimize.asked import MINIBATCH, OptimizeConfig, Optimized, split_tasks
 from ludus.programs.optimize.bridge import COMPONENT, Bridge, Stopped, sampling_of
 from ludus.programs.optimize.earlier import Earlier
@@ -53,7 +53,9 @@ async def optimize_async(
     reflection_model: str | Backend | None = None,
     base_url: str | None = None,
     price: tuple[float, float] | None = None,
+    reflection_price: tuple[float, float] | None = None,
     role_models: Mapping[str, str | Backend] | None = None,
+    role_prices: Mapping[str, tuple[float, float]] | None = None,
     progress: Progress = lambda row: None,
     on_start: Callable[[Callable[[], object]], object] = lambda stop: None,
 ) -> Optimized:
@@ -63,6 +65,7 @@ async def optimize_async(
         env: the environment; its training tasks are looked at, its test tasks only in the comparison.
         model: whose prompt it is: what `ludus eval --model` takes, or a backend.
         out: a new run folder, or that of the same optimisation, which was interrupted: it goes on.
+        price, reflection_price, role_prices: dollars per million prompt and completion tokens of each model.
         reflection_model: who reflects; by default the same model.
         on_start: is handed a function that asks the program to stop early and compare what it has.
 
@@ -79,8 +82,12 @@ async def optimize_async(
     tasks = split_tasks(env, config)
     with ExitStack() as stack:
         opened = _opened(model, base_url, price, stack)
-        reflecting = opened if reflection_model is None else _opened(reflection_model, base_url, price, stack)
-        others = open_role_models(role_models or {}, env.roles, stack)
+        if reflection_price is not None and reflection_model is None:
+            raise UsageError("a price is given for the model that reflects, but no such model (--reflection-model)")
+        reflecting = opened
+        if reflection_model is not None:
+            reflecting = _opened(reflection_model, base_url, reflection_price, stack)
+        others = open_role_models(role_models or {}, env.roles, stack, role_prices or {})
         run = stack.enter_context(open_out(out, "optimization", _about(env, opened, reflecting, others, config)))
         if (before := run.read_result()) is not None and not before.get("stopped"):
             raise RunFolderError(f"{out} holds an optimization that is finished; choose another folder (--out)")
@@ -236,7 +243,9 @@ def _about(
     env: Environment, model: Backend, reflecting: Backend, others: Mapping[str, Backend], config: OptimizeConfig
 ) -> dict[str, Any]:
     """What makes an optimisation the same, as config.toml has it; how much of it runs at once does not."""
-    values = {key: value for key, value in msgspec.structs.asdict(config).items() if key not in ("concurrency", "timeout_s")}
+    values = {
+        key: value for key, value in msgspec.structs.asdict(config).items() if key not in ("concurrency", "timeout_s")
+    }
     return {
         "env": msgspec.to_builtins(env.describe()), "model": model.name, "reflection_model": reflecting.name,
         "role_models": {role: other.name for role, other in others.items()}, **values,
@@ -256,7 +265,7 @@ def _opened(model: str | Backend, base_url: str | None, price: tuple[float, floa
         return model
     if model == DEMONSTRATOR:
         raise UsageError("the demonstrator takes no prompt: name a model folder, a run or openai:NAME")
-    remote = model.startswith(OPENAI)
+    remote = is_remote(model)
     found: OpenModel = open_model(model, base_url=base_url if remote else None, price=price if remote else None)
     stack.callback(found.close)
     return found.backend
