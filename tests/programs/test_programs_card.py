@@ -13,6 +13,7 @@ from ludus.programs.card import card, figures
 from ludus.programs.card.answers import Answered, Evaluated, read
 from ludus.programs.card.checks import reseeded, reworded
 from ludus.programs.evaluate import evaluate_async
+from ludus.programs.statistics import wilson
 from ludus.testing.scripted import Scripted
 from ludus.types import Task
 
@@ -28,8 +29,8 @@ def test_wilson_agrees_with_scipy():
     stats = pytest.importorskip("scipy.stats")
     for right, trials in ((0, 5), (3, 7), (50, 50), (499, 1000)):
         low, high = stats.binomtest(right, trials).proportion_ci(method="wilson")
-        assert figures.wilson(right / trials, trials) == pytest.approx((low, high), abs=1e-6)
-    assert all(math.isnan(end) for end in figures.wilson(0.0, 0))
+        assert wilson(right / trials, trials) == pytest.approx((low, high), abs=1e-6)
+    assert all(math.isnan(end) for end in wilson(0.0, 0))
 
 
 def test_skill_by_difficulty_counts_tasks_not_samples():
@@ -41,7 +42,7 @@ def test_skill_by_difficulty_counts_tasks_not_samples():
     ]
     first, second = figures.skill_curve(answers)
     assert (first.x, first.mean, first.num_tasks) == (1.0, 0.75, 2) and (second.mean, second.num_tasks) == (0.0, 1)
-    assert first.interval == figures.wilson(0.75, 2)
+    assert first.interval == wilson(0.75, 2)
     assert figures.skill_curve([one()]) == [] == figures.calibration_curve([])
 
 

@@ -24,7 +24,8 @@ from ludus.display.watch import Progress, watching
 from ludus.errors import ConfigError
 from ludus.programs.blocking import Blocking
 from ludus.programs.gone_on import open_out
-from ludus.programs.models import OpenModel, open_model, open_role_models
+from ludus.programs.latency import waited_s, working_s
+from ludus.programs.models import Access, OpenModel, open_model, open_role_models
 from ludus.programs.statistics import clustered_mean, exclusion_bounds, mean_pass_at_k, mean_pass_hat_k, quantiles
 from ludus.recording.backend import Backend
 from ludus.rollouts.scheduler import Plan, Scheduler
@@ -65,7 +66,13 @@ class Evaluation(msgspec.Struct, kw_only=True):
     """Of every attempt, retried ones included; so is the cost."""
     cost: float
     latency_s: dict[str, float]
-    """Quantiles of a rollout's time."""
+    """Quantiles of a rollout's time, without what it waited for rate limits and attempts that failed."""
+    waited_s: float = 0.0
+    """What a rollout waited so, on average."""
+    concurrency: int = 0
+    """Rollouts at once, at most."""
+    price: tuple[float, float] | None = None
+    """Dollars per million prompt and completion tokens of the model; None where none was given."""
     seconds: float
     sandboxes: list[str] = []
     """How what ran in sandboxes was contained: their tiers."""
@@ -102,6 +109,7 @@ class Tally:
         self.num_excluded: dict[str, int] = defaultdict(int)
         self.usage = Usage()
         self.seconds: list[float] = []
+        self.waited: list[float] = []
         self.metrics: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         self.num_failed = self.num_truncated = 0
         self.sandboxes: set[str] = set()
@@ -118,7 +126,8 @@ class Tally:
             self.num_excluded[task] += 1
             return
         self.rewards[task].append(rollout.reward)
-        self.seconds.append(rollout.seconds)
+        self.waited.append(waited_s(rollout.calls))
+        self.seconds.append(working_s(rollout))
         self.num_failed += rollout.failure is not None
         self.num_truncated += rollout.truncated
         for name, value in {**rollout.metrics, "num_turns": float(rollout.num_turns)}.items():
@@ -143,6 +152,7 @@ class Tally:
             failed_rate=self.num_failed / max(1, scored), truncated_rate=self.num_truncated / max(1, scored),
             tokens={"prompt": self.usage.prompt_tokens, "completion": self.usage.completion_tokens},
             cost=self.usage.cost, latency_s=quantiles(self.seconds), sandboxes=sorted(self.sandboxes),
+            waited_s=sum(self.waited) / max(1, scored),
             success_reward=self.success_reward, **about,
         )  # fmt: skip
 
@@ -215,6 +225,7 @@ async def run_evaluation(
     return tally.result(
         env=env.describe().id, model=backends[MAIN_ROLE].name, split=plan.split, samples=samples,
         num_retried=scheduler.watch.retried, seconds=time.perf_counter() - began, stopped=stopped,
+        concurrency=plan.concurrency,
     )  # fmt: skip
 
 
@@ -255,9 +266,10 @@ async def evaluate_async(
     temperature: float | None = None,
     args: Mapping[str, Any] | None = None,
     base_url: str | None = None,
+    api_key: str | None = None,
     price: tuple[float, float] | None = None,
     role_models: Mapping[str, str | Backend] | None = None,
-    role_prices: Mapping[str, tuple[float, float]] | None = None,
+    role_access: Mapping[str, Access] | None = None,
     out: str | Path | None = None,
     timeout_s: float = 600.0,
     workers: int = 0,
@@ -273,9 +285,11 @@ async def evaluate_async(
     sampling = preferred_sampling(env, {k: v for k, v in overrides.items() if v is not None})
     plan = Plan(seed, PURPOSE, split, sampling, concurrency, timeout_s, workers=workers)
     with ExitStack() as stack:
-        opened = open_model(model, base_url=base_url, price=price) if isinstance(model, str) else OpenModel(model)
+        access = Access(base_url, api_key, price)
+        opened = open_model(model, **vars(access)) if isinstance(model, str) else OpenModel(model)
         stack.callback(opened.close)
-        others = open_role_models(role_models or {}, env.roles, stack, role_prices or {})
+        await opened.warm_up()
+        others = open_role_models(role_models or {}, env.roles, stack, role_access or {})
         run = None
         if out is not None:
             about = {
@@ -290,7 +304,7 @@ async def evaluate_async(
             log=run.rollouts if run else None, earlier=run.rollouts if run else (), budget=budget,
             progress=progress, on_start=on_start,
         )  # fmt: skip
-        result.out = str(out or "")
+        result.out, result.price = str(out or ""), price
         if run:
             run.write_result(result.to_dict())
         return result
@@ -306,8 +320,9 @@ def evaluate(
         model: a model folder, a run, `openai:NAME`, `demonstrator`, or a backend.
         progress: is given rows instead of having them shown, in the thread in which the program runs.
         **options: split, num_tasks, samples, concurrency, seed, max_tokens, temperature, args (the environment's
-            options), base_url, price, role_models (who plays roles beside the main one), role_prices (of such models, as
-            price), out (a folder for rollouts; resumed if it is there), timeout_s, workers, budget.
+            options), base_url, api_key, price (dollars per million tokens in and out), role_models (who plays roles beside
+            the main one), role_access (by role, an `Access` to such a model), out (a folder for rollouts; resumed if it is
+            there), timeout_s, workers, budget.
 
     Raises:
         UsageError: an environment, model or option that does not exist.

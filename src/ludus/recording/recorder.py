@@ -77,6 +77,7 @@ class Recorder:
     _closed: bool = False
     _life: int = 0
     """How often it has begun again."""
+    _began: float = field(default_factory=time.perf_counter)
 
     async def call(
         self,
@@ -132,7 +133,8 @@ class Recorder:
             self._in_flight -= 1
         self.failed = None
         call.reply, call.finish_reason, call.usage = _copy(reply.message), reply.finish_reason, reply.usage
-        call.malformed, call.seconds = reply.malformed, time.perf_counter() - began
+        call.malformed, call.waited_s, call.cached = reply.malformed, reply.waited_s, reply.cached
+        call.began_s, call.seconds = began - self._began, time.perf_counter() - began
         self.calls.append(call)
         self._recorded.append(_Recorded([*known, *new, call.reply], reply, end, ended_by))
         for whose in (agent, None):

@@ -22,7 +22,7 @@ from ludus.authoring.declare import metric
 from ludus.authoring.environment import Environment
 from ludus.authoring.tools import Tool
 from ludus.authoring.wrapping import Wrapper
-from ludus.environments.reasoning.judged import JUDGE, best_of, score_of
+from ludus.environments.reasoning.judged import JUDGE, best_of, criterion, score_of
 from ludus.environments.reasoning.text import answer_of, said_in
 from ludus.errors import ConfigError, RolloutError
 from ludus.judging.judge import side_by_side
@@ -32,7 +32,9 @@ ResultT = TypeVar("ResultT")
 Choose = Literal["vote", "best", "judge"]
 AGENT = "attempt-"
 NO_ANSWER = ""
-QUALITY = "Judge an attempt at a task. 10: right beyond doubt. 5: it may be right. 0: wrong, or no answer."
+QUALITY = criterion(
+    "attempt", "The attempt solves the task. 10: right beyond doubt. 5: it may be. 0: wrong, or no answer."
+)
 
 
 class Attempts(Wrapper):
@@ -139,12 +141,10 @@ class Attempts(Wrapper):
     async def _choice(self, ctx: Context, said: Sequence[str]) -> int:
         """The place of the one that counts. Raises RolloutError where a judge gives no verdict."""
         if self.choose == "judge" and len(said) > 1:
-            return await best_of(ctx.models[JUDGE], ctx.random, ctx.task, said)
+            return await best_of(ctx.models[JUDGE], ctx.task, said)
         if self.choose == "best" and len(said) > 1:
             judge = ctx.models[JUDGE]
-            scores = await self._in_turn(
-                [partial(score_of, judge, QUALITY, ctx.task, "attempt", text) for text in said]
-            )
+            scores = await self._in_turn([partial(score_of, judge, QUALITY, ctx.task, text) for text in said])
             return scores.index(max(scores))
         return vote([answer_of(text) for text in said])
 

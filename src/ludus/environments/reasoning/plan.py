@@ -19,7 +19,7 @@ from ludus.authoring.declare import metric, reward
 from ludus.authoring.environment import Environment
 from ludus.authoring.through import Through
 from ludus.authoring.wrapping import Scorer, Wrapper
-from ludus.environments.reasoning.judged import JUDGE, score_of
+from ludus.environments.reasoning.judged import JUDGE, criterion, score_of
 from ludus.environments.reasoning.text import adherence, answer_of, said_in, steps_of
 from ludus.errors import ConfigError
 from ludus.protocols import Model
@@ -30,9 +30,10 @@ CARRY_OUT = "Now carry out the plan, and answer as you were asked."
 EXPERT_PLAN = "1. Read what is asked.\n2. Work it out.\n3. Give it in the form that is asked for."
 SHORT = 3
 """Characters of an answer below which it may well stand in a plan by chance."""
-QUALITY = (
-    "Judge a plan for a task, not an answer to it. 10: every step is needed, specific to this task, and together they "
-    "lead to the answer. 5: it leaves out what matters or is general. 0: no plan, or one that leads elsewhere."
+QUALITY = criterion(
+    "plan",
+    "The plan is a good plan for the task; it is no answer to it. 10: every step is needed, specific to this task, and "
+    "together they lead to the answer. 5: it leaves out what matters or is general. 0: no plan, or it leads elsewhere.",
 )
 
 
@@ -92,7 +93,7 @@ class Plan(Wrapper):
     async def plan_quality(self, task: Task, rollout: Rollout, models: Mapping[str, Model]) -> Reward:
         """The judge's score, between 0 and 1, of a sound plan of a solved task."""
         earned = rollout.metrics.get("plan") == 1.0
-        value = await score_of(models[JUDGE], QUALITY, task, "plan", plan_of(rollout)) if earned else 0.0
+        value = await score_of(models[JUDGE], QUALITY, task, plan_of(rollout)) if earned else 0.0
         return Reward("plan_quality", value, self.plan_weight)
 
     @metric

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ludus.environments.search.commands import Commands, steps_of
+from ludus.environments.search.commands import Commands, read_ids, steps_of
 from ludus.environments.search.grading import is_unknown, same_answer
 from ludus.types import Rollout, Task
 
@@ -102,7 +102,7 @@ def rubric_of(task: Task, rollout: Rollout, commands: Commands | None) -> Rubric
 def shown_ids(result: str, terse: bool) -> list[str]:
     """The ids of mails in what a search answered, in its order."""
     if terse:
-        return [word for word in result.split() if word.isdigit()]
+        return read_ids(result)
     try:
         found: Any = json.loads(result)
     except ValueError:

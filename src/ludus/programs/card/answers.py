@@ -16,7 +16,7 @@ from ludus.environments.reasoning.text import (
     said_in,
 )
 from ludus.errors import UsageError
-from ludus.programs.compare import chosen_purpose
+from ludus.programs.compare import chosen_purpose, success_reward
 from ludus.programs.members import AT
 from ludus.store import RolloutIndex, RunFolder
 from ludus.types import MAIN_ROLE, Rollout
@@ -78,7 +78,7 @@ def read(run: Path) -> Evaluated:
         if not kept:
             raise UsageError(f"{run}: nothing of {purpose} was scored, so there is no card to make")
         first = index.get(kept[0])
-        success = _success(folder, first)
+        success = success_reward(folder)
         answers = [answered(index.get(id_), success) for id_ in kept]
         return Evaluated(run, first.model, first.environment.id, answers, len(rows) - len(kept))
 
@@ -110,12 +110,6 @@ def by_task(answers: Sequence[Answered], value: Callable[[Answered], float]) -> 
 def right_by_task(answers: Sequence[Answered]) -> dict[str, list[float]]:
     """1.0 for each right answer, 0.0 for each wrong one, by task."""
     return by_task(answers, lambda answer: float(answer.right))
-
-
-def _success(folder: RunFolder, rollout: Rollout) -> float:
-    """The reward from which a rollout counts: as the evaluation recorded it, or else 1."""
-    value = (folder.read_result() or {}).get("success_reward", 1.0)
-    return float(value) if _is_number(value) else 1.0
 
 
 def _is_number(value: object) -> bool:

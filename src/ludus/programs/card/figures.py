@@ -16,16 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ludus.programs.card.answers import Answered, by_task, right_by_task
-from ludus.programs.statistics import clustered_mean
+from ludus.programs.statistics import NUM_DRAWS, Figure, Interval, clustered_mean, drawn_again, wilson
 
 Array = NDArray[Any]
-Interval = tuple[float, float]
 EASY = 0.75
 """Share of a task's samples that are right from which it counts as easy."""
 NUM_BINS = 10
 NUM_BUDGETS = 12
-NUM_DRAWS = 1_000
-Z95 = 1.959964
 
 
 @dataclass(frozen=True)
@@ -36,29 +33,6 @@ class Point:
     mean: float
     interval: Interval
     num_tasks: int
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A number with its 95 % interval; NaN where there is none."""
-
-    value: float
-    interval: Interval
-    num_tasks: int
-
-
-def wilson(share: float, trials: int) -> Interval:
-    """Wilson's 95 % interval of a share of so many trials.
-
-    >>> tuple(round(end, 3) for end in wilson(1.0, 10)), tuple(round(end, 3) for end in wilson(0.5, 100))
-    ((0.722, 1.0), (0.404, 0.596))
-    """
-    if trials == 0:
-        return math.nan, math.nan
-    z2 = Z95**2
-    middle = (share + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = Z95 / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def accuracy(answers: Sequence[Answered]) -> Figure:
@@ -123,7 +97,7 @@ def calibration_error(sure: Sequence[tuple[Answered, float]]) -> Figure:
     for answer, value in sure:
         gaps[places[answer.task], min(int(value * NUM_BINS), NUM_BINS - 1)] += value - answer.right
         counts[places[answer.task]] += 1
-    found = _drawn_again(len(places), lambda own: float(np.abs(gaps[own].sum(axis=0)).sum() / counts[own].sum()))
+    found = drawn_again(len(places), lambda own: float(np.abs(gaps[own].sum(axis=0)).sum() / counts[own].sum()))
     if found.num_tasks < 2:
         return found
     low, high = (2 * found.value - end for end in reversed(found.interval))
@@ -185,7 +159,7 @@ def effort(answers: Sequence[Answered]) -> Figure:
     wrong = by_task(answers, lambda answer: float(not answer.right))
     tokens = by_task(answers, lambda answer: float(answer.tokens))
     wrong_T, tokens_T = (np.array([np.mean(values[task]) for task in wrong]) for values in (wrong, tokens))
-    return _drawn_again(len(wrong), lambda own: _rank_correlation(wrong_T[own], tokens_T[own]))
+    return drawn_again(len(wrong), lambda own: _rank_correlation(wrong_T[own], tokens_T[own]))
 
 
 def share(answers: Sequence[Answered], holds: Callable[[Answered], bool]) -> Figure:
@@ -215,18 +189,6 @@ def _shares(values: dict[str, list[float]], x: float) -> Point:
 def _mean(values: dict[str, list[float]]) -> Figure:
     found = clustered_mean(values)
     return Figure(found.mean, found.interval(), found.num_tasks)
-
-
-def _drawn_again(num_tasks: int, figure: Callable[[Array], float]) -> Figure:
-    """A figure of tasks, given their places, with the interval that it has when as many are drawn again, with replacement,
-    from the same seed each time."""
-    if num_tasks == 0:
-        return Figure(math.nan, (math.nan, math.nan), 0)
-    rng = np.random.default_rng(0)
-    drawn = [figure(rng.integers(num_tasks, size=num_tasks)) for _ in range(NUM_DRAWS)]
-    finite = [value for value in drawn if math.isfinite(value)]
-    low, high = np.quantile(finite, [0.025, 0.975]) if finite and num_tasks > 1 else (math.nan, math.nan)
-    return Figure(figure(np.arange(num_tasks)), (float(low), float(high)), num_tasks)
 
 
 def _rank_correlation(x_T: Array, y_T: Array) -> float:

@@ -15,18 +15,20 @@ from concurrent.futures import CancelledError
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from ludus.authoring.conversations import opening
 from ludus.authoring.environment import Environment
 from ludus.environments.reasoning.prompt import Prompt
 from ludus.errors import LudusError, RolloutError
+from ludus.judging.quoting import legible, pieces_of, shortened
 from ludus.programs.evaluate import preferred_sampling
 from ludus.programs.optimize.earlier import Earlier
+from ludus.recording.alone import ask_alone
 from ludus.recording.backend import Backend
-from ludus.recording.recorder import Recorder
 from ludus.redaction import SECRETS
 from ludus.rollouts.scheduler import Plan, Scheduler
 from ludus.rollouts.workers import cancel_all
 from ludus.seeds import derive
-from ludus.types import MAIN_ROLE, Rollout, Sampling, Task, user
+from ludus.types import Message, Rollout, Sampling, Task, user
 
 ResultT = TypeVar("ResultT")
 COMPONENT = "system_prompt"
@@ -168,11 +170,7 @@ class Bridge:
             return said
         messages = [user(prompt)] if isinstance(prompt, str) else prompt
         seed = derive(self._plan.seed, "reflection", number)
-        recorder = Recorder({MAIN_ROLE: self._reflecting}, Sampling(), seed, f"reflection-{number}")
-        try:
-            reply = await recorder.call(MAIN_ROLE, messages)
-        finally:
-            recorder.close()
+        reply = await ask_alone(self._reflecting, messages, Sampling(), seed=seed, session=f"reflection-{number}")
         self._earlier.keep(number, prompt, SECRETS.hide(reply.text), reply.usage)
         return reply.text
 
@@ -187,7 +185,7 @@ def scores_of(rollouts: Sequence[Rollout]) -> list[float]:
 def reflected(rollout: Rollout, env: Environment) -> dict[str, Any]:
     """A rollout as the model that reflects is shown it."""
     talk = [message for message in rollout.messages if message.get("role") != "system"]
-    first = next((i for i, message in enumerate(talk) if message.get("role") == "assistant"), len(talk))
+    asked = opening(talk)
     scores = ", ".join(f"{name} {value:g}" for name, value in rollout.metrics.items())
     feedback = f"Reward {rollout.reward:g}, where {env.success_reward:g} is a success ({scores})."
     if rollout.failure is not None:
@@ -197,7 +195,8 @@ def reflected(rollout: Rollout, env: Environment) -> dict[str, Any]:
     if rollout.task.answer is not None and rollout.reward < env.success_reward:
         known = rollout.task.answer
         feedback += f" The known answer is: {known if isinstance(known, str) else json.dumps(known)}"
-    return {"Inputs": _text(talk[:first]), "Generated Outputs": _text(talk[first:]), "Feedback": _cut(feedback)}
+    outputs = _text(talk[len(asked) :])
+    return {"Inputs": _text(asked), "Generated Outputs": outputs, "Feedback": legible(feedback, MOST_CHARS)}
 
 
 def sampling_of(env: Environment, overrides: Mapping[str, Any]) -> Sampling:
@@ -209,18 +208,5 @@ def _with_purpose(plan: Plan, purpose: str) -> Plan:
     return replace(plan, purpose=purpose)
 
 
-def _text(messages: Sequence[Mapping[str, Any]]) -> str:
-    lines = []
-    for message in messages:
-        said = message.get("content") or ""
-        lines.append(f"{message.get('role')}: {said if isinstance(said, str) else json.dumps(said)}")
-        lines += [
-            f"calls {tool['function'].get('name')}({tool['function'].get('arguments')})"
-            for tool in message.get("tool_calls") or ()
-        ]
-    return _cut("\n".join(lines))
-
-
-def _cut(text: str) -> str:
-    left_out, half = len(text) - MOST_CHARS, MOST_CHARS // 2
-    return text if left_out <= 0 else f"{text[:half]}\n… {left_out} characters left out …\n{text[-half:]}"
+def _text(messages: Sequence[Message]) -> str:
+    return "\n".join(f"{piece.who}: {piece.text}" for piece in shortened(pieces_of(messages), MOST_CHARS))

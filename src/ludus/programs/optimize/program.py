@@ -25,7 +25,7 @@ from ludus.errors import LudusError, MissingExtra, RunFolderError, UsageError
 from ludus.programs.compare import scores_by_task
 from ludus.programs.evaluate import Evaluation, run_evaluation
 from ludus.programs.gone_on import open_out
-from ludus.programs.models import DEMONSTRATOR, OpenModel, is_remote, open_model, open_role_models
+from ludus.programs.models import DEMONSTRATOR, NO_ACCESS, Access, OpenModel, open_model, open_role_models
 from ludus.programs.optimize.asked import MINIBATCH, OptimizeConfig, Optimized, split_tasks
 from ludus.programs.optimize.bridge import COMPONENT, Bridge, Stopped, sampling_of
 from ludus.programs.optimize.earlier import Earlier
@@ -51,11 +51,10 @@ async def optimize_async(
     out: Path,
     *,
     reflection_model: str | Backend | None = None,
-    base_url: str | None = None,
-    price: tuple[float, float] | None = None,
-    reflection_price: tuple[float, float] | None = None,
+    access: Access = NO_ACCESS,
+    reflection_access: Access = NO_ACCESS,
     role_models: Mapping[str, str | Backend] | None = None,
-    role_prices: Mapping[str, tuple[float, float]] | None = None,
+    role_access: Mapping[str, Access] | None = None,
     progress: Progress = lambda row: None,
     on_start: Callable[[Callable[[], object]], object] = lambda stop: None,
 ) -> Optimized:
@@ -65,8 +64,9 @@ async def optimize_async(
         env: the environment; its training tasks are looked at, its test tasks only in the comparison.
         model: whose prompt it is: what `ludus eval --model` takes, or a backend.
         out: a new run folder, or that of the same optimisation, which was interrupted: it goes on.
-        price, reflection_price, role_prices: dollars per million prompt and completion tokens of each model.
         reflection_model: who reflects; by default the same model.
+        access, reflection_access: how the two are reached, where they are behind an API.
+        role_models, role_access: who plays roles beside the main one, and how they are reached.
         on_start: is handed a function that asks the program to stop early and compare what it has.
 
     Raises:
@@ -81,13 +81,9 @@ async def optimize_async(
         raise MissingExtra("prompt optimisation", "gepa") from error
     tasks = split_tasks(env, config)
     with ExitStack() as stack:
-        opened = _opened(model, base_url, price, stack)
-        if reflection_price is not None and reflection_model is None:
-            raise UsageError("a price is given for the model that reflects, but no such model (--reflection-model)")
-        reflecting = opened
-        if reflection_model is not None:
-            reflecting = _opened(reflection_model, base_url, reflection_price, stack)
-        others = open_role_models(role_models or {}, env.roles, stack, role_prices or {})
+        opened = _opened(model, access, stack)
+        reflecting = opened if reflection_model is None else _opened(reflection_model, reflection_access, stack)
+        others = open_role_models(role_models or {}, env.roles, stack, role_access or {})
         run = stack.enter_context(open_out(out, "optimization", _about(env, opened, reflecting, others, config)))
         if (before := run.read_result()) is not None and not before.get("stopped"):
             raise RunFolderError(f"{out} holds an optimization that is finished; choose another folder (--out)")
@@ -260,12 +256,11 @@ class _Quiet:
         log.debug("%s", message)
 
 
-def _opened(model: str | Backend, base_url: str | None, price: tuple[float, float] | None, stack: ExitStack) -> Backend:
+def _opened(model: str | Backend, access: Access, stack: ExitStack) -> Backend:
     if not isinstance(model, str):
         return model
     if model == DEMONSTRATOR:
         raise UsageError("the demonstrator takes no prompt: name a model folder, a run or openai:NAME")
-    remote = is_remote(model)
-    found: OpenModel = open_model(model, base_url=base_url if remote else None, price=price if remote else None)
+    found: OpenModel = open_model(model, **vars(access))
     stack.callback(found.close)
     return found.backend
