@@ -152,8 +152,9 @@ async def test_a_judge_without_a_verdict_is_no_score(said):
     assert "no verdict 3 times" in rollout.failure.error
 
 
-async def test_what_is_far_too_long_is_not_put_to_the_judge():
-    (rollout,) = await play(Notes(), says(PLEASING * 10), roles={JUDGE: Unreachable()})
+@pytest.mark.parametrize("reply", [PLEASING * 10, "\N{SNOWMAN}" * 100])
+async def test_what_is_far_too_long_is_not_put_to_the_judge(reply):
+    (rollout,) = await play(Notes(), says(reply), roles={JUDGE: Unreachable()})
     assert (rollout.reward, rollout.failure) == (0.0, None)
 
 

@@ -34,7 +34,7 @@ NUM_TASKS = 20_000
 HELD_OUT = 5
 """One in so many choices of things is never trained on."""
 MOST_READ = 120
-"""Characters. The longest sentence has fewer; what overruns a small judge's context must not be left out for that."""
+"""Bytes. The longest sentence has fewer; what overruns a small judge's context must not be left out for that."""
 RUBRIC = Rubric((Criterion("pleases", "The user would use this reply."),), Judge(max_tokens=64), wording=TERSE)
 
 
@@ -65,7 +65,7 @@ class Notes(Environment):
     @reward
     async def pleases(self, rollout: Rollout, models: dict[str, Model]) -> list[Reward]:
         """What the judge says; nobody reads what is far longer than any note."""
-        if len(rollout.reply) > MOST_READ:
+        if len(rollout.reply.encode(errors="replace")) > MOST_READ:
             return [Reward("pleases", 0.0)]
         return await RUBRIC(rollout, models[JUDGE])
 
