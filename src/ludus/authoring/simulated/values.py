@@ -21,7 +21,7 @@ def same(a: Any, b: Any) -> bool:
         return str(a).casefold() == str(b).casefold()
     try:
         return float(a) == float(b)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return str(a).strip().casefold() == str(b).strip().casefold()
 
 
@@ -37,7 +37,7 @@ def agrees(said: Any, value: Any) -> bool:
         return True
     text, wanted = str(said), str(value)
     day = _DAY.match(wanted) and text.startswith(wanted[:10])
-    return bool(day) or not text.strip("*•") or _letters(text) == _letters(wanted)
+    return bool(day) or set(text) in ({"*"}, {"•"}) or _letters(text) == _letters(wanted)
 
 
 def _leaves(value: Any) -> Iterator[Any]:
