@@ -13,7 +13,7 @@ from ludus.protocols import Model
 from ludus.types import Message, Reply, user
 
 ReadT = TypeVar("ReadT")
-StructT = TypeVar("StructT", bound=msgspec.Struct)
+KindT = TypeVar("KindT")
 Fails = Callable[[str], RolloutError]
 """Makes the error by which a rollout fails of its text: where, and through whose fault."""
 
@@ -82,9 +82,9 @@ async def until_read(
         except Unusable as error:
             why = f"{error} (it was cut off)" if reply.truncated else str(error)
         talk.append(user(again.format(why=why)))
-    words = " ".join(reply.text[:QUOTED].split())
+    heard = " ".join(reply.text[:QUOTED].split())
     times = "" if tries == 1 else f" {tries} times"
-    raise fails(f"{who} gave no {what}{times}: {why}; it said {words!r}")
+    raise fails(f"{who} gave no {what}{times}: {why}; it said {heard!r}")
 
 
 def said(text: str) -> str:
@@ -96,13 +96,16 @@ def said(text: str) -> str:
     return text.rpartition(THOUGHT)[2]
 
 
-def read_object(text: str, kind: type[StructT]) -> StructT:
-    """The one JSON object of a type in a reply, whatever stands around it.
+def read_object(text: str, kind: type[KindT]) -> KindT:
+    """The one JSON object of a kind in a reply, whatever stands around it.
 
     Raises:
         Unusable: there is none, or several that differ.
+
+    >>> read_object('<think>{"a": 1}?</think> Here it is: {"a": 2}', dict[str, int])
+    {'a': 2}
     """
-    problem, found = "there is no JSON object in it", []
+    problem, found = "there is no JSON object in it", list[KindT]()
     for value in _objects(said(text)):
         try:
             one = msgspec.convert(value, kind)

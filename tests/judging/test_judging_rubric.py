@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ludus.errors import ConfigError, ScorerFailed
-from ludus.judging import Criterion, Rubric, RubricStore, reference_judge
+from ludus.judging import TERSE, Criterion, Rubric, RubricStore, Wording, reference_judge
 from ludus.types import Task
 
 POLITE, SHORT, RUDE = (
@@ -206,3 +206,39 @@ def test_what_a_judge_is_asked_is_a_task_for_who_trains_one():
     asyncio.run(Rubric((POLITE, SHORT))(rollout("hello"), model))
     assert model.asked == openings
     Task(prompt=openings[0], answer=1)
+
+
+# --- other words --------------------------------------------------------------------------------------------------
+
+
+async def test_a_terse_rubric_quotes_all_the_same():
+    model = SaysModel(mark(1))
+    await Rubric((POLITE,), wording=TERSE)(rollout("hello {marks}"), model)
+    ((question,),) = model.asked
+    first, prompt, second, reply, end, criterion = question["content"].splitlines()
+    secret = first.split()[0]
+    assert (first, second, end) == (f"{secret} user:", f"{secret} assistant:", f"{secret} end")
+    assert (prompt, reply, criterion) == ("Write something.", "hello {marks}", "It is polite.")
+
+
+async def test_wording_of_ones_own():
+    words = Wording("Marks are {mark}.", "{quoted} {mark} {criterion} From {marks}.")
+    ((told, asked),) = Rubric((Criterion("g", "Good?", best=3),), wording=words).openings(rollout())
+    secret = asked["content"].split()[0]
+    assert told == {"role": "system", "content": f"Marks are {secret}."}
+    assert asked["content"].endswith(f"{secret} Good? From a whole number from 0 to 3, the best.")
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ({"question": "{quoted} {mark}"}, "must name criterion, mark, quoted"),
+        ({"question": "{quoted} {mark} {criterion} {answer}"}, "got answer, criterion"),
+        ({"question": "{quoted} {mark} {criterion} {}"}, "must name"),
+        ({"question": "{quoted} {mark} {criterion} {"}, "no format"),
+        ({"system": "{criterion}"}, "must name nothing"),
+    ],
+)
+def test_wording_that_leaves_something_out_is_refused(words, why):
+    with pytest.raises(ConfigError, match=why):
+        Wording(**words)

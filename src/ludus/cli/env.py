@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -22,7 +23,8 @@ from ludus.cli.options import (
     open_environment,
     role_models_option,
 )
-from ludus.cli.output import align, faint, heading, say
+from ludus.cli.output import align, faint, heading, note, say
+from ludus.display.numbers import clock
 from ludus.errors import UnknownName, UsageError
 
 if TYPE_CHECKING:
@@ -31,7 +33,8 @@ if TYPE_CHECKING:
     from ludus.testing.finding import Finding
 
 HERE = "ludus.cli.env"
-
+TOLD_EVERY_S = 5.0
+"""How often an audit says what it is at."""
 
 COMMANDS = {
     "list": f"{HERE}:list_",
@@ -96,10 +99,24 @@ def check(
         players = _open_players(environment, model, access, role_models, stack)
         sound = _print(check_environment(environment, num_tasks=num_tasks))
         if audit:
-            audited = audit_environment(environment, num_tasks=num_tasks, **players)
+            audited = audit_environment(environment, num_tasks=num_tasks, tell=_now_and_then(), **players)
             say(f"\n{audited}")
             sound = sound and audited.harder_to_hack
     sys.exit(0 if sound else 1)
+
+
+def _now_and_then() -> Callable[[str], None]:
+    """Says on stderr what is going on, a line every few seconds."""
+    begun = last = time.monotonic()
+
+    def tell(text: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= TOLD_EVERY_S:
+            last = now
+            note(faint(f"[{clock(now - begun):>6}] {text}"))
+
+    return tell
 
 
 def _open_players(

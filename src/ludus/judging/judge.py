@@ -118,14 +118,16 @@ def _fails(text: str) -> ScorerFailed:
     return ScorerFailed(text, "infrastructure")
 
 
-def judging(mark: str, question: str) -> list[Message]:
+def judging(mark: str, question: str, system: str = SYSTEM) -> list[Message]:
     """A judge's conversation before its first reply.
 
     Args:
         mark: what begins the lines of everything quoted in the question.
         question: ends with the shape of the answer.
+        system: what it is told before, which may name {mark}; "" for nothing.
     """
-    return [{"role": "system", "content": SYSTEM.format(mark=mark)}, user(question)]
+    told: list[Message] = [{"role": "system", "content": system.format(mark=mark)}] if system else []
+    return [*told, user(question)]
 
 
 async def side_by_side(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
