@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 
-from ludus.authoring.tasks import from_row
 from ludus.errors import ConfigError
 from ludus.types import Call, EnvironmentRef, Message, Rollout, Seeds, Task
 
@@ -86,7 +85,7 @@ def _labelled(line: bytes, where: str, number: int) -> Labelled:
             raise ConfigError(f"{where}: it has no {field}, only {', '.join(sorted(row)) or 'nothing'}")
     truth = _truth(row["label"], where)
     try:
-        task = from_row({name: row[name] for name in ("prompt", "answer", "info") if row.get(name) is not None})
+        task = Task(**{name: row[name] for name in ("prompt", "answer", "info") if row.get(name) is not None})
     except TypeError as error:
         raise ConfigError(f"{where}: {error}") from None
     said = list(_said(row, where))

@@ -24,7 +24,12 @@ SHORTEST = 3
 TOO_OFTEN = 3
 
 _EXACT = re.compile(r"[\w$€£#][\w.,:/@#-]*\d[\w.:/@#-]*|\d[\w.,:/@#-]*")
+<<<<<<< HEAD
 _END_OF_SENTENCE = re.compile(r"(?<=[.!?\n])")
+=======
+_QUESTION = re.compile(r"(?<![^.!?\n])[^.!?\n]*\?")
+"""From the beginning of a sentence only: to look for its end from every letter takes minutes where a text has no end."""
+>>>>>>> audit2
 _ORDINAL = re.compile(r"\d+(?:st|nd|rd|th)", re.IGNORECASE)
 _NOT_A_PERSON = re.compile(
     r"\bas an ai\b|\blanguage model\b|\bhow (?:can|may) i (?:help|assist) you\b|\bmy (?:instructions|persona)\b"
