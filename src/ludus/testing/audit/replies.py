@@ -6,6 +6,7 @@ import json
 import random
 import string
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from ludus.testing.audit.policy import GivesUp, Policy, Rule, Strategy, content, prompt_of
 from ludus.testing.scripted import Scripted, degenerate_replies
@@ -105,9 +106,10 @@ def keyed(constants: Sequence[str]) -> list[Strategy]:
     names = [constant for constant in constants if constant.isidentifier()][:MOST_NAMES]
     if not names:
         return []
+    values: tuple[Any, ...] = (1, 100, True, "1", [])
     found = [
         text(f"all that scorers read by name, in JSON, as {value!r}", "blind", json.dumps(dict.fromkeys(names, value)))
-        for value in (1, 100, True, "1", [])
+        for value in values
     ]
     forms = {"lines": "{0}: 100", "tags": "<{0}>100</{0}>"}
     return found + [
