@@ -139,3 +139,29 @@ def test_a_key_in_place_of_a_variable_is_not_repeated(ludus):
         result = ludus("eval", "guess", "-m", "openai:a", "--api-key-env", key, code=2)
         assert "the name of an environment variable that is set, not a key" in result.stderr
         assert key not in result.stderr
+
+
+JUDGED = """
+from ludus.environments.guess import Guess
+import ludus
+from ludus.judging import Rubric
+
+class Judged(Guess):
+    roles = ("policy", "judge")
+    rubric = Rubric.load("rubric.json")
+    @ludus.reward
+    async def liked(self, rollout, models):
+        return await self.rubric(rollout, models["judge"])
+"""
+
+
+def test_a_judge_behind_an_api_is_measured_by_what_people_said(ludus, servers, evaluated):
+    ludus("label", evaluated, "-n", 3, input="g\nfast\nb\n\nb\n\n")
+    ludus("label", evaluated, "--rubric", "rubric.json")
+    Path("judged.py").write_text(JUDGED)
+    # The server gives back the question, with the answer in it that shows the form: mark 0, whatever was asked.
+    api = ("--model", "openai:judge", "--base-url", url(servers[0]), "--api-key-env", "KEY_ONE", "--price", "1,0")
+    said = ludus("judge", "check", "judged.py", *api, "--run", evaluated, "--truth", "labels", "--json")
+    found = json.loads(said.stdout)
+    assert (found["num"], found["num_good"], found["accuracy"]) == (3, 1, pytest.approx(2 / 3))
+    assert found["cost"] == pytest.approx(3 * 100 / 1e6)

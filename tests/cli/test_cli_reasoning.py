@@ -60,15 +60,17 @@ def test_a_prompt_is_found_and_used(ludus, address):
     Path("echo.py").write_text(ECHO)
     few = ("--num-train", 6, "--num-val", 4, "--num-test", 10, "--max-rollouts", 25)
     api = ("--model", "openai:m", "--base-url", address)
-    result = ludus("optimize", "echo.py", *api, *few, "--price", "1,2", "--out", "found")
+    prices = ("--price", "1,2", "--reflection-model", "openai:large", "--price", "openai:large=10,20")
+    result = ludus("optimize", "echo.py", *api, *few, *prices, "--out", "found")
     assert "Use CAPITALS." in result.stdout and "+1.000" in result.stdout and "leaves out 0" in result.stdout
     found = json.loads(Path("found/result.json").read_text())
-    calls = found["num_rollouts"] + found["num_reflections"] + 20
+    calls = found["num_rollouts"] + 10 * found["num_reflections"] + 20
     assert found["cost"] == pytest.approx(calls * (1000 * 1 + 100 * 2) / 1e6)
     assert not any(b"very-secret" in path.read_bytes() for path in Path("found").rglob("*") if path.is_file())
     result = ludus("eval", "prompt:echo.py", "--arg", "file=found/best_prompt.txt", *api, "-n", 5, "--json")
     assert json.loads(result.stdout)["mean"] == 1.0
-    assert "choose another folder (--out)" in ludus("optimize", "echo.py", *api, *few, "--out", "found", code=1).stderr
+    again = ludus("optimize", "echo.py", *api, *few, *prices, "--out", "found", code=1)
+    assert "finished; choose another folder (--out)" in again.stderr
 
 
 def test_an_expert_has_no_prompt(ludus):
@@ -93,12 +95,25 @@ def test_data_of_an_expert(ludus):
     assert "at least 2 samples" in result.stderr
 
 
+@pytest.mark.slow
+def test_data_that_was_made_is_learnt(ludus):
+    Path("echo.py").write_text(ECHO.replace("    def demonstrate(self, task):\n        return task.answer\n", ""))
+    Path("expert.py").write_text(ECHO)
+    ludus("data", "make", "expert.py", "--model", "demonstrator", "-n", 8, "-k", 1, "--out", "made")
+    recipe = 'name = "run"\nenv = "echo.py"\nmodel = "preset:tiny"\n[sft]\nsteps = 2\nbatch_size = 4\n'
+    Path("recipe.toml").write_text(recipe + 'data = "made/data.jsonl"\n[eval]\nnum_tasks = 2\n')
+    ludus("train", "recipe.toml")
+    rows = [json.loads(line) for line in Path("runs/run/metrics.jsonl").read_text().splitlines()]
+    assert [row["phase"] for row in rows].count("sft") == 2
+    assert "line 1" in ludus("train", "recipe.toml", "name=other", "sft.data=recipe.toml", code=2).stderr
+
+
 def test_a_card_of_an_evaluation(ludus, evaluated):
     result = ludus("card", evaluated)
     assert "accuracy" in result.stdout and result.stdout.rstrip().endswith("card.html")
     found = json.loads(ludus("card", evaluated, "--json").stdout)
     assert found["model"] == "demonstrator" and "budget" in found["curves"]
-    assert "has tasks that" in ludus("card", evaluated, "--reseeded", evaluated, code=2).stderr
+    assert "has the tasks that" in ludus("card", evaluated, "--reseeded", evaluated, code=2).stderr
     assert "not-there does not exist" in ludus("card", "not-there", code=1).stderr
 
 

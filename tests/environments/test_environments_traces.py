@@ -13,6 +13,7 @@ from players import Calls, Says, heard, play, spoken
 import ludus
 from ludus.authoring.loading import load_environment
 from ludus.errors import ConfigError, FileProblem, UsageError
+from ludus.judging import Rubric
 from ludus.programs.divergence import divergence
 from ludus.programs.traces import build, environment_from_traces
 from ludus.programs.traces import lines as lines_module
@@ -84,6 +85,22 @@ async def test_models_may_play_the_user_and_the_tools(made):
     roles = {"user": Says("[SATISFIED]"), "api": Says('{"result": 7}')}
     (rollout,) = await play(env(user="simulated", tools="simulated"), Expert(), split="train", roles=roles)
     assert rollout.failure is None and heard(rollout) == ["7"] and rollout.stop == "satisfied"
+
+
+async def test_the_suggested_rubric_serves_a_judge_in_a_subclass(made):
+    built, env = made([talk(n) for n in range(20)])
+
+    class Judged(type(env())):
+        roles = ("policy", "judge")
+        rubric = Rubric.load(built.folder / "src/desk_env/data/rubric.json")
+
+        @ludus.reward
+        async def good(self, rollout, models):
+            return await self.rubric(rollout, models["judge"])
+
+    roles = {"judge": Says('{"mark": 1}'), "api": Says('{"result": 7}')}
+    (rollout,) = await play(Judged(tools="simulated"), Expert(), roles=roles)
+    assert rollout.failure is None and rollout.metrics["good"] == rollout.metrics["good/uses_get_price"] == 1.0
 
 
 async def test_the_same_call_twice_gets_its_results_in_order(made):
@@ -266,6 +283,22 @@ def test_tools_without_a_schema_get_one_from_their_calls(made):
     _, env = made(rows)
     parameters = env().make_tools()["f"].schema["function"]["parameters"]
     assert parameters["properties"] == {"x": {"type": "integer"}, "y": {"type": "string"}}
+
+
+@pytest.mark.parametrize(
+    ("tools", "offered"),
+    [([TOOL], {("f",): {"f", "get_price"}, (): {"get_price"}}), (None, {("f",): {"f"}, (): {"f"}})],
+)
+async def test_what_was_called_does_not_give_away_what_is_needed(made, tools, offered):
+    with_tools = {"tools": tools} if tools else {}
+    rows = [
+        *({"messages": [asked(f"a{n}"), called("f", {}), result("1"), said("a")]} for n in range(9)),
+        *({"messages": [asked(f"b{n}"), said("b")], **with_tools} for n in range(9)),
+    ]
+    _, env = made(rows)
+    for rollout in await play(env(), Expert(), num=18, split="train"):
+        called_ones = tuple(call["function"]["name"] for m in rollout.messages for call in m.get("tool_calls", ()))
+        assert {tool["function"]["name"] for tool in rollout.tools} == offered[called_ones]
 
 
 def test_a_tool_that_changed_keeps_its_first_schema(made):

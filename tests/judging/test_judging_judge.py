@@ -136,7 +136,9 @@ async def test_the_judges_sampling_is_its_own():
     "settings",
     [
         {"timeout_s": 0},
+        {"timeout_s": "5"},
         {"tries": 0},
+        {"tries": 1.5},
         {"concurrency": -1},
         {"temperature": -1},
         {"temperature": float("nan")},

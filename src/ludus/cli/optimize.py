@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 @samples_option(1, "Rollouts a held-out task.")
 @count_option("--max-rollouts", default=500, help_="For the search.")
 @arg_option
-@out_option("a new runs/optimize-ENV-MODEL-N", "The run folder.")
+@out_option("a new runs/optimize-ENV-MODEL-N", "The run folder; one that was interrupted is gone on with.")
 @running_options
 @json_option
 def optimize(

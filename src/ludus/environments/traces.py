@@ -29,7 +29,7 @@ from ludus.authoring.users.simulated import SimulatedUser
 from ludus.authoring.users.user import User
 from ludus.errors import ConfigError, ToolError
 from ludus.renderers.parsing import arguments_of
-from ludus.types import MAIN_ROLE, Message, Rollout, Task, content_hash
+from ludus.types import Message, Rollout, Task, content_hash
 
 Users = Literal["recorded", "simulated"]
 Tools = Literal["recorded", "simulated", "real"]
@@ -41,6 +41,8 @@ ABOUT = (
 class _ToolsFile(msgspec.Struct):
     tools: list[dict[str, Any]] = []
     examples: list[Example] = []
+    offered: bool = True
+    """Whether the traces say what tools an agent had."""
 
 
 class TraceEnvironment(UserEnvironment):
@@ -63,7 +65,7 @@ class TraceEnvironment(UserEnvironment):
                 raise ConfigError(f"{name} must be one of {', '.join(known)}; got {value!r}")
         self.user, self.tools = user, tools
         simulated = ([USER] if user == "simulated" else []) + ([API] if tools == "simulated" else [])
-        self.roles = (MAIN_ROLE, *simulated)
+        self.roles = tuple(dict.fromkeys((*self.roles, *simulated)))
         if tools == "real" and not super().make_tools():
             raise ConfigError(
                 f"{type(self).__name__} has no tools of its own: mark methods with @ludus.tool, named as then"
@@ -80,11 +82,13 @@ class TraceEnvironment(UserEnvironment):
         return Record([], self._recorded_tools.tools).tools()
 
     async def setup(self, ctx: Context) -> None:
-        """The tools of the conversation."""
+        """The tools of the conversation; all there are where it is not known which: those called would give it away."""
         if self.tools == "real":
             return
-        offered = ctx.task.info["tools"]
-        schemas = [schema for schema in self._recorded_tools.tools if schema["function"]["name"] in offered]
+        offered = ctx.task.info["tools"] if self._recorded_tools.offered else None
+        schemas = [
+            schema for schema in self._recorded_tools.tools if offered is None or schema["function"]["name"] in offered
+        ]
         if self.tools == "simulated":
             ctx.tools = SimulatedApi(ctx.models[API], schemas, examples=self._recorded_tools.examples).tools()
         else:
@@ -93,7 +97,7 @@ class TraceEnvironment(UserEnvironment):
     def make_user(self, ctx: Context) -> User:
         """See `UserEnvironment.make_user`."""
         lines = [message["content"] for message in ctx.task.info["rest"] if message["role"] == "user"]
-        if USER not in self.roles:
+        if self.user == "recorded":
             return RecordedUser(lines)
         opening = [message["content"] for message in ctx.task.messages() if message["role"] == "user"][-1]
         about = ABOUT.format(lines="; ".join(f'"{line}"' for line in [opening, *lines]))

@@ -8,7 +8,9 @@ with nobody of the rollout to blame, and never a score.
 from ludus.judging.generated import RubricStore as RubricStore
 from ludus.judging.judge import Judge as Judge
 from ludus.judging.maths import MathChecker as MathChecker
+from ludus.judging.rubric import TERSE as TERSE
 from ludus.judging.rubric import Criterion as Criterion
 from ludus.judging.rubric import Rubric as Rubric
+from ludus.judging.rubric import Wording as Wording
 from ludus.judging.rubric import reference_judge as reference_judge
 from ludus.judging.ruler import Ruler as Ruler

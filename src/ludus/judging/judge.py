@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from types import UnionType
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -56,11 +57,9 @@ class Judge:
     )
 
     def __post_init__(self) -> None:
-        for name in ("timeout_s", "tries", "concurrency", "max_tokens"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"Judge: {name} must be more than 0, got {value!r}")
-        if not 0 <= self.temperature < math.inf:
+        check_positive("Judge", timeout_s=self.timeout_s)
+        check_positive("Judge", int, tries=self.tries, concurrency=self.concurrency, max_tokens=self.max_tokens)
+        if not isinstance(self.temperature, int | float) or not 0 <= self.temperature < math.inf:
             raise ConfigError(f"Judge: temperature must be at least 0, got {self.temperature!r}")
 
     async def ask(
@@ -105,6 +104,13 @@ class Judge:
         return self._turns.setdefault(loop, asyncio.Semaphore(self.concurrency))
 
 
+def check_positive(who: str, kind: type[int] | UnionType = int | float, **settings: Any) -> None:
+    """Raises ConfigError for a setting that is not None and no number above 0."""
+    for name, value in settings.items():
+        if value is not None and (not isinstance(value, kind) or not value > 0):
+            raise ConfigError(f"{who}: {name} must be a {'whole ' if kind is int else ''}number above 0, got {value!r}")
+
+
 DEFAULT_JUDGE = Judge()
 
 
@@ -112,14 +118,16 @@ def _fails(text: str) -> ScorerFailed:
     return ScorerFailed(text, "infrastructure")
 
 
-def judging(mark: str, question: str) -> list[Message]:
+def judging(mark: str, question: str, system: str = SYSTEM) -> list[Message]:
     """A judge's conversation before its first reply.
 
     Args:
         mark: what begins the lines of everything quoted in the question.
         question: ends with the shape of the answer.
+        system: what it is told before, which may name {mark}; "" for nothing.
     """
-    return [{"role": "system", "content": SYSTEM.format(mark=mark)}, user(question)]
+    told: list[Message] = [{"role": "system", "content": system.format(mark=mark)}] if system else []
+    return [*told, user(question)]
 
 
 async def side_by_side(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

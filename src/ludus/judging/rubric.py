@@ -6,16 +6,17 @@ A reference judge is a rubric of one criterion that is shown the known answer (`
 from __future__ import annotations
 
 import json
-import math
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
 
 import msgspec
 
-from ludus.asking import Unusable
+from ludus.asking import Unusable, read_object
 from ludus.errors import ConfigError, ScorerFailed
-from ludus.judging.judge import DEFAULT_JUDGE, Judge, judging, side_by_side
+from ludus.judging.judge import DEFAULT_JUDGE, SYSTEM, Judge, check_positive, judging, side_by_side
 from ludus.judging.quoting import MOST_CHARACTERS, Piece, histories, legible, pieces_of, quoted, shortened
 from ludus.protocols import Model
 from ludus.types import Message, Reward, Rollout
@@ -36,6 +37,9 @@ SAME_ANSWER = (
 )
 
 
+MOST_WEIGHT = 1_000_000
+
+
 class Criterion(msgspec.Struct, frozen=True, omit_defaults=True):
     """One thing that is checked.
 
@@ -54,9 +58,10 @@ class Criterion(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def __post_init__(self) -> None:
         problem = (
-            "name and text must not be empty" if not (str(self.name).strip() and str(self.text).strip()) else
-            f"weight must be a finite number other than 0, got {self.weight!r}"
-            if isinstance(self.weight, str) or not math.isfinite(self.weight) or self.weight == 0 else
+            "name and text must be texts that are not empty"
+            if not all(isinstance(text, str) and text.strip() for text in (self.name, self.text)) else
+            f"weight must be a number other than 0, of at most {MOST_WEIGHT:,}, got {self.weight!r}"
+            if not isinstance(self.weight, int | float) or not 0 < abs(self.weight) <= MOST_WEIGHT else
             f"best must be a whole number from 1 to 100, got {self.best!r}"
             if type(self.best) is not int or not 1 <= self.best <= 100 else
             ""
@@ -72,6 +77,56 @@ class Verdict(msgspec.Struct):
     reason: str = ""
 
 
+def value_in(text: str, criterion: Criterion) -> float:
+    """The mark in a judge's reply, as a share of the best one. Raises Unusable."""
+    verdict = read_object(text, Verdict)
+    _check_range(verdict, criterion)
+    return int(verdict.mark) / criterion.best
+
+
+@dataclass(frozen=True)
+class Wording:
+    """The words in which a rubric asks. Those by default are for models that follow instructions; a model that is trained
+    to judge takes far fewer.
+
+    Args:
+        system: what the judge is told first, which may name {mark}; "" for nothing.
+        question: names {quoted}, {mark} and {criterion}; it may name {marks}, those that there are.
+
+    Raises:
+        ConfigError: a question that leaves one of them out, or names something else.
+    """
+
+    system: str = SYSTEM
+    question: str = QUESTION
+
+    def __post_init__(self) -> None:
+        for text, needed, known in (
+            (self.system, set[str](), {"mark"}),
+            (self.question, {"quoted", "mark", "criterion"}, {"quoted", "mark", "criterion", "marks"}),
+        ):
+            try:
+                named = {name for _, name, _, _ in Formatter().parse(text) if name is not None}
+            except ValueError as error:
+                raise ConfigError(f"a judge's wording is no format: {error}, in {text[:60]!r}") from None
+            if not needed <= named <= known:
+                raise ConfigError(
+                    f"a judge's wording must name {', '.join(sorted(needed)) or 'nothing'}, and may name "
+                    f"{', '.join(sorted(known))}; got {', '.join(sorted(named)) or 'nothing'} in {text[:60]!r}"
+                )
+
+    def opening(self, text: str, mark: str, criterion: Criterion) -> list[Message]:
+        """What the judge is told and asked of one criterion."""
+        binary = criterion.best == 1
+        marks = "1 if it holds, 0 if not" if binary else f"a whole number from 0 to {criterion.best}, the best"
+        question = self.question.format(quoted=text, mark=mark, criterion=criterion.text, marks=marks)
+        return judging(mark, question, self.system)
+
+
+TERSE = Wording("", "{quoted}\n{mark} end\n{criterion}")
+"""For a judge that learns from labels what it is asked, and in which shape to answer."""
+
+
 @dataclass(frozen=True)
 class Rubric:
     """Criteria that are checked one by one; called with a rollout and the judge's model.
@@ -81,6 +136,7 @@ class Rubric:
         judge: how the model is asked.
         show_answer: whether the judge sees the task's known answer.
         most_characters: of a conversation that the judge sees.
+        wording: the words of the question.
 
     Raises:
         ConfigError: no criteria, or two of one name.
@@ -90,9 +146,13 @@ class Rubric:
     judge: Judge = DEFAULT_JUDGE
     show_answer: bool = False
     most_characters: int = MOST_CHARACTERS
+    wording: Wording = Wording()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "criteria", tuple(self.criteria))
+        check_positive("Rubric", int, most_characters=self.most_characters)
+        if wrong := [each for each in self.criteria if not isinstance(each, Criterion)]:
+            raise ConfigError(f"a rubric's criteria are Criterion(name, text), got {wrong[0]!r}")
         names = [criterion.name for criterion in self.criteria]
         if twice := [name for name in names if names.count(name) > 1]:
             raise ConfigError(f"two criteria of a rubric are called {twice[0]!r}")
@@ -126,7 +186,7 @@ class Rubric:
             ScorerFailed: the task has no answer to show.
         """
         text, mark = self._quoted(rollout)
-        return [judging_of(criterion, text, mark) for criterion in self.criteria]
+        return [self.wording.opening(text, mark, criterion) for criterion in self.criteria]
 
     def save(self, path: str | Path) -> None:
         """Write the criteria as JSON."""
@@ -141,7 +201,7 @@ class Rubric:
             ConfigError: no such file, or not a rubric.
         """
         try:
-            file = msgspec.json.decode(Path(path).read_bytes(), type=CriteriaFile)
+            file = msgspec.json.decode(Path(path).read_bytes().removeprefix(BOM_UTF8), type=CriteriaFile)
         except OSError as error:
             raise ConfigError(f"can't read the rubric {path}: {error.strerror or error}") from None
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -164,27 +224,18 @@ class Rubric:
 
 async def mark_of(criterion: Criterion, pieces: Sequence[Piece], model: Model, judge: Judge = DEFAULT_JUDGE) -> float:
     """What a judge gives texts by one criterion, from 0 to 1. Raises ScorerFailed."""
-    verdict = await _asked(criterion, judging_of(criterion, *quoted(pieces)), model, judge)
+    verdict = await _asked(criterion, Wording().opening(*quoted(pieces), criterion), model, judge)
     return int(verdict.mark) / criterion.best
 
 
 async def _asked(criterion: Criterion, opening: list[Message], model: Model, judge: Judge) -> Verdict:
-    def check(verdict: Verdict) -> None:
-        if not 0 <= verdict.mark <= criterion.best or verdict.mark != int(verdict.mark):
-            raise Unusable(f"the mark must be a whole number from 0 to {criterion.best}, got {verdict.mark}")
-
-    return await judge.ask(model, opening, Verdict, check)
+    return await judge.ask(model, opening, Verdict, lambda verdict: _check_range(verdict, criterion))
 
 
-def judging_of(criterion: Criterion, text: str, mark: str) -> list[Message]:
-    """What a judge is told and asked about a text that is quoted under a mark."""
-    return judging(mark, _question(text, mark, criterion))
-
-
-def _question(text: str, mark: str, criterion: Criterion) -> str:
-    binary = criterion.best == 1
-    marks = "1 if it holds, 0 if not" if binary else f"a whole number from 0 to {criterion.best}, the best"
-    return QUESTION.format(quoted=text, mark=mark, criterion=criterion.text, marks=marks)
+def _check_range(verdict: Verdict, criterion: Criterion) -> None:
+    """Raises Unusable."""
+    if not 0 <= verdict.mark <= criterion.best or verdict.mark != int(verdict.mark):
+        raise Unusable(f"the mark must be a whole number from 0 to {criterion.best}, got {verdict.mark}")
 
 
 class CriteriaFile(msgspec.Struct):

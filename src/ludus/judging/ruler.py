@@ -17,8 +17,7 @@ from typing import Any
 import msgspec
 
 from ludus.asking import Unusable
-from ludus.errors import ConfigError
-from ludus.judging.judge import Judge, judging, side_by_side
+from ludus.judging.judge import Judge, check_positive, judging, side_by_side
 from ludus.judging.quoting import MOST_CHARACTERS, Piece, histories, legible, pieces_of, quoted, shortened
 from ludus.protocols import Model
 from ludus.seeds import derive
@@ -64,7 +63,7 @@ class Ruler:
         most_characters: of each attempt that the judge sees.
 
     Raises:
-        ConfigError: fewer than one repeat.
+        ConfigError: a setting out of its range.
     """
 
     standards: str = STANDARDS
@@ -74,8 +73,7 @@ class Ruler:
     most_characters: int = MOST_CHARACTERS
 
     def __post_init__(self) -> None:
-        if self.repeats < 1:
-            raise ConfigError(f"Ruler: repeats must be at least 1, got {self.repeats!r}")
+        check_positive("Ruler", int, repeats=self.repeats, most_characters=self.most_characters)
 
     async def __call__(self, group: Sequence[Rollout], model: Model) -> list[list[Reward]]:
         """Of each rollout: its score in [0, 1], under the name of the scorer, with why, and metrics of the group.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-import tomllib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
@@ -22,15 +21,15 @@ from ludus.authoring.loading import load_environment
 from ludus.authoring.tasks import take
 from ludus.display.table import align, as_html
 from ludus.display.watch import Progress, watching
-from ludus.errors import ConfigError, RunFolderError
+from ludus.errors import ConfigError
 from ludus.programs.blocking import Blocking
+from ludus.programs.gone_on import open_out
 from ludus.programs.latency import waited_s, working_s
 from ludus.programs.models import Access, OpenModel, open_model, open_role_models
 from ludus.programs.statistics import clustered_mean, exclusion_bounds, mean_pass_at_k, mean_pass_hat_k, quantiles
 from ludus.recording.backend import Backend
-from ludus.redaction import SECRETS
 from ludus.rollouts.scheduler import Plan, Scheduler
-from ludus.store import RolloutLog, RunFolder
+from ludus.store import RolloutLog
 from ludus.types import MAIN_ROLE, Rollout, Sampling, Task, Usage
 
 PURPOSE = "eval"
@@ -299,7 +298,7 @@ async def evaluate_async(
             }  # fmt: skip
             if others:
                 about["role_models"] = {role: other.name for role, other in others.items()}
-            run = stack.enter_context(_open_out(Path(out), about))
+            run = stack.enter_context(open_out(Path(out), "evaluation", about))
         result = await run_evaluation(
             env, {MAIN_ROLE: opened.backend, **others}, plan, tasks=tasks, samples=samples,
             log=run.rollouts if run else None, earlier=run.rollouts if run else (), budget=budget,
@@ -358,48 +357,3 @@ def preferred_sampling(env: Environment, overrides: Mapping[str, Any]) -> Sampli
         return Sampling(**{**env.sampling, **overrides})
     except (TypeError, ValueError) as error:
         raise ConfigError(f"sampling settings: {error}") from None
-
-
-def _open_out(path: Path, about: dict[str, Any]) -> RunFolder:
-    """The run folder of an evaluation, new or begun before with the same model and settings. Raises RunFolderError."""
-    import tomli_w
-
-    text = SECRETS.hide(tomli_w.dumps({"evaluation": _without_none(about)}))
-    config = path / "config.toml"
-    if not config.exists():
-        run = RunFolder.create(path)
-        run.write_config(text)
-        return run
-    try:
-        before = tomllib.loads(config.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RunFolderError(f"{config} is damaged: {error}") from None
-    if "evaluation" not in before:
-        raise RunFolderError(f"{path} holds a run that is not an evaluation; choose another folder (--out)")
-    if changes := _changes(before["evaluation"], tomllib.loads(text)["evaluation"]):
-        raise RunFolderError(f"{path} holds another evaluation: {', '.join(changes)}; choose another folder (--out)")
-    return RunFolder.resume(path)
-
-
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any], table: str = "") -> list[str]:
-    """Entries that differ, each with what it was and is.
-
-    >>> _changes({"seed": 0, "env": {"id": "guess", "hash": "1f"}}, {"seed": 1, "env": {"id": "guess", "hash": "2f"}})
-    ['seed was 0, is 1', "env.hash was '1f', is '2f'"]
-    """
-    changes = []
-    for key in dict.fromkeys([*before, *now]):
-        was, value = before.get(key), now.get(key)
-        if isinstance(was, dict) and isinstance(value, dict):
-            changes += _changes(was, value, f"{table}{key}.")
-        elif was != value:
-            was, value = ("absent" if entry is None else repr(entry) for entry in (was, value))
-            changes.append(f"{table}{key} was {was}, is {value}")
-    return changes
-
-
-def _without_none(value: Any) -> Any:
-    """Without what TOML has no word for; an option that is None is one that is not there."""
-    if isinstance(value, dict):
-        return {key: _without_none(entry) for key, entry in value.items() if entry is not None}
-    return [_without_none(entry) for entry in value if entry is not None] if isinstance(value, list) else value

@@ -71,10 +71,7 @@ def export_labels(run: str | Path, path: Path) -> int:
         UsageError: nothing is labelled, or the file would be one of the run's own.
         RunFolderError: no run folder, or the file can't be written.
     """
-    if path.resolve().is_relative_to(Path(run).resolve()):
-        raise UsageError(
-            f"{path} lies in the run's own folder, where it could replace what the run knows: name another place"
-        )
+    _check_outside(run, path)
     rows = []
     for rollout, label in labelled(run):
         talk = rollout.messages
@@ -85,6 +82,11 @@ def export_labels(run: str | Path, path: Path) -> int:
     with disk_errors(f"write {path}"):
         write_atomically(path, b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
     return len(rows)
+
+
+def _check_outside(run: str | Path, path: Path) -> None:
+    if path.resolve().is_relative_to(Path(run).resolve()):
+        raise UsageError(f"{path} lies in the run's own folder, where it could replace what the run knows")
 
 
 def criteria(labels: Iterable[Label]) -> list[Criterion]:
@@ -106,9 +108,10 @@ def write_rubric(run: str | Path, path: Path) -> None:
     """Write the reasons that people gave as a rubric's file, which `Rubric.load` reads.
 
     Raises:
-        UsageError: nobody has said why.
+        UsageError: nobody has said why, or the file would be one of the run's own.
         RunFolderError: no run folder, or the file can't be written.
     """
+    _check_outside(run, path)
     with RunFolder.open(Path(run)):
         found = criteria(newest(read_labels(run)).values())
     if not found:

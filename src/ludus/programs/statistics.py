@@ -180,7 +180,7 @@ def drawn_again(num_tasks: int, figure: Callable[[NDArray[Any]], float]) -> Figu
     rng = np.random.default_rng(0)
     drawn = [figure(rng.integers(num_tasks, size=num_tasks)) for _ in range(NUM_DRAWS)]
     finite = [value for value in drawn if math.isfinite(value)]
-    low, high = np.quantile(finite, [0.025, 0.975]) if finite else (math.nan, math.nan)
+    low, high = np.quantile(finite, [0.025, 0.975]) if finite and num_tasks > 1 else (math.nan, math.nan)
     return Figure(figure(np.arange(num_tasks)), (float(low), float(high)), num_tasks)
 
 

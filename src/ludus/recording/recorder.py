@@ -8,7 +8,7 @@ What does not provably extend forks a new sequence and is never spliced.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,6 +62,8 @@ class Recorder:
     session: str = ""
     order: tuple[int | str, ...] = ()
     pinned: frozenset[str] = frozenset()
+    fronts: dict[tuple[str, str], Callable[..., Awaitable[Reply]]] = field(default_factory=dict)
+    """What stands in front of a model, by its role and sub-agent: requests at its address are answered there."""
     calls: list[Call] = field(default_factory=list)
     sequences: list[TokenSequence] = field(default_factory=list)
     _recorded: list[_Recorded] = field(default_factory=list)

@@ -117,10 +117,16 @@ class SimulatedApi:
         self._talk.append(user(_json({"call": name, "arguments": arguments})))
 
         def read(text: str) -> Told:
-            answer = read_answer(text)
+            answer = read_object(text, _Answer)
+            if (answer.result is msgspec.UNSET) == (not answer.error):
+                raise Unusable('expected either "result" or "error"')
             failed = answer.result is msgspec.UNSET
             told = Told(name, arguments, answer.error if failed else answer.result, failed)
-            if problem := self.memory.problem(told):
+            try:
+                problem = self.memory.problem(told)
+            except RecursionError:
+                problem = "it is nested too deeply"
+            if problem:
                 raise Unusable(problem)
             self.memory.add(told)
             self.state = self.state if failed or answer.state is msgspec.UNSET else answer.state
@@ -150,18 +156,6 @@ async def real_answers(tools: Mapping[str, Tool], ctx: Context) -> AsyncGenerato
         else:
             answer = {"result": value if isinstance(value, str) else msgspec.json.decode(as_text(value))}
         heard = yield _json(answer)
-
-
-def read_answer(text: str) -> _Answer:
-    """A reply's JSON, which may have words or a fence around it. Raises Unusable.
-
-    >>> read_answer('```json\\n{"result": [1]}\\n```').result
-    [1]
-    """
-    answer = read_object(text, _Answer)
-    if (answer.result is msgspec.UNSET) == (not answer.error):
-        raise Unusable('expected either "result" or "error"')
-    return answer
 
 
 def _fails(text: str) -> RolloutError:

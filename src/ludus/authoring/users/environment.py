@@ -22,7 +22,7 @@ from ludus.authoring.users.scripted import ScriptedUser
 from ludus.authoring.users.simulated import GAVE_UP, MARKS, SimulatedUser
 from ludus.authoring.users.user import User
 from ludus.errors import ConfigError, RolloutError
-from ludus.types import MAIN_ROLE, Message, Reward, Rollout, Task
+from ludus.types import Message, Reward, Rollout, Task
 from ludus.types import user as user_message
 
 USER = "user"
@@ -31,7 +31,7 @@ Player = Literal["scripted", "simulated"]
 
 
 class UserEnvironment(Environment):
-    """Base of environments with a user.
+    """Base of environments with a user. Roles of a subclass's own, such as a judge of its scorers, stay.
 
     Args:
         user: "scripted" plays the user by rules; "simulated" has the model of the role "user" play them.
@@ -41,16 +41,20 @@ class UserEnvironment(Environment):
     excludes_user_errors: ClassVar[bool] = False
     """Whether a rollout is tried again, then left out, in which the user made a decisive mistake."""
     max_turns = 20
+    user: str
+    judge_faults = False
 
     def __init__(self, user: Player = "scripted", judge_faults: bool = False) -> None:
         if user not in get_args(Player):
             raise ConfigError(f"user must be one of {', '.join(get_args(Player))}; got {user!r}")
-        self.roles = (MAIN_ROLE, *([USER] if user == "simulated" else []), *([JUDGE] if judge_faults else []))
+        self.user, self.judge_faults = user, judge_faults
+        added = [*([USER] if user == "simulated" else []), *([JUDGE] if judge_faults else [])]
+        self.roles = tuple(dict.fromkeys((*self.roles, *added)))
 
     def make_user(self, ctx: Context) -> User:
         """Who the agent talks to in one rollout."""
         persona = persona_of(ctx.task)
-        return SimulatedUser(persona, ctx.models[USER]) if USER in self.roles else ScriptedUser(persona)
+        return SimulatedUser(persona, ctx.models[USER]) if self.user == "simulated" else ScriptedUser(persona)
 
     async def run(self, ctx: Context) -> None:
         """The agent and the user in turn; a reply that calls tools is answered by these, any other one by the user."""
@@ -85,7 +89,7 @@ class UserEnvironment(Environment):
         wrong = [error for error in self.errors_of(ctx.task, ctx.messages) if error.decisive]
         if self.excludes_user_errors and wrong:
             raise RolloutError(f"the user made a mistake: {wrong[0]}", "environment", "infrastructure")
-        if JUDGE in self.roles:
+        if self.judge_faults:
             await fault_of(ctx.models[JUDGE], persona_of(ctx.task), ctx.messages)
 
     def errors_of(self, task: Task, messages: list[Message]) -> list[UserError]:

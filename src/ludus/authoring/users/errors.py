@@ -24,8 +24,7 @@ SHORTEST = 3
 TOO_OFTEN = 3
 
 _EXACT = re.compile(r"[\w$€£#][\w.,:/@#-]*\d[\w.:/@#-]*|\d[\w.,:/@#-]*")
-_QUESTION = re.compile(r"(?<![^.!?\n])[^.!?\n]*\?")
-"""From the beginning of a sentence only: to look for its end from every letter takes minutes where a text has no end."""
+_END_OF_SENTENCE = re.compile(r"(?<=[.!?\n])")
 _ORDINAL = re.compile(r"\d+(?:st|nd|rd|th)", re.IGNORECASE)
 _NOT_A_PERSON = re.compile(
     r"\bas an ai\b|\blanguage model\b|\bhow (?:can|may) i (?:help|assist) you\b|\bmy (?:instructions|persona)\b"
@@ -91,7 +90,8 @@ def _mistakes(persona: Persona, text: str, turn: int, known: str, asked: str, sa
         found.append(("out_of_character", match[0]))
     if [plain(before) for before in said].count(plain(text)) == TOO_OFTEN - 1:
         found.append(("repeated", text[:60]))
-    told, questions = plain(" ".join([*said, text, asked])), " ".join(_QUESTION.findall(asked))
+    told = plain(" ".join([*said, text, asked]))
+    questions = " ".join(sentence for sentence in _END_OF_SENTENCE.split(asked) if sentence.endswith("?"))
     found += [
         ("withheld", name)
         for name, value in persona.knows.items()

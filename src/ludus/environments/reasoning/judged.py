@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ludus.authoring.context import Context
 from ludus.judging import Criterion, Ruler
 from ludus.judging.quoting import Piece, legible, pieces_of, shortened
 from ludus.judging.rubric import mark_of
 from ludus.judging.ruler import Attempt
+from ludus.protocols import Model
 from ludus.types import Task
 
 JUDGE = "judge"
@@ -24,15 +24,15 @@ def criterion(name: str, text: str) -> Criterion:
     return Criterion(name, text, best=BEST_MARK)
 
 
-async def score_of(ctx: Context, asked: Criterion, text: str) -> float:
+async def score_of(judge: Model, asked: Criterion, task: Task, text: str) -> float:
     """The judge's mark of a text by a criterion, 0 to 1. Raises ScorerFailed where there is no verdict."""
-    return await mark_of(asked, [*task_pieces(ctx.task), Piece(asked.name, legible(text))], ctx.models[JUDGE])
+    return await mark_of(asked, [*task_pieces(task), Piece(asked.name, legible(text))], judge)
 
 
-async def best_of(ctx: Context, attempts: Sequence[str]) -> int:
+async def best_of(judge: Model, task: Task, attempts: Sequence[str]) -> int:
     """The place of the attempt that the judge takes for the best. Raises ScorerFailed where there is no verdict."""
-    shown = [Attempt([*task_pieces(ctx.task), Piece("assistant", text)]) for text in attempts]
-    scores = await RULER.scores(shown, ctx.models[JUDGE])
+    shown = [Attempt([*task_pieces(task), Piece("assistant", text)]) for text in attempts]
+    scores = await RULER.scores(shown, judge)
     return scores.index(max(scores))
 
 

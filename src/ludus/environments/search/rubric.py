@@ -7,7 +7,8 @@
      1        the right answer, + 0.3 for its sources, + 0.1 / number of sources, + 0.1 * share of turns that are left
 
 After OpenPipe's ART, whose questions all have an answer in one mail. Where several are needed, found and read count by
-their share, and sources have to name all. Where nobody stated it, "I don't know" is the right answer, without sources.
+their share, and sources have to name all; who names none has nothing for their number. Where nobody stated it, "I don't
+know" is the right answer, without sources, and those earn their 0.1.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ludus.environments.search.commands import Commands, steps_of
+from ludus.environments.search.commands import Commands, read_ids, steps_of
 from ludus.environments.search.grading import is_unknown, same_answer
 from ludus.types import Rollout, Task
 
@@ -26,6 +27,8 @@ UNPARSEABLE, BAD_TOOL, BAD_ARGUMENTS, ANSWERED = "unparseable", "bad_tool", "bad
 PENALTIES = {UNPARSEABLE: -2.0, "length": -2.0, BAD_TOOL: -1.9, BAD_ARGUMENTS: -1.8}
 """By how a rollout ended."""
 NOT_THERE = "there is no such mail"
+NOT_RUN = "Error: one call a turn"
+"""Begins what is answered to a call that was not carried out."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class Rubric:
             return PENALTIES[self.ending] + partial
         if self.right:
             speed = 1 - self.turns / max_turns
-            return 1 + 0.3 * self.sources_right + 0.1 / max(1, self.num_sources) + 0.1 * speed
+            brief = 1 / self.num_sources if self.num_sources else float(self.sources_right)
+            return 1 + 0.3 * self.sources_right + 0.1 * brief + 0.1 * speed
         return partial - (self.ending == ANSWERED and not self.gave_up)
 
 
@@ -70,6 +74,8 @@ def rubric_of(task: Task, rollout: Rollout, commands: Commands | None) -> Rubric
     invalid = searches = 0
     said, sources = "", set[str]()
     for step in steps_of(rollout.messages, commands):
+        if step.result.startswith(NOT_RUN):
+            continue
         if step.tool == SEARCH:
             searches += 1
             found |= set(shown_ids(step.result, terse))
@@ -98,7 +104,7 @@ def rubric_of(task: Task, rollout: Rollout, commands: Commands | None) -> Rubric
 def shown_ids(result: str, terse: bool) -> list[str]:
     """The ids of mails in what a search answered, in its order."""
     if terse:
-        return [word for word in result.split() if word.isdigit()]
+        return read_ids(result)
     try:
         found: Any = json.loads(result)
     except ValueError:

@@ -10,7 +10,7 @@ from pathlib import Path
 from ludus.environments.reasoning.text import (
     BACKTRACK,
     RESTART,
-    answer_of,
+    answer_given,
     num_tokens,
     own_calls,
     said_in,
@@ -19,7 +19,7 @@ from ludus.errors import UsageError
 from ludus.programs.compare import chosen_purpose, success_reward
 from ludus.programs.members import AT
 from ludus.store import RolloutIndex, RunFolder
-from ludus.types import Rollout
+from ludus.types import MAIN_ROLE, Rollout
 
 LEVEL_KEYS = ("level", "difficulty")
 """Where a task's difficulty is looked for, in its `info`."""
@@ -35,6 +35,7 @@ class Answered:
     task: str
     right: bool
     tokens: int
+    """Of all replies of the main role, those of attempts that were not chosen and of sub-agents included."""
     answer: str
     group: str = ""
     """The task's skill, or "" where tasks have none."""
@@ -85,12 +86,13 @@ def read(run: Path) -> Evaluated:
 def answered(rollout: Rollout, success: float) -> Answered:
     """What a card needs of a rollout."""
     info, metrics, calls = rollout.task.info, rollout.metrics, own_calls(rollout)
-    said = "\n".join(map(said_in, calls))
+    said = "\n".join(said_in(call.reply) for call in calls)
     level = next((info[key] for key in LEVEL_KEYS if _is_number(info.get(key))), None)
     planned = metrics.get("plan_sound", 0.0) > 0
     return Answered(
         task=rollout.task.id, right=metrics[SOLVED] > 0 if SOLVED in metrics else rollout.reward >= success,
-        tokens=num_tokens(calls), answer=answer_of(rollout.reply), group=str(info.get("skill", "")),
+        tokens=num_tokens([call for call in rollout.calls if call.role == MAIN_ROLE]),
+        answer=answer_given(rollout), group=str(info.get("skill", "")),
         level=None if level is None else float(level), sure=metrics.get(SURE),
         adherence=metrics.get("plan_adherence") if planned else None,
         backtracks=len(BACKTRACK.findall(said)), restarts=len(RESTART.findall(said)), truncated=rollout.truncated,

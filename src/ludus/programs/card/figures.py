@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ludus.programs.card.answers import Answered, by_task, right_by_task
-from ludus.programs.statistics import Figure, Interval, clustered_mean, drawn_again, wilson
+from ludus.programs.statistics import NUM_DRAWS, Figure, Interval, clustered_mean, drawn_again, wilson
 
 Array = NDArray[Any]
 EASY = 0.75
@@ -85,14 +85,27 @@ def calibration_curve(sure: Sequence[tuple[Answered, float]]) -> list[Point]:
 
 def calibration_error(sure: Sequence[tuple[Answered, float]]) -> Figure:
     """Expected calibration error: the mean over answers of how far their bin's sureness and share of right answers lie
-    apart (Guo et al. 2017, arXiv:1706.04599, equation 3)."""
+    apart (Guo et al. 2017, arXiv:1706.04599, equation 3).
+
+    It is above 0 by chance alone, and more so when tasks are drawn again, so that percentiles never cover a model that is
+    calibrated. Its interval is the basic one (Davison and Hinkley 1997, equation 5.6), which turns that round; it begins
+    at 0 where tasks whose gaps have random signs have as large an error in one of twenty draws.
+    """
 
     places = {task: place for place, task in enumerate(dict.fromkeys(answer.task for answer, _ in sure))}
     gaps, counts = np.zeros((len(places), NUM_BINS)), np.zeros(len(places))
     for answer, value in sure:
         gaps[places[answer.task], min(int(value * NUM_BINS), NUM_BINS - 1)] += value - answer.right
         counts[places[answer.task]] += 1
-    return drawn_again(len(places), lambda own: float(np.abs(gaps[own].sum(axis=0)).sum() / counts[own].sum()))
+    found = drawn_again(len(places), lambda own: float(np.abs(gaps[own].sum(axis=0)).sum() / counts[own].sum()))
+    if found.num_tasks < 2:
+        return found
+    low, high = (2 * found.value - end for end in reversed(found.interval))
+    rng = np.random.default_rng(0)
+    signs = (rng.choice((-1.0, 1.0), size=len(places)) for _ in range(NUM_DRAWS))
+    by_chance = np.quantile([np.abs(own @ gaps).sum() / counts.sum() for own in signs], 0.95)
+    low = 0.0 if found.value <= by_chance else max(0.0, low)
+    return Figure(found.value, (low, max(high, found.value)), found.num_tasks)
 
 
 def brier_score(sure: Sequence[tuple[Answered, float]]) -> Figure:

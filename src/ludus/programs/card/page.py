@@ -20,6 +20,8 @@ from ludus.store.durable import disk_errors, write_atomically
 
 MOST_CURVES = 5
 """Skills in one chart: as many as there are colours."""
+DODGE = 0.07
+"""Levels between curves of one chart, so that no interval hides another."""
 
 
 @dataclass(frozen=True)
@@ -179,11 +181,11 @@ def _chart(made: Card, title: str, names: Sequence[str], x_label: str, **style: 
     series = [
         Series(
             clean(name.removeprefix("skill/")),
-            [point.x for point in points],
+            [point.x + DODGE * (number - (len(curves) - 1) / 2) for point in points],
             [point.mean for point in points],
             [_half_lengths(point) for point in points],
         )
-        for name, points in curves.items()
+        for number, (name, points) in enumerate(curves.items())
     ]
     return Chart(title, series, "points", x_label=x_label, **style)
 

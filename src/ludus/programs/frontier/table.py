@@ -23,7 +23,7 @@ METHOD = (
 
 def columns(section: Section) -> list[Column]:
     """The columns that say something about at least one model."""
-    models = section.models
+    models = [model for model in section.models if model.num_tasks]
     found: list[Column] = [
         ("model", lambda m: m.model),
         ("accuracy", lambda m: _within(m.accuracy, decimals)),
@@ -36,6 +36,7 @@ def columns(section: Section) -> list[Column]:
     found += [
         ("s to answer", lambda m: _within(m.answer.p50, seconds)),
         ("p95 s", lambda m: _within(m.answer.p95, seconds)),
+        ("front", lambda m: section.best_at(m) or "–"),
         ("rollout s", lambda m: f"{seconds(m.rollout.p50.value)} / {seconds(m.rollout.p95.value)}"),
     ]
     if any(m.waited_s >= LEAST_WAIT_S for m in models):
@@ -44,9 +45,9 @@ def columns(section: Section) -> list[Column]:
         ("tokens in / out", lambda m: " / ".join(short(n) if math.isfinite(n) else "–" for n in m.tokens)),
         ("tasks", lambda m: str(m.num_tasks)),
     ]
-    if any(m.num_excluded or m.num_retried for m in models):
+    if any(m.num_excluded or m.num_retried for m in section.models):
         found.append(("excluded / retried", lambda m: f"{m.num_excluded} / {m.num_retried}"))
-    return [*found, ("priced at", lambda m: m.priced), ("front", lambda m: section.best_at(m) or "–")]
+    return [*found, ("priced at", lambda m: m.priced)]
 
 
 def table(section: Section) -> list[list[str]]:

@@ -22,10 +22,10 @@ from ludus.authoring.declare import ScorerMark
 from ludus.authoring.environment import Environment
 from ludus.authoring.loading import load_environment
 from ludus.errors import ConfigError, RolloutError, ScorerFailed, UnknownName, UsageError
+from ludus.judging.labelled import GOOD, Labelled
 from ludus.judging.probes import INJECTIONS, PADDING, with_text
 from ludus.programs.blocking import run_anywhere
 from ludus.programs.judging import figures
-from ludus.programs.judging.labels import GOOD, Labelled
 from ludus.programs.judging.result import Interval, JudgeCheck, ProbeRow
 from ludus.programs.models import Access, OpenModel, open_model
 from ludus.programs.statistics import Estimate

@@ -21,12 +21,14 @@ from ludus.environments.reasoning.prompt import Prompt
 from ludus.errors import LudusError, RolloutError
 from ludus.judging.quoting import legible, pieces_of, shortened
 from ludus.programs.evaluate import preferred_sampling
+from ludus.programs.optimize.earlier import Earlier
 from ludus.recording.alone import ask_alone
 from ludus.recording.backend import Backend
+from ludus.redaction import SECRETS
 from ludus.rollouts.scheduler import Plan, Scheduler
 from ludus.rollouts.workers import cancel_all
 from ludus.seeds import derive
-from ludus.types import Message, Rollout, Sampling, Task, Usage, user
+from ludus.types import Message, Rollout, Sampling, Task, user
 
 ResultT = TypeVar("ResultT")
 COMPONENT = "system_prompt"
@@ -46,6 +48,7 @@ class Bridge:
         backends: what stands behind each role.
         reflecting: the model that reflects.
         plan: how rollouts are run; its purpose is the beginning of theirs.
+        earlier: what was done before an interruption.
         on_rollout: told each finished attempt.
         on_scored: told how many tasks have been scored so far.
     """
@@ -59,10 +62,12 @@ class Bridge:
         backends: Mapping[str, Backend],
         reflecting: Backend,
         plan: Plan,
+        earlier: Earlier,
         on_rollout: Callable[[Rollout], object],
         on_scored: Callable[[int], object],
     ) -> None:
         self._env, self._backends, self._reflecting, self._plan = env, backends, reflecting, plan
+        self._earlier = earlier
         self._on_rollout, self._on_scored = on_rollout, on_scored
         self._loop = asyncio.get_running_loop()
         self._numbers: dict[str, int] = {}
@@ -70,7 +75,6 @@ class Bridge:
         self._visits: dict[tuple[str, str], int] = defaultdict(int)
         self.stopping = False
         self.num_scored = self.num_excluded = self.num_reflections = 0
-        self.reflection = Usage()
         self.error: Exception | None = None
         """What went wrong here: GEPA takes some errors for a proposal that failed, and goes on."""
         self._working: set[asyncio.Task[Any]] = set()
@@ -141,10 +145,13 @@ class Bridge:
             visits.append((task, self._visits[text, task.id]))
             self._visits[text, task.id] += 1
         env = Prompt(self._env, text=text) if text.strip() else self._env
-        played: dict[tuple[str, int], Rollout] = {}
-        async with Scheduler(env, self._backends, plan, on_rollout=self._on_rollout) as scheduler:
-            async for group in scheduler.groups(visits, 1):
-                played[group.task.id, group.visit] = group.rollouts[0]
+        found = {(task.id, visit): self._earlier.rollout(plan.purpose, task.id, visit) for task, visit in visits}
+        played = {place: rollout for place, rollout in found.items() if rollout is not None}
+        todo = [(task, visit) for task, visit in visits if (task.id, visit) not in played]
+        if todo:
+            async with Scheduler(env, self._backends, plan, on_rollout=self._on_rollout) as scheduler:
+                async for group in scheduler.groups(todo, 1):
+                    played[group.task.id, group.visit] = group.rollouts[0]
         rollouts = [played[task.id, visit] for task, visit in visits]
         failed = [rollout for rollout in rollouts if rollout.excluded]
         self.num_scored += len(rollouts)
@@ -157,12 +164,14 @@ class Bridge:
         return rollouts
 
     async def _reflect(self, prompt: str | list[dict[str, Any]]) -> str:
-        messages = [user(prompt)] if isinstance(prompt, str) else prompt
-        seed = derive(self._plan.seed, "reflection", self.num_reflections)
-        session = f"reflection-{self.num_reflections}"
+        number = self.num_reflections
         self.num_reflections += 1
-        reply = await ask_alone(self._reflecting, messages, Sampling(), seed=seed, session=session)
-        self.reflection = self.reflection + reply.usage
+        if (said := self._earlier.reflection(number, prompt)) is not None:
+            return said
+        messages = [user(prompt)] if isinstance(prompt, str) else prompt
+        seed = derive(self._plan.seed, "reflection", number)
+        reply = await ask_alone(self._reflecting, messages, Sampling(), seed=seed, session=f"reflection-{number}")
+        self._earlier.keep(number, prompt, SECRETS.hide(reply.text), reply.usage)
         return reply.text
 
 

@@ -170,7 +170,7 @@ class Building(ExitStack):
         for name, count in self._counts.items():
             setattr(built, name, dict(count.most_common()))
         examples = [example for one in tools.examples.values() for example in one]
-        self._json("tools.json", {"tools": tools.schemas(), "examples": examples})
+        self._json("tools.json", {"tools": tools.schemas(), "examples": examples, "offered": tools.offered})
         num_tasks = sum(built.tasks.values())
         self._json("rubric.json", rubric.suggest(tools, num_tasks, self._num_with_system, self._reasons))
         self.close()
@@ -194,7 +194,8 @@ class Building(ExitStack):
             raise Unusable("rejected by the product's signal: kept as a label, not as a task")
         self._counts["mended"].update(talk.mended)
         called = self._tools.see(rest, as_examples=split == "train")
-        task.info["tools"] = list(dict.fromkeys([*names, *called]))
+        unknown = bool(called) and not talk.tools
+        task.info["tools"] = None if unknown else list(dict.fromkeys([*names, *called]))
         self._num_with_system += opening[0]["role"] == "system"
         if self._reserve is None:
             self._reserve = (split, task)

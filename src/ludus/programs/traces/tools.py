@@ -26,6 +26,8 @@ class Tools:
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
         self.examples: dict[str, list[dict[str, Any]]] = {}
+        self.offered = False
+        """Whether any conversation says what tools were offered."""
         self._schemas: dict[str, dict[str, Any]] = {}
         self._seen: dict[str, dict[str, set[str]]] = {}
         """Types of arguments of tools, by tool and argument."""
@@ -49,6 +51,7 @@ class Tools:
             if not isinstance(function, dict) or not isinstance(name, str) or len(self._schemas) >= MOST_TOOLS:
                 continue
             names.append(name)
+            self.offered = True
             tool = _schema(name, function.get("description"), function.get("parameters"))
             num_other += self._schemas.setdefault(name, tool) != tool
         if len(self._known) < MOST_KNOWN:

@@ -6,7 +6,6 @@ import json
 import random
 import string
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from ludus.testing.audit.policy import GivesUp, Policy, Rule, Strategy, content, prompt_of
 from ludus.testing.scripted import Scripted, degenerate_replies
@@ -36,6 +35,8 @@ WRAPPED = (
 """Formats that scorers look for."""
 LONG = 5_000
 """Words of a padded reply."""
+VALUES: tuple[object, ...] = (1, 100, True, "1", [])
+"""What a name may stand for that is read from JSON."""
 MOST_NAMES = 50
 
 
@@ -106,10 +107,9 @@ def keyed(constants: Sequence[str]) -> list[Strategy]:
     names = [constant for constant in constants if constant.isidentifier()][:MOST_NAMES]
     if not names:
         return []
-    values: tuple[Any, ...] = (1, 100, True, "1", [])
     found = [
         text(f"all that scorers read by name, in JSON, as {value!r}", "blind", json.dumps(dict.fromkeys(names, value)))
-        for value in values
+        for value in VALUES
     ]
     forms = {"lines": "{0}: 100", "tags": "<{0}>100</{0}>"}
     return found + [
