@@ -156,6 +156,10 @@ class Reply(msgspec.Struct, frozen=True):
     """Why a tool call in the text could not be read; tell it to the model."""
     stopped_by: str = ""
     """The stop string that ended it; the text goes up to there."""
+    waited_s: float = 0.0
+    """Seconds that went, before the answer was begun, into attempts that failed and into waiting, as for a rate limit."""
+    cached: bool = False
+    """Whether it was known already, so that nobody had to answer."""
 
     @property
     def text(self) -> str:
@@ -189,7 +193,13 @@ class Call(msgspec.Struct, kw_only=True, omit_defaults=True):
     sampling: Sampling = Sampling()
     sequence: int | None = None
     """Id of the token sequence that recorded it; None where the model gives no tokens."""
+    began_s: float = 0.0
+    """Seconds after the rollout's record began."""
     seconds: float = 0.0
+    waited_s: float = 0.0
+    """Of these, the first so many: attempts that failed, and waiting, as for a rate limit."""
+    cached: bool = False
+    """Whether the reply was known already, so that it says nothing of a model's speed or price."""
 
 
 class Sequence(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -311,7 +321,10 @@ class Rollout(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     def conversation(self, role: str) -> list[Message]:
         """The conversation of the role's last call, and its reply; sub-agents have conversations of their own."""
-        index = self._last(role)
+        return self.history(self._last(role))
+
+    def history(self, index: int | None) -> list[Message]:
+        """The whole conversation of a call, by its index, and its reply; [] for none."""
         parts: list[list[Message]] = []
         while index is not None:
             call = self.calls[index]

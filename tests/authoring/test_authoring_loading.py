@@ -178,7 +178,7 @@ def test_options_where_there_are_none(tmp_path):
 def test_refused_values(sums):
     with pytest.raises(ConfigError, match=r"refused its options .*largest must be positive"):
         load_environment(str(sums), {"largest": 0})
-    with pytest.raises(ConfigError, match="refused its options"):
+    with pytest.raises(ConfigError, match="the option largest should be a valid integer"):
         load_environment(str(sums), {"largest": "many"})
 
 
@@ -262,3 +262,19 @@ def test_a_broken_registration_says_so(adapter, attribute, module, said):
     adapter(attribute=attribute, module=module)
     with pytest.raises(UsageError, match=said):
         load_environment("other:x")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("guess", {"turns": "x"}, "guess: the option turns should be a valid integer.*got 'x'"),
+        ("guess", {"turns": 5.5}, "turns should be a valid integer.*got 5.5"),
+        ("budget:guess", {"bands": [[0, "x", 5]]}, r"bands\[0\]\[1\] should be a valid number"),
+        ("reason-suite", {"levels": 3}, "levels should be a valid array, got 3"),
+        ("reason-suite", {"seed": "x"}, "seed should be a valid integer"),
+        ("email-search", {"rewards": "all"}, "should be 'rubric' or 'right', got 'all'"),
+    ],
+)
+def test_options_of_another_type_are_refused_in_one_line(name, options, said):
+    with pytest.raises(ConfigError, match=said):
+        load_environment(name, options)

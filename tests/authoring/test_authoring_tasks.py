@@ -150,3 +150,12 @@ def test_hugging_face_data_sets():
     datasets = pytest.importorskip("datasets")
     rows = datasets.Dataset.from_list([{"question": "1 + 1?", "answer": "2", "level": 1}])
     assert list(from_dataset(rows)) == [Task(prompt="1 + 1?", answer="2", info={"level": 1})]
+
+
+def test_tasks_that_are_slow_to_make_are_no_more_than_needed():
+    class Slow(ludus.Environment):
+        def tasks(self, split):
+            return (Task(prompt=str(number)) for number in range(100))
+
+    assert len(take(Slow(), "train", 50, least=3, seconds=-1)) == 3
+    assert len(take(Slow(), "train", 50, least=3, seconds=3600)) == 50

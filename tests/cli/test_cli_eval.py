@@ -89,8 +89,12 @@ def test_several_models_are_one_table_and_one_object(ludus):
     found = json.loads(ludus(*args, "--json").stdout)
     assert [result["out"][-1] for result in found["results"]] == ["1", "2"]
     assert found["results"][0]["mean"] == found["results"][1]["mean"]
+    assert [one["model"] for one in found["models"]["sections"][0]["models"]] == [
+        "demonstrator (eval-guess-demonstrator-1)", "demonstrator (eval-guess-demonstrator-2)",
+    ]  # fmt: skip
     lines = ludus(*args).stdout.splitlines()
-    assert sum(line.startswith("  demonstrator") for line in lines) == 2
+    assert sum(line.startswith("  demonstrator  ") for line in lines) == 2
+    assert "  runs/models-guess-2/models.html" in lines
     assert "ludus compare runs/eval-guess-demonstrator-3 runs/eval-guess-demonstrator-4" in lines[-1]
 
 

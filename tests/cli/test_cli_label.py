@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ludus.authoring.labels import Label, criteria, newest, read_signal, signal_of
+from ludus.authoring.labels import Label, newest, read_signal, signal_of
 from ludus.errors import LudusError, RunFolderError, UsageError
-from ludus.programs.labelling import labelled, rewards, to_label
+from ludus.judging import Rubric
+from ludus.programs.labelling import criteria, labelled, rewards, to_label
 from ludus.store import RunFolder
 from ludus.store.labels import add_labels, read_labels
 
@@ -59,12 +60,21 @@ def test_what_is_labelled_can_be_written_for_tests_of_judges(ludus, evaluated):
     assert [row["label"] for row in rows] == ["good", "bad"] and rows[1]["why"] == "rude"
     assert all(row["prompt"][0]["role"] == "user" and row["messages"][0]["role"] == "assistant" for row in rows)
     assert "can't write" in ludus("label", evaluated, "--export", "no/truth.jsonl", code=1).stderr
+    Path("folder").mkdir()
+    assert "can't write folder" in ludus("label", evaluated, "--export", "folder", code=1).stderr
+
+
+def test_an_export_never_replaces_what_the_run_knows(ludus, evaluated):
+    ludus("label", evaluated, "-n", 2, input="g\n\nb\nrude\n")
+    for path in (f"{evaluated}/labels.jsonl", f"{evaluated}/../{Path(evaluated).name}/config.toml"):
+        assert "the run's own folder" in ludus("label", evaluated, "--export", path, code=2).stderr
+    assert len(read_labels(evaluated)) == 2
 
 
 def test_signals_of_a_product_are_read_all_or_none(ludus, evaluated):
     ids = to_label(evaluated)
     rows = [{"rollout": ids[0], "accepted": True}, {"id": ids[1], "feedback": "thumbs_down", "comment": "wrong"}]
-    Path("signals.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    Path("signals.jsonl").write_text("\ufeff" + "\n".join(map(json.dumps, rows)), encoding="utf-8")
     assert "1 good, 1 bad" in ludus("label", evaluated, "--signals", "signals.jsonl").stdout
     assert len(to_label(evaluated)) == 6, "a person may still label what a product has signalled"
     for bad, word in ((f"{json.dumps(rows[0])}\nno", "line 2"), ("", "holds no signals"),
@@ -81,7 +91,7 @@ def test_what_can_not_be_labelled_is_refused(ludus, evaluated):
     assert "unknown purpose" in ludus("label", evaluated, "--purpose", "trian", code=2).stderr
     RunFolder.create(Path("empty")).close()
     assert "no rollouts to label" in ludus("label", "empty", code=2).stderr
-    assert "give one of these" in ludus("label", evaluated, "--list", "--signals", "x", code=2).stderr
+    assert "give one of them" in ludus("label", evaluated, "--list", "--signals", "x", code=2).stderr
 
 
 # --- the file -----------------------------------------------------------------------------------------------------
@@ -161,3 +171,83 @@ def test_reasons_are_counted_however_they_are_written():
         [label("a", "bad", why="Too long."), label("b", "bad", why=" too  LONG"), label("c", why="kind"), label("d")]
     )
     assert [(one.text, round(one.weight, 2)) for one in found] == [("Avoids: too long", 0.67), ("Has: kind", 0.33)]
+
+
+JUDGED = '''
+import ludus
+from ludus.environments.guess import Guess
+from ludus.judging import Rubric
+
+class Judged(Guess):
+    """Guess, judged by what people said of it."""
+    roles = ("policy", "judge")
+    rubric = Rubric.load("rubric.json")
+    @ludus.reward
+    async def liked(self, rollout, models):
+        return await self.rubric(rollout, models["judge"])
+'''
+
+
+def test_labels_test_a_judge_whose_rubric_they_are(ludus, evaluated, monkeypatch):
+    assert "no label with a reason yet" in ludus("label", evaluated, "--rubric", "rubric.json", code=2).stderr
+    check = (
+        "judge",
+        "check",
+        "judged.py",
+        "--model",
+        "demonstrator",
+        "--run",
+        evaluated,
+        "--truth",
+        "labels",
+        "--json",
+    )
+    ludus("label", evaluated, "-n", 4, input="g\nfast\nb\n\nb\nslow\ng\nfast\n")
+    ludus("label", evaluated, "--rubric", "rubric.json")
+    rubric = Rubric.load("rubric.json")
+    assert [(one.text, one.weight) for one in rubric.criteria] == [("Has: fast", 2 / 3), ("Avoids: slow", 1 / 3)]
+    assert list(rubric.criteria) == criteria(read_labels(evaluated))
+    Path("judged.py").write_text(JUDGED)
+    liked = {rollout.id for rollout, label in labelled(evaluated) if label.verdict == "good"}
+    assert len(liked) == 2
+    from ludus.programs.judging import check_judge, from_people
+    from ludus.testing.scripted import Scripted
+
+    answers = from_people(evaluated)
+    assert [answer.good for answer in answers] == [True, False, False, True]
+    assert [answer.truth for answer in from_people(evaluated, 3)] == [1.0, 0.0, 0.0]
+    talks = [answer.rollout.reply for answer in answers if answer.good]
+    judge = Scripted("judge", lambda messages: json.dumps({"mark": int(messages[1]["content"].count(talks[0]) > 0)}))
+    found = check_judge("judged.py", judge, answers)
+    assert found.num == 4 and found.num_good == 2
+    failed = ludus(*check, code=1)  # an expert is no judge: no verdict, and that is said
+    assert json.loads(failed.stdout)["num_failed"] == 4 and "gave no verdict on any of 4" in failed.stderr
+
+
+def test_a_run_without_labels_is_no_truth(ludus, evaluated):
+    Path("rubric.json").write_text('{"criteria": [{"name": "a", "text": "b"}]}')
+    Path("judged.py").write_text(JUDGED)
+    check = ("judge", "check", "judged.py", "--model", "demonstrator", "--run", evaluated, "--truth", "labels")
+    assert "has no labels yet: ludus label" in ludus(*check, code=2).stderr
+
+
+def test_data_takes_what_people_found_good_and_leaves_out_the_bad(ludus):
+    make = ("data", "make", "guess", "--model", "demonstrator", "-n", 4, "-k", 1, "--min-reward", 2, "--out", "made")
+    assert "none of 4 rollouts can be taken" in ludus(*make, code=2).stderr
+    ludus("label", "made", "-n", 2, input="g\n\nb\n\n")
+    made = json.loads(ludus(*make, "--json").stdout)
+    assert made["num_examples"] == 1 and made["left_out"] == {"label": 1, "reward": 2}
+    (row,) = map(json.loads, Path("made/data.jsonl").read_text().splitlines())
+    assert rewards("made")[row["rollout"]] == 1.0
+
+
+def test_labels_are_rewards_of_a_rescoring(ludus, evaluated):
+    ludus("label", evaluated, input="g\n\nb\n\n" * 3)
+    Path("liked.py").write_text(
+        "import ludus\nfrom ludus.environments.guess import Guess\nfrom ludus.programs.labelling import rewards\n\n"
+        f"LABELS = rewards({str(evaluated)!r})\n\n\nclass Liked(Guess):\n    @ludus.reward\n"
+        "    def liked(self, rollout):\n        return LABELS[rollout.id]\n"
+    )
+    said = ludus("report", evaluated, "--rescore", "--env", "liked.py").stdout
+    (row,) = [line.split() for line in said.splitlines() if line.startswith("reward ")]
+    assert row[-3:-1] == ["1.000", "1.500"]

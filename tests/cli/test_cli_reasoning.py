@@ -93,12 +93,25 @@ def test_data_of_an_expert(ludus):
     assert "at least 2 samples" in result.stderr
 
 
+@pytest.mark.slow
+def test_data_that_was_made_is_learnt(ludus):
+    Path("echo.py").write_text(ECHO.replace("    def demonstrate(self, task):\n        return task.answer\n", ""))
+    Path("expert.py").write_text(ECHO)
+    ludus("data", "make", "expert.py", "--model", "demonstrator", "-n", 8, "-k", 1, "--out", "made")
+    recipe = 'name = "run"\nenv = "echo.py"\nmodel = "preset:tiny"\n[sft]\nsteps = 2\nbatch_size = 4\n'
+    Path("recipe.toml").write_text(recipe + 'data = "made/data.jsonl"\n[eval]\nnum_tasks = 2\n')
+    ludus("train", "recipe.toml")
+    rows = [json.loads(line) for line in Path("runs/run/metrics.jsonl").read_text().splitlines()]
+    assert [row["phase"] for row in rows].count("sft") == 2
+    assert "line 1" in ludus("train", "recipe.toml", "name=other", "sft.data=recipe.toml", code=2).stderr
+
+
 def test_a_card_of_an_evaluation(ludus, evaluated):
     result = ludus("card", evaluated)
     assert "accuracy" in result.stdout and result.stdout.rstrip().endswith("card.html")
     found = json.loads(ludus("card", evaluated, "--json").stdout)
     assert found["model"] == "demonstrator" and "budget" in found["curves"]
-    assert "has tasks that" in ludus("card", evaluated, "--reseeded", evaluated, code=2).stderr
+    assert "has the tasks that" in ludus("card", evaluated, "--reseeded", evaluated, code=2).stderr
     assert "not-there does not exist" in ludus("card", "not-there", code=1).stderr
 
 

@@ -1,6 +1,10 @@
 """The commands around traces and users."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -58,6 +62,29 @@ def test_what_is_asked_wrongly_is_one_line(ludus, args, words):
     said = ludus("env", "from-traces", *args, code=2)
     assert words in said.stderr and said.stderr.count("\n") == 1
     assert [path.name for path in Path().iterdir()] == ["traces.jsonl"]
+
+
+@pytest.mark.slow
+def test_a_command_that_is_ended_leaves_nothing_behind(tmp_path):
+    traces = write(tmp_path / "traces.jsonl", (talk(n) for n in range(20_000)))
+    command = [
+        sys.executable,
+        "-m",
+        "ludus.cli",
+        "env",
+        "from-traces",
+        traces,
+        "--name",
+        "desk-env",
+        "--into",
+        tmp_path,
+    ]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as running:
+        while not list(tmp_path.glob(".desk-env*")) and running.poll() is None:
+            time.sleep(0.01)
+        running.send_signal(signal.SIGTERM)
+        assert running.wait() == 143
+    assert list(tmp_path.iterdir()) == [traces]
 
 
 def test_the_divergence_of_simulated_tools(ludus):

@@ -36,7 +36,7 @@ def test_dials_choose_and_seeds_make_other_tasks():
     [
         ({"levels": [5]}, ConfigError, "levels are 0 to 4"),
         ({"levels": []}, ConfigError, "levels are 0 to 4"),
-        ({"levels": ["1"]}, ConfigError, "levels are 0 to 4"),
+        ({"levels": ["1"]}, ConfigError, "should be a valid integer"),
         ({"skills": ["sums"]}, UnknownName, "did you mean 'sum'"),
         ({"level": 1}, UnknownName, "did you mean 'levels'"),
     ],

@@ -7,11 +7,12 @@ import pytest
 from players import Calls, Says, heard, play
 
 import ludus
-from ludus.authoring.simulated import Example, Memory, SimulatedApi, SimulatedTools, compare
+from ludus.authoring.simulated import Example, SimulatedApi, SimulatedTools, compare
 from ludus.authoring.simulated.arguments import argument_problems
-from ludus.authoring.simulated.consistency import Told
+from ludus.authoring.simulated.consistency import Memory, Told, is_read
 from ludus.authoring.simulated.divergence import by_tool
 from ludus.errors import ConfigError
+from ludus.recording.expert import Expert
 
 
 class Shop(ludus.Environment):
@@ -64,6 +65,15 @@ async def test_a_model_stands_in_for_the_tools():
     ]
     system = rollout.conversation("api")[0]["content"]
     assert '"soap"' in system and '{"tea":5}' in system and "set_price" in system
+
+
+async def test_the_expert_plays_the_api_with_the_real_tools():
+    none = ludus.calls_tool("get_price", item="gold")
+    (rollout,) = await play(Simulated(), Calls(GET, SET, GET), roles={"api": Expert()})
+    assert rollout.failure is None and heard(rollout)[1] == "ok"
+    assert [json.loads(text)["price"] for text in heard(rollout)[::2]] == [5, 7]
+    (failed,) = await play(Simulated(), Calls(none), roles={"api": Expert()})
+    assert failed.failure.boundary == "tool" and "KeyError" in failed.failure.error
 
 
 async def test_the_same_agent_in_simulation_and_on_the_real_thing():
@@ -145,13 +155,64 @@ def told(name, arguments, result, failed=False):
         ([told("delete_user", {"id": 1}, "ok"), told("create_user", {"id": 1, "name": "x"}, "ok")],
          told("get_user", {"id": 1}, {"id": 1, "name": "x"}), True),
         ([told("remove_item", {"cart": 1, "item": 2}, "ok")], told("get_cart", {"cart": 1}, {"item": [3]}), True),
+        # lists
+        ([told("set_price", {"item": "tea", "price": 5}, "ok")],
+         told("list_prices", {}, [{"item": "tea", "price": 4}]), False),
+        ([told("set_price", {"item": "tea", "price": 5}, "ok")],
+         told("list_prices", {}, [{"item": "tea", "price": "5.00"}]), True),
+        ([told("set_limit", {"year": 1, "kind": "a", "limit": 5}, "ok")],
+         told("get_limit", {"year": 1}, [{"kind": "a", "limit": 5}, {"kind": "b", "limit": 7}]), True),
+        ([told("delete_order", {"id": 7, "reason": "late"}, "ok")], told("list_orders", {}, [{"id": 7}, {"id": 8}]), False),
+        ([told("delete_order", {"id": 7, "reason": "late"}, "ok")], told("list_orders", {}, [{"id": 8}]), True),
+        ([told("remove_item", {"cart_id": 1, "item": "tea"}, "ok")],
+         told("get_cart", {"cart_id": 1}, {"items": [{"item": "tea"}]}), False),
+        ([told("remove_item", {"cart_id": 1, "item": "tea", "quantity": 1}, "ok")],
+         told("get_cart", {"cart_id": 1}, {"items": [{"item": "tea"}]}), True),
+        # what was created is there
+        ([told("create_order", {"item": "tea"}, {"id": 7})],
+         told("list_orders", {}, []), False),
+        ([told("create_order", {"item": "tea"}, {"id": 7})],
+         told("list_orders", {}, {"items": [{"id": 1}], "next": 2}), True),
+        ([told("create_order", {"item": "tea"}, {"id": 7})],
+         told("list_orders", {"status": "paid"}, []), True),
+        ([told("create_order", {"item": "tea"}, {"id": 7})],
+         told("get_order", {"order_id": 7}, "no such order", True), False),
+        ([told("create_order", {"item": "tea"}, {"id": 7})],
+         told("get_order", {"order_id": 7}, {"item": "soap"}), False),
+        ([told("create_order", {"item": "tea"}, {"id": 7}), told("cancel_order", {"id": 7}, "ok")],
+         told("get_order", {"order_id": 7}, "no such order", True), True),
+        ([told("create_order", {"id": 7, "item": "tea"}, "ok")], told("get_order", {"id": "7"}, None), False),
+        # however it is answered
+        ([told("set_price", {"item": "tea", "price": 5}, "ok")],
+         told("get_price", {"item": "tea"}, 4), False),
+        ([told("set_price", {"item": "tea", "price": 5}, "ok")],
+         told("get_price", {"item": "tea"}, "It costs 5 cents."), True),
+        ([told("delete_user", {"id": 1}, "ok")], told("get_user", {"id": 1}, {"id": 1, "status": "deleted"}), True),
+        ([told("delete_user", {"id": 1}, "ok")], told("get_user", {"id": 1}, {"found": False}), True),
+        ([told("set_theme", {"theme": "dark"}, "ok")], told("get_theme", {}, {"theme": "light"}), False),
+        # other writes
+        ([told("add_money", {"account": 1, "amount": 5}, 1), told("add_money", {"account": 1, "amount": 5}, 1)],
+         told("get_balance", {"account": 1}, {"amount": 10}), True),
+        ([told("update_order", {"id": 7, "status": "paid"}, "ok"), told("cancel_order", {"id": 7}, "ok")],
+         told("get_order", {"id": 7}, {"status": "cancelled"}), True),
+        ([told("get_cart", {"id": 1}, ["tea"]), told("checkout", {"id": 1}, "ok")], told("get_cart", {"id": 1}, []), True),
     ],
 )  # fmt: skip
 def test_reads_agree_with_what_was_written(before, new, fine):
-    memory = Memory()
+    memory = Memory(frozenset({"item"}))
     for one in before:
         memory.add(one)
     assert (memory.problem(new) == "") is fine, memory.problem(new)
+
+
+@pytest.mark.parametrize(
+    ("name", "reads"),
+    [("getOrder", True), ("orders.list", True), ("email_search", True), ("mcp__shop__get_order", True), ("get_book", True),
+     ("checkout", False), ("check_out", False), ("create_list", False), ("set_query", False), ("reserve_view", False),
+     ("listen", False), ("book_getaway", False), ("transmogrify", False)],
+)  # fmt: skip
+def test_names_say_who_only_reads(name, reads):
+    assert is_read(name) is reads
 
 
 def test_arguments_against_all_of_a_schema():
@@ -161,6 +222,23 @@ def test_arguments_against_all_of_a_schema():
         "a: expected integer or null, got True", "b: expected one of x, y, got \"z\"", "c: expected array, got {}",
     ]  # fmt: skip
     assert argument_problems({"properties": 3, "required": "a"}, {"a": 1}) == []
+
+
+def test_arguments_within_arguments():
+    schema = {
+        "properties": {
+            "limit": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+            "to": {"type": "array", "items": {"$ref": "#/$defs/Person"}},
+        },
+        "$defs": {"Person": {"type": "object", "properties": {"mail": {"type": "string"}}, "required": ["mail"]}},
+    }
+    assert argument_problems(schema, {"limit": None, "to": [{"mail": "a@b"}]}) == []
+    assert argument_problems(schema, {"limit": "x", "to": [{"mail": 1}, {}, 3]}) == [
+        'limit: expected integer, got "x"', "to[0].mail: expected string, got 1", "to[1].mail: missing",
+        "to[2]: expected object, got 3",
+    ]  # fmt: skip
+    itself = {"properties": {"a": {"$ref": "#/$defs/A"}}, "$defs": {"A": {"anyOf": [{"$ref": "#/$defs/A"}]}}}
+    assert argument_problems(itself, {"a": 1}) == []
 
 
 # --- divergence ---------------------------------------------------------------------------------------------------

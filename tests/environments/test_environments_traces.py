@@ -13,11 +13,13 @@ from players import Calls, Says, heard, play, spoken
 import ludus
 from ludus.authoring.loading import load_environment
 from ludus.errors import ConfigError, FileProblem, UsageError
+from ludus.judging import Rubric
 from ludus.programs.divergence import divergence
-from ludus.programs.traces import environment_from_traces
+from ludus.programs.traces import build, environment_from_traces
 from ludus.programs.traces import lines as lines_module
 from ludus.programs.traces.build import Building
-from ludus.programs.traces.conversation import Unusable, read
+from ludus.programs.traces.conversation import read
+from ludus.programs.traces.forms import Unusable
 from ludus.programs.traces.redact import Redactor
 from ludus.recording.expert import Expert
 from ludus.testing import check_environment
@@ -53,6 +55,23 @@ def test_the_package_keeps_its_promises(made):
     assert [str(finding) for finding in check_environment(env(), num_tasks=5) if finding.ok is False] == []
 
 
+async def test_a_greeting_comes_before_the_task_and_a_last_call_ends_it(made):
+    handed = {"to": "a person"}
+    rows = [
+        {"messages": [said("Hello! How can I help?"), asked(f"q {n}"), called("look", {"n": n}), result("nothing"),
+                      called("hand_over", handed), result("ok")]}
+        for n in range(9)
+    ]  # fmt: skip
+    built, env = made(rows)
+    assert built.skipped == built.mended == {}
+    (rollout,) = await play(env(), Expert())
+    assert spoken(rollout)[0] == "Hello! How can I help?"
+    assert rollout.failure is None and rollout.reward == 1.0 and rollout.stop == "made_last_call"
+    at_once = Calls(said("the greeting"), ludus.calls_tool("hand_over", **handed))
+    (rollout,) = await play(env(), at_once)
+    assert rollout.stop == "made_last_call" and 0 < rollout.reward < 1
+
+
 async def test_another_agent_meets_the_recorded_user_and_tools(made):
     _, env = made([talk(n) for n in range(20)])
     wrong = Calls(ludus.calls_tool("get_price", item="moon"), said("I don't know."), said("No."))
@@ -66,6 +85,22 @@ async def test_models_may_play_the_user_and_the_tools(made):
     roles = {"user": Says("[SATISFIED]"), "api": Says('{"result": 7}')}
     (rollout,) = await play(env(user="simulated", tools="simulated"), Expert(), split="train", roles=roles)
     assert rollout.failure is None and heard(rollout) == ["7"] and rollout.stop == "satisfied"
+
+
+async def test_the_suggested_rubric_serves_a_judge_in_a_subclass(made):
+    built, env = made([talk(n) for n in range(20)])
+
+    class Judged(type(env())):
+        roles = ("policy", "judge")
+        rubric = Rubric.load(built.folder / "src/desk_env/data/rubric.json")
+
+        @ludus.reward
+        async def good(self, rollout, models):
+            return await self.rubric(rollout, models["judge"])
+
+    roles = {"judge": Says('{"mark": 1}'), "api": Says('{"result": 7}')}
+    (rollout,) = await play(Judged(tools="simulated"), Expert(), roles=roles)
+    assert rollout.failure is None and rollout.metrics["good"] == rollout.metrics["good/uses_get_price"] == 1.0
 
 
 async def test_the_same_call_twice_gets_its_results_in_order(made):
@@ -179,13 +214,63 @@ def test_missing_results_images_and_broken_arguments_are_mended():
         {"request": {"messages": [asked("hi")], "tools": [TOOL]}, "response": {"choices": [{"message": said("ho")}]}},
         {"body": {"messages": [asked("hi")]}, "response": {"body": {"choices": [{"message": said("ho")}]}}},
         {"messages": [asked("hi")], "choices": [{"message": said("ho")}]},
+        {"input": [asked("hi")], "output": {"message": said("ho")}},
+        {"messages": [asked("hi")], "output": [said("ho")]},
+        {"input": "hi", "output": [
+            {"type": "reasoning", "summary": []},
+            {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "ho"}]}]},
+        {"request": {"input": [
+            {"role": "user", "content": [{"type": "input_text", "text": "hi"}]},
+            {"type": "function_call", "call_id": "a", "name": "f", "arguments": "{}"},
+            {"type": "function_call", "call_id": "b", "name": "g", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "b", "output": "2"},
+            {"type": "function_call_output", "call_id": "a", "output": "1"},
+        ], "tools": [{"type": "function", **TOOL["function"]}]}, "response": {"output": [said("ho")]}},
         {"messages": [asked("hi"), {"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}},
                       {"role": "function", "name": "f", "content": "1"}, said("ho")], "functions": [TOOL["function"]]},
     ],
 )  # fmt: skip
 def test_the_forms_that_conversations_are_logged_in(row):
     found = read(b"\xef\xbb\xbf".removeprefix(b"\xef\xbb\xbf") + json.dumps(row).encode())
-    assert found.opening == [asked("hi")] and found.rest[-1] == said("ho")
+    assert found.opening == [asked("hi")] and found.rest[-1] == said("ho") and not found.mended
+    assert [tool["function"]["name"] for tool in found.tools] in ([], ["get_price"])
+
+
+@pytest.mark.parametrize("ids", [("1", "2"), ("1", "1"), ("", ""), (None, None)])
+def test_results_find_their_calls_whatever_their_ids(ids):
+    calls = [{"id": id, "function": {"name": name, "arguments": "{}"}} for id, name in zip(ids, "fg", strict=True)]
+    row = [
+        asked("hi"),
+        {"role": "assistant", "tool_calls": calls},
+        result("F", ids[0]),
+        result("G", ids[1]),
+        said("ok"),
+    ]
+    found = read(json.dumps(row).encode())
+    assert [(call["id"], call["function"]["name"]) for call in found.rest[0]["tool_calls"]] == [
+        ("call_1", "f"),
+        ("call_2", "g"),
+    ]
+    assert [(m["tool_call_id"], m["content"]) for m in found.rest[1:3]] == [("call_1", "F"), ("call_2", "G")]
+    assert not found.mended
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ([talk(1), talk(2)], "several conversations in one line"),
+        ([asked("hi"), {"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "f", "input": {}}]}],
+         "another API's format"),
+    ],
+)  # fmt: skip
+def test_other_formats_are_told_apart(row, why):
+    with pytest.raises(Unusable, match=why):
+        read(json.dumps(row).encode())
+
+
+def test_a_refusal_is_what_was_said():
+    found = read(json.dumps([asked("hi"), said([{"type": "refusal", "refusal": "No."}])]).encode())
+    assert found.rest == [said("No.")] and not found.mended
 
 
 def test_a_user_who_interrupts_a_tool_can_not_be_played():
@@ -198,6 +283,29 @@ def test_tools_without_a_schema_get_one_from_their_calls(made):
     _, env = made(rows)
     parameters = env().make_tools()["f"].schema["function"]["parameters"]
     assert parameters["properties"] == {"x": {"type": "integer"}, "y": {"type": "string"}}
+
+
+@pytest.mark.parametrize(
+    ("tools", "offered"),
+    [([TOOL], {("f",): {"f", "get_price"}, (): {"get_price"}}), (None, {("f",): {"f"}, (): {"f"}})],
+)
+async def test_what_was_called_does_not_give_away_what_is_needed(made, tools, offered):
+    with_tools = {"tools": tools} if tools else {}
+    rows = [
+        *({"messages": [asked(f"a{n}"), called("f", {}), result("1"), said("a")]} for n in range(9)),
+        *({"messages": [asked(f"b{n}"), said("b")], **with_tools} for n in range(9)),
+    ]
+    _, env = made(rows)
+    for rollout in await play(env(), Expert(), num=18, split="train"):
+        called_ones = tuple(call["function"]["name"] for m in rollout.messages for call in m.get("tool_calls", ()))
+        assert {tool["function"]["name"] for tool in rollout.tools} == offered[called_ones]
+
+
+def test_a_tool_that_changed_keeps_its_first_schema(made):
+    other = {"type": "function", "function": {"name": "get_price", "description": "Prices, today."}}
+    built, env = made([talk(1), talk(2), talk(3, tools=[other]), talk(4, tools=[other])])
+    assert built.mended == {"tools offered with another schema than before, which is left out": 1}
+    assert env().make_tools()["get_price"].schema == TOOL
 
 
 def test_signals_become_labels_and_the_rejected_no_tasks(made):
@@ -242,19 +350,38 @@ def test_a_folder_is_never_written_over_and_a_file_must_be_there(made, tmp_path)
     with pytest.raises(FileProblem, match="is there already"):
         made([talk(1), talk(2)])
     with pytest.raises(UsageError, match="no such file"):
-        environment_from_traces([tmp_path / "none.jsonl"], "other", tmp_path)
-    broken = tmp_path / "x.jsonl.gz"
-    broken.write_bytes(b"\x1f\x8bnonsense")
-    with pytest.raises(FileProblem, match="can't read"):
-        environment_from_traces([broken], "other", tmp_path)
-    assert not (tmp_path / "other").exists() and not (tmp_path / ".other.tmp").exists()
+        environment_from_traces([tmp_path / "none.jsonl"], "never-made", tmp_path)
+    packed = bytearray(write(tmp_path / "x.jsonl.gz", [talk(n) for n in range(99)]).read_bytes())
+    spoilt = packed[:200] + bytes([packed[200] ^ 255, packed[201] ^ 255, packed[202] ^ 255]) + packed[203:]
+    for data in (b"\x1f\x8bnonsense", packed[:-30], spoilt):
+        (tmp_path / "x.jsonl.gz").write_bytes(data)
+        with pytest.raises(FileProblem, match="can't read"):
+            environment_from_traces([tmp_path / "x.jsonl.gz"], "never-made", tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["desk-env", "traces.jsonl", "x.jsonl.gz"]
+
+
+def test_packed_traces_are_read_whatever_their_name(made, tmp_path):
+    packed = write(tmp_path / "a.jsonl.gz", [talk(1), talk(2)]).rename(tmp_path / "a.jsonl")
+    assert environment_from_traces([packed], "desk-env", tmp_path).tasks == {"train": 1, "test": 1}
+
+
+def test_two_who_make_the_same_do_not_mix(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "EVERY", 2)
+    traces, inner = write(tmp_path / "traces.jsonl", [talk(n) for n in range(9)]), []
+    (tmp_path / ".desk-env.tmp").mkdir()  # somebody else's
+
+    def meanwhile(number):
+        inner.extend([environment_from_traces([traces], "desk-env", tmp_path)] if not inner else [])
+
+    with pytest.raises(FileProblem, match="is there already"):
+        environment_from_traces([traces], "desk-env", tmp_path, progress=meanwhile)
+    assert sum(inner[0].tasks.values()) == 9
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".desk-env.tmp", "desk-env", "traces.jsonl"]
 
 
 def test_an_interruption_leaves_nothing_behind(tmp_path, monkeypatch):
     def interrupted(number):
         raise KeyboardInterrupt
-
-    from ludus.programs.traces import build
 
     monkeypatch.setattr(build, "EVERY", 2)
     traces = write(tmp_path / "traces.jsonl.gz", [talk(n) for n in range(9)])
@@ -337,11 +464,19 @@ SECRETS = {
     "another language": "Passwort: hunter2",
     "in words": "my password is hunter22",
     "card": "4111 1111 1111 1111",
+    "form of an address": "https://x.example/b?sv=2020&sig=Zm9vYmFyYmF6cXV4MTIz",
+    "key in an address": "https://maps.example/x?key=AbCdEf123456789012345678",
+    "token in an address": "https://0123456789abcdef0123@git.example/x",
+    "webhook": "https://hooks.slack.com/services/T00000000/B00000000/XXXXyyyy1111ZZZZ2222",
+    "Vault": "hvs.CAESIJlU9JMYEhOPYv4igdhm9PnZ",
+    "kubernetes": "client-key-data: LS0tLS1CRUdJTiBSU0EgUFJJVkFURSBLRVkt",
+    "PuTTY": "Private-Lines: 1\nAAABAQC1xyz\n",
     "key block": "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\nabc\n-----END RSA PRIVATE KEY-----",
 }
 PARTS = ("Ab12Cd34", "IOSFODNN7", "a1B2a1B2", "123456789012-abc", "eyJzdWIi", "DEF123456", "hunter2", "Tr0ub", "1234 5678",
          "open sesame", "4111 1111", "MIIEow", "cs9988", "0123456789abcdef", "9944b09", "abc123def", "Er34Ty56", "99aabbcc",
-         "a1b2c3d4")  # fmt: skip
+         "a1b2c3d4", "Zm9vYmFy", "AbCdEf1234", "0123456789abcdef0123", "yyyy1111", "CAESIJ", "LS0tLS1C",
+         "AAABAQC1")  # fmt: skip
 
 
 def test_secrets_are_nowhere_in_what_is_written(made):
@@ -384,6 +519,13 @@ def test_secrets_are_nowhere_in_what_is_written(made):
 def test_what_is_no_secret_stays(text):
     value = {"messages": [asked(text)]}
     assert Redactor().redact(value) == (value, [])
+
+
+async def test_whatever_is_taken_out_a_conversation_stays_one(made):
+    built, env = made([talk(n) for n in range(20)], redact=[r"[a-z]+", r'": ".*"'])
+    assert sum(built.tasks.values()) + sum(built.skipped.values()) == 20
+    (rollout,) = await play(env(), Expert())
+    assert rollout.failure is None and rollout.reward == 1.0
 
 
 def test_own_patterns_and_secrets_of_this_machine(monkeypatch):

@@ -7,8 +7,9 @@ from players import Says, play
 
 import ludus
 from help_desk import Desk
+from ludus.asking import Unusable, read_object
 from ludus.authoring.users import Change, Persona, RecordedUser, ScriptedUser, diversity, find_errors, persona_of
-from ludus.authoring.users.fault import read_verdict
+from ludus.authoring.users.fault import Fault
 from ludus.authoring.users.simulated import BEGIN, ENOUGH, instructions
 from ludus.errors import ConfigError, ModelCallFailed
 from ludus.programs.replay import replay
@@ -34,6 +35,8 @@ def says(text):
         ({"user": "Anna"}, "malformed: Expected `object`"),
         ({"user": {"goal": ""}}, "malformed"),
         ({"user": {"goals": "x"}}, "malformed"),
+        ({"user": {"goal": " "}}, "text that is not blank - at .*goal"),
+        ({"user": {"goal": "x", "satisfied_by": [" "]}}, "satisfied_by"),
         ({"user": {"goal": "x", "patience": 0}}, "patience"),
         ({"user": {"goal": "x", "knows": {"a": 1}}}, "knows"),
         ({"user": {"goal": "x", "changes": [{"after": 3, "say": "y"}, {"after": 2, "say": "z"}]}}, "one after another"),
@@ -43,6 +46,11 @@ def says(text):
 def test_malformed_personas_are_refused_in_words(info, said):
     with pytest.raises(ConfigError, match=said):
         persona_of(Task(prompt=[], info=info))
+
+
+def test_a_malformed_persona_does_not_become_a_task():
+    with pytest.raises(ConfigError, match=r"whose goal is 'x' is malformed: .*patience"):
+        Persona(goal="x", patience=0).info()
 
 
 def test_a_persona_goes_through_a_task_and_back():
@@ -143,6 +151,17 @@ async def test_a_judge_says_whose_fault_it_was():
     assert failed.excluded and failed.failure.boundary == "scorer"
 
 
+async def test_the_judge_of_faults_may_judge_for_a_scorer_too():
+    class Judged(Desk):
+        @ludus.reward
+        async def liked(self, models):
+            return float((await models["judge"].chat([user("Do you like it?")])).text == "yes")
+
+    judge = Says(by=lambda messages: "yes" if "like it" in messages[-1]["content"] else '{"fault": "user"}')
+    (rollout,) = await play(Judged(judge_faults=True), Says("no"), roles={"judge": judge})
+    assert rollout.failure is None and rollout.metrics["user_fault"] == rollout.metrics["liked"] == 1.0
+
+
 def test_an_unknown_player_is_refused():
     with pytest.raises(ConfigError, match="scripted, simulated"):
         Desk(user="modelled")
@@ -178,6 +197,12 @@ async def test_a_report_on_the_users_of_a_run(tmp_path):
     assert (found.num_rollouts, found.num_failed, found.num_failed_by_user, found.num_judged_user) == (2, 2, 2, 2)
     assert found.errors["invented"] == 2 and found.endings == {"satisfied": 2}
     assert found.diversity.distinct_openings == 0.5 and found.diversity.similarity == 1.0
+    await evaluate_async(
+        Desk(user="simulated", exclude=True), Says("Which order number?"), split="train", num_tasks=2,
+        out=tmp_path / "left-out", role_models={"user": Says(*lines)},
+    )  # fmt: skip
+    left_out = users_of(tmp_path / "left-out")
+    assert (left_out.num_rollouts, left_out.num_excluded, left_out.num_excluded_by_user) == (0, 2, 2)
     await evaluate_async("guess", "demonstrator", num_tasks=1, out=tmp_path / "g")
     with pytest.raises(ludus.LudusError, match="whose tasks have a user"):
         users_of(tmp_path / "g")
@@ -193,6 +218,8 @@ async def test_a_report_on_the_users_of_a_run(tmp_path):
         ([user("Return my kettle"), says("Order number?"), user("It is k 17")], []),
         ([user("Return my kettle"), says("Order number?"), user("It is K-18.")], ["invented", "withheld"]),
         ([user("Return my kettle"), says("Order number?"), user("Never mind.")], ["withheld"]),
+        ([user("Return my kettle"), says("Is K-17 your order number?"), user("Yes.")], []),
+        ([user("Return my kettle"), says("I have your order number. Anything else?"), user("No.")], []),
         ([user("I am Anna"), says("Is it order 4711?"), user("Yes, 4711, for 2 people, on the 15th")], []),
         ([user("How can I help you today?")], ["out_of_character"]),
         ([user("As an AI I can't")], ["out_of_character"]),
@@ -212,10 +239,8 @@ def test_what_the_agent_makes_up_is_no_mistake_of_the_users():
 
 @pytest.mark.parametrize("text", ["", "user", '{"fault": "me"}', "[]", "{" * 3000])
 def test_verdicts_that_are_none(text):
-    import msgspec
-
-    with pytest.raises((msgspec.MsgspecError, RecursionError)):
-        read_verdict(text)
+    with pytest.raises(Unusable):
+        read_object(text, Fault)
 
 
 # --- diversity ----------------------------------------------------------------------------------------------------

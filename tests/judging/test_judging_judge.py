@@ -9,8 +9,9 @@ from courtroom import SaysModel, mark
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ludus.asking import Unusable, read_object
 from ludus.errors import ConfigError, ModelCallFailed, ScorerFailed
-from ludus.judging.judge import Judge, NoVerdict, judging, read_verdict, side_by_side
+from ludus.judging.judge import Judge, judging, side_by_side
 
 OPENING = judging("abc", "Well?")
 
@@ -27,10 +28,11 @@ class Verdict(msgspec.Struct):
         'Well.\n```json\n{"mark": 1}\n```',
         '{x} is {"mark": 1} and again {"mark": 1}',
         '{"a": {"b": {"mark": 0}}} {"mark": 1}',
+        '<think>Perhaps {"mark": 0}? No.</think>\n{"mark": 1}',
     ],
 )
 def test_a_verdict_is_found_whatever_stands_around_it(text):
-    assert read_verdict(text, Verdict).mark == 1
+    assert read_object(text, Verdict).mark == 1
 
 
 @pytest.mark.parametrize(
@@ -45,18 +47,19 @@ def test_a_verdict_is_found_whatever_stands_around_it(text):
         ('{"a":' * 5000, "no JSON object"),
         ("{" * 5000, "no JSON object"),
         ('{"mark": NaN}', "Expected `int`"),
+        ('{"mark": 1, "reason": "\\ud800"}', "no JSON object"),
     ],
 )
 def test_what_is_no_verdict_says_why(text, why):
-    with pytest.raises(NoVerdict, match=why):
-        read_verdict(text, Verdict)
+    with pytest.raises(Unusable, match=why):
+        read_object(text, Verdict)
 
 
 @given(st.text())
 def test_any_text_is_a_verdict_or_none(text):
     try:
-        assert isinstance(read_verdict(text, Verdict), Verdict)
-    except NoVerdict as error:
+        assert isinstance(read_object(text, Verdict), Verdict)
+    except Unusable as error:
         assert str(error)
 
 
@@ -93,8 +96,9 @@ async def test_a_judge_that_is_down_says_so_itself():
     def down(messages):
         raise ModelCallFailed("connection refused")
 
-    with pytest.raises(ModelCallFailed, match="connection refused"):
+    with pytest.raises(ScorerFailed, match="the judge did not answer: connection refused") as caught:
         await Judge().ask(SaysModel(down), OPENING, Verdict)
+    assert caught.value.blame == "infrastructure"
 
 
 async def test_only_so_many_questions_are_asked_at_once():
@@ -132,7 +136,9 @@ async def test_the_judges_sampling_is_its_own():
     "settings",
     [
         {"timeout_s": 0},
+        {"timeout_s": "5"},
         {"tries": 0},
+        {"tries": 1.5},
         {"concurrency": -1},
         {"temperature": -1},
         {"temperature": float("nan")},

@@ -17,7 +17,7 @@ from ludus.judging.quoting import (
     legible,
     mark_for,
     pieces_of,
-    quote,
+    quoted,
     shortened,
 )
 from ludus.types import Call, calls_tool
@@ -34,8 +34,7 @@ def test_no_text_contains_its_mark(texts):
 @given(st.lists(st.tuples(st.sampled_from(["user", "assistant"]), TEXTS), min_size=1, max_size=5))
 def test_pieces_begin_where_they_say(said):
     pieces = shortened([Piece(who, text) for who, text in said])
-    shown = mark_for([piece.text for piece in pieces])
-    text = quote(shown, pieces)
+    text, shown = quoted(pieces)
     assert len(re.findall(f"^{shown} (?:user|assistant):$", text, re.MULTILINE)) == len(said)
     assert text.count(shown) == len(said)
 

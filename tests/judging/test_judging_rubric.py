@@ -72,7 +72,12 @@ def test_criteria_of_weights_above_0_give_a_share(pairs):
         (lambda: Rubric((POLITE, POLITE)), "called 'polite'"),
         (lambda: Criterion("", "x"), "empty"),
         (lambda: Criterion("a", " "), "empty"),
-        (lambda: Criterion("a", "b", float("nan")), "finite"),
+        (lambda: Rubric("abc"), r"are Criterion\(name, text\)"),
+        (lambda: Rubric((POLITE,), most_characters=0), "most_characters must be"),
+        (lambda: Criterion(5, "x"), "texts"),
+        (lambda: Criterion("a", "b", float("nan")), "other than 0"),
+        (lambda: Criterion("a", "b", 1e308), "at most 1,000,000"),
+        (lambda: Criterion("a", "b", None), "weight must be a number"),
         (lambda: Criterion("a", "b", 0.0), "other than 0"),
         (lambda: Criterion("a", "b", best=0), "from 1 to 100"),
     ],
@@ -85,6 +90,8 @@ def test_rubrics_that_make_no_sense_are_refused(make, why):
 def test_a_rubric_comes_back_from_its_file(tmp_path):
     rubric = Rubric((POLITE, SHORT, RUDE))
     rubric.save(tmp_path / "r.json")
+    assert Rubric.load(tmp_path / "r.json") == rubric
+    (tmp_path / "r.json").write_text((tmp_path / "r.json").read_text(), encoding="utf-8-sig")  # as some editors do
     assert Rubric.load(tmp_path / "r.json") == rubric
 
 
@@ -164,6 +171,11 @@ async def test_a_rubric_may_be_edited_by_hand(tmp_path):
         ('{"criteria": [{"name": "a"}, {"name": "b"}, {"name": "c"}]}', "text"),
         (json.dumps({"criteria": [{"name": "a", "text": "b", "weight": 1}] * 3}), "called 'a'"),
         (json.dumps({"criteria": [{"name": n, "text": "b", "weight": 0} for n in "abc"]}), "weight must be"),
+        (
+            json.dumps({"criteria": [{"name": n, "text": "b", "best": 1000} for n in "abc"]}),
+            "whole number from 1 to 100",
+        ),
+        (json.dumps({"criteria": [{"name": n, "text": "b"} for n in ("a", "b", "c\nd")]}), "a name has"),
     ],
 )
 async def test_what_is_no_rubric_is_not_kept(tmp_path, said, why):
@@ -173,7 +185,15 @@ async def test_what_is_no_rubric_is_not_kept(tmp_path, said, why):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("settings", [{"version": "a/b"}, {"version": ""}, {"sizes": (3, 2)}, {"sizes": (0, 2)}])
+async def test_a_rubric_that_is_written_may_have_marks_of_several_degrees(tmp_path):
+    said = json.dumps({"criteria": [{"name": n, "text": "b", "weight": 2, "best": 5} for n in "abc"]})
+    rubric = await RubricStore(tmp_path).rubric(TASK, SaysModel(said))
+    assert {(criterion.weight, criterion.best) for criterion in rubric.criteria} == {(2.0, 5)}
+
+
+@pytest.mark.parametrize(
+    "settings", [{"version": 2}, {"version": "a/b"}, {"version": ""}, {"sizes": (3, 2)}, {"sizes": (0, 2)}]
+)
 def test_stores_that_make_no_sense_are_refused(tmp_path, settings):
     with pytest.raises(ConfigError):
         RubricStore(tmp_path, **settings)

@@ -183,9 +183,10 @@ async def test_many_long_attempts_fit_in_one_question():
     assert len(model.question) < 400_000
 
 
-def test_a_ruler_that_never_asks_is_refused():
-    with pytest.raises(ConfigError, match="repeats must be at least 1"):
-        Ruler(repeats=0)
+@pytest.mark.parametrize("settings", [{"repeats": 0}, {"repeats": 1.5}, {"most_characters": 0}])
+def test_settings_that_make_no_sense_are_refused(settings):
+    with pytest.raises(ConfigError, match=f"Ruler: {next(iter(settings))} must be a whole number above 0"):
+        Ruler(**settings)
 
 
 @given(st.lists(st.integers(0, 10), min_size=1, max_size=6), st.integers(1, 3))

@@ -4,6 +4,7 @@ import asyncio
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import ludus
@@ -12,6 +13,7 @@ from ludus.programs.card import card, figures
 from ludus.programs.card.answers import Answered, Evaluated, read
 from ludus.programs.card.checks import reseeded, reworded
 from ludus.programs.evaluate import evaluate_async
+from ludus.programs.statistics import wilson
 from ludus.testing.scripted import Scripted
 from ludus.types import Task
 
@@ -27,8 +29,8 @@ def test_wilson_agrees_with_scipy():
     stats = pytest.importorskip("scipy.stats")
     for right, trials in ((0, 5), (3, 7), (50, 50), (499, 1000)):
         low, high = stats.binomtest(right, trials).proportion_ci(method="wilson")
-        assert figures.wilson(right / trials, trials) == pytest.approx((low, high), abs=1e-6)
-    assert all(math.isnan(end) for end in figures.wilson(0.0, 0))
+        assert wilson(right / trials, trials) == pytest.approx((low, high), abs=1e-6)
+    assert all(math.isnan(end) for end in wilson(0.0, 0))
 
 
 def test_skill_by_difficulty_counts_tasks_not_samples():
@@ -40,7 +42,7 @@ def test_skill_by_difficulty_counts_tasks_not_samples():
     ]
     first, second = figures.skill_curve(answers)
     assert (first.x, first.mean, first.num_tasks) == (1.0, 0.75, 2) and (second.mean, second.num_tasks) == (0.0, 1)
-    assert first.interval == figures.wilson(0.75, 2)
+    assert first.interval == wilson(0.75, 2)
     assert figures.skill_curve([one()]) == [] == figures.calibration_curve([])
 
 
@@ -51,6 +53,29 @@ def test_calibration_by_hand():
     assert figures.calibration_error(sure).value == pytest.approx((0.05 + 0.9 + 0.82) / 4)
     assert figures.brier_score(sure).value == pytest.approx((0.01 + 0.92**2 + 0.81 + 0.0025) / 4)
     assert math.isnan(figures.calibration_error([]).value)
+
+
+def test_the_error_of_a_calibrated_model_is_told_apart_from_one_that_is_not(monkeypatch):
+    monkeypatch.setattr(figures, "NUM_DRAWS", 200)
+    rng = np.random.default_rng(0)
+
+    def lowest(too_sure):
+        chances = rng.uniform(0.05, 0.75, size=80)
+        sure = [(one(str(n), bool(rng.random() < p)), p + too_sure) for n, p in enumerate(chances)]
+        found = figures.calibration_error(sure)
+        assert found.interval[0] <= found.value <= found.interval[1]
+        return found.interval[0]
+
+    assert sum(lowest(0.0) == 0.0 for _ in range(40)) >= 34 and sum(lowest(0.25) > 0 for _ in range(40)) >= 38
+
+
+def test_one_task_has_no_interval():
+    for found in (
+        figures.calibration_error([(one(), 0.9)]),
+        figures.effort([one()]),
+        figures.brier_score([(one(), 0.9)]),
+    ):
+        assert all(math.isnan(end) for end in found.interval)
 
 
 def test_certainty_is_stated_or_the_agreement_of_the_other_samples():
@@ -114,6 +139,11 @@ def test_other_tasks_must_be_others_of_the_same_kind():
         reseeded(plain, evaluated([one("x", level=2.0)]))
     found = reseeded(plain, evaluated([one(f"x{n}", n % 2 == 0, level=1.0) for n in range(10)]))
     assert found.difference == -0.5 and found.interval[1] < 0
+    drawn_twice = [one("same", level=1.0)]
+    again = reseeded(
+        evaluated([*plain.answers, *drawn_twice]), evaluated([one(f"x{n}", level=1.0) for n in range(9)] + drawn_twice)
+    )
+    assert (again.difference, again.num_tasks) == (0.0, 9)
     assert "too few" in reseeded(plain, evaluated([one("x", level=1.0)])).verdict
 
 

@@ -9,6 +9,7 @@ import ludus
 from ludus.errors import ConfigError, UnknownName, UsageError
 from ludus.programs.data import DataConfig, make_data
 from ludus.programs.data.filters import Novelty, Sample, agreeing, ranked
+from ludus.programs.data.read import read_examples
 from ludus.programs.data.similar import Similar
 from ludus.testing.scripted import Scripted
 from ludus.types import Task, user
@@ -83,6 +84,24 @@ def test_the_same_command_goes_on_and_filters_anew(tmp_path):
     assert len(asked) == before and made.left_out["duplicate"] == 4
 
 
+def test_the_same_rollouts_make_the_same_file_whenever_each_was_played(tmp_path):
+    class Late(Scripted):
+        async def complete(self, messages, tools, sampling):
+            await asyncio.sleep(0.02 * (sampling.seed % 3 == self.late))
+            return await super().complete(messages, tools, sampling)
+
+    def made(name, late, num_tasks):
+        model = Late("m", adds)
+        model.late = late
+        config = DataConfig(samples=2, num_tasks=num_tasks, min_novelty=0.3)
+        found = asyncio.run(make_data(Sum(), model, config, tmp_path / name))
+        return found.num_rollouts, (tmp_path / name / "data.jsonl").read_bytes()
+
+    whole = made("whole", 0, 10)
+    few = made("interrupted", 1, 4)
+    assert made("interrupted", 2, 10) == whole and made("interrupted", 2, 4) == few and few[0] == 8
+
+
 def test_nothing_is_written_where_nothing_can_be_taken(tmp_path):
     with pytest.raises(UsageError, match=r"none of 20 rollouts can be taken .*reward is below"):
         make(tmp_path / "d", say=lambda messages: "no")
@@ -122,6 +141,32 @@ def test_the_best_sample_has_most_reward_then_agreement_then_is_short():
     ]  # fmt: skip
     chosen, _ = ranked(agreeing(samples), 0.0, per_task=4)
     assert [sample.rollout for sample in chosen] == ["short", "long", "alone", "poor"]
+
+
+def test_what_was_made_is_read_again(tmp_path):
+    made = make(tmp_path / "d")
+    found = read_examples(tmp_path / "d" / "data.jsonl")
+    assert len(found) == made.num_examples and found[0].messages[-1]["content"] == "It is 6" and found[0].tools is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "holds no conversation"),
+        ('{"messages": []}', "line 1: .*one of them the assistant's; the roles are"),
+        ('\n{"messages": [{"role": "user", "content": "x"}]}', r"line 2: .*the roles are \['user'\]"),
+        ('{"messages": [{"content": "x"}]}', "the roles are"),
+        ('{"messages": [', "line 1: expected"),
+        ('{"text": "x"}', "missing required field"),
+        ('{"messages": "x"}', "got `str`"),
+    ],
+)
+def test_a_file_that_holds_no_conversations(tmp_path, text, said):
+    (tmp_path / "data.jsonl").write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        read_examples(tmp_path / "data.jsonl")
+    with pytest.raises(ConfigError, match="can't read the data"):
+        read_examples(tmp_path / "other.jsonl")
 
 
 def test_near_duplicates_are_found_and_others_never_dropped():

@@ -10,6 +10,7 @@ import ludus
 from ludus.errors import ConfigError, LudusError, UnknownName, UsageError
 from ludus.judging import Criterion, Judge, Rubric, Ruler
 from ludus.programs.judging import check_judge, figures, from_labels, from_run
+from ludus.recording.cached import Cached
 from ludus.testing.scripted import Scripted, Unreachable
 
 LABELS = [
@@ -105,6 +106,13 @@ def test_a_judge_that_knows_is_right(tmp_path):
     assert (result.num, result.num_failed, result.num_good, result.accuracy, result.baseline) == (4, 0, 2, 1.0, 0.5)
     assert (result.kappa, result.right_order, result.agreement, result.calls) == (1.0, 1.0, 1.0, 12)
     assert (result.scorer, result.model, result.position_bias) == ("polite", "judge", None)
+
+
+def test_a_cache_can_not_agree_with_itself(tmp_path):
+    kept = Cached(KNOWS, tmp_path)
+    with pytest.raises(UsageError, match="without cached:"):
+        check_judge(Greets(), kept, labels(tmp_path), repeats=2)
+    kept.close()
 
 
 def test_a_judge_that_says_yes_to_everything_is_no_better_than_the_baseline(tmp_path):

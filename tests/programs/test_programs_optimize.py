@@ -121,6 +121,38 @@ async def test_a_cancelled_search_leaves_nothing_running(tmp_path):
         await asyncio.sleep(0.01)
 
 
+def test_an_interrupted_search_goes_on_and_comes_to_the_same(tmp_path):
+    def counted(folder, most):
+        """What comes of it, with so many calls before it is cut off, and how many there were of each kind."""
+        calls = {"m": 0, "r": 0}
+
+        def counting(kind, say):
+            def answer(messages):
+                calls[kind] += 1
+                if sum(calls.values()) > most:
+                    raise ModelCallFailed("the machine is gone")
+                return say(messages)
+
+            return answer
+
+        proposals = Scripted("r", counting("r", lambda messages: f"```\nWhisper {len(messages[0]['content'])}.\n```"))
+        try:
+            found = run(Shout(), Scripted("m", counting("m", obeys)), proposals, tmp_path / folder)
+        except LudusError:
+            return None, calls
+        return found, calls
+
+    whole, asked = counted("whole", 10_000)
+    assert counted("cut", 20)[0] is None
+    again, then = counted("cut", 10_000)
+    assert again.prompt == whole.prompt and (again.num_rollouts, again.tokens) == (whole.num_rollouts, whole.tokens)
+    assert then["m"] <= asked["m"] - 12 and then["r"] < asked["r"]
+    with pytest.raises(RunFolderError, match="finished; choose another folder"):
+        run(Shout(), Scripted("m", obeys), Scripted("r", lambda messages: "x"), tmp_path / "cut")
+    with pytest.raises(RunFolderError, match="num_val was 4, is 5"):
+        run(Shout(), Scripted("m", obeys), Scripted("r", lambda messages: "x"), tmp_path / "cut", num_val=5)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -6,7 +6,7 @@ import math
 import pytest
 
 import ludus
-from ludus.programs.signs import Signs, correlation, diverge, independent_scorers, signs_of
+from ludus.programs.signs import Signs, correlation, divergence, independent_scorers, luck, signs_of
 from ludus.rollouts.scheduler import Group
 from ludus.types import EnvironmentRef, Reward, Rollout, Seeds, Task
 
@@ -45,13 +45,13 @@ def test_figures_of_a_step():
     ],
 )
 def test_a_reward_that_rises_alone(other, alarm):
-    assert diverge(RISING, other) is alarm
+    assert (divergence(RISING, other) is not None) is alarm
 
 
 def test_a_reward_that_stands_still_or_is_short_is_no_alarm():
-    assert not diverge([0.5] * 20, [0.5] * 10 + [0.1] * 10)
-    assert not diverge([0.1] * 4 + [0.9] * 4, [0.5] * 8)
-    assert not diverge([10 * value for value in RISING], [0.5] * len(RISING), scale=100.0)
+    assert not divergence([0.5] * 20, [0.5] * 10 + [0.1] * 10)
+    assert not divergence([0.1] * 4 + [0.9] * 4, [0.5] * 8)
+    assert not divergence([10 * value for value in RISING], [0.5] * len(RISING), scale=100.0)
 
 
 def test_the_first_alarm_is_logged_once(caplog):
@@ -63,7 +63,7 @@ def test_the_first_alarm_is_logged_once(caplog):
         ]
     assert (alarms[0], alarms[-1]) == (0.0, 1.0)
     assert [record.message for record in caplog.records] == [signs.alarms["independent"]]
-    assert "in shop the reward rises while the independent scorers do not" in caplog.text
+    assert "in shop? the reward went from 0.10 to 0.66, but the independent scorers from 0.50 to 0.50" in caplog.text
 
 
 def test_reward_for_form_alone():
@@ -73,14 +73,23 @@ def test_reward_for_form_alone():
     assert row == {"hack/alarm": 1.0} and set(signs.alarms) == {"format"}
 
 
+def test_an_alarm_stays_when_its_sign_has_gone():
+    signs = Signs()
+    for reward, truth in zip([*RISING, *[0.1] * 20], [*[0.5] * 13, *[0.1] * 20], strict=True):
+        row = signs.see({"reward/mean": reward, "hack/independent": truth})
+    assert row == {"hack/alarm": 1.0}
+
+
 def test_canaries():
     signs = Signs()
-    signs.see_canaries(0.05)
-    signs.see_canaries(0.1)
-    assert signs.alarms == {}
-    signs.see_canaries(0.3)
-    assert "canary tasks, which nobody can do honestly, are rewarded" in signs.alarms["canary"]
+    signs.see_canaries(0.0, 0)
+    signs.see_canaries(0.0625, 32)
+    signs.see_canaries(0.1875, 32)
+    assert signs.alarms == {}, "six of 32 after two: as may be"
+    signs.see_canaries(0.375, 32)
+    assert "which nobody can do honestly, went from 0.06 to 0.38 (eval/canary)" in signs.alarms["canary"]
     assert signs.see({}) == {"hack/alarm": 1.0}
+    assert luck(2, 32, 6, 32) > 0.1 > 0.02 > luck(2, 32, 12, 32)
 
 
 def test_independent_scorers_are_declared():

@@ -45,6 +45,46 @@ async def test_the_same_question_is_asked_once(cached, tmp_path):
     other.close()
 
 
+class Waits(Counts):
+    """Answers, or fails, when it is let."""
+
+    def __init__(self, failure=None):
+        super().__init__()
+        self.let, self.failure = asyncio.Event(), failure
+
+    async def complete(self, messages, tools, sampling):
+        reply = await super().complete(messages, tools, sampling)
+        await self.let.wait()
+        if self.failure:
+            raise self.failure
+        return reply
+
+
+async def test_who_asks_the_same_at_once_waits_for_one_answer(tmp_path):
+    cached = Cached(Waits(), tmp_path)
+    asking = [asyncio.create_task(cached.complete(ASKED, [], COLD)) for _ in range(8)]
+    await asyncio.sleep(0)
+    asking[0].cancel()  # another takes over
+    cached.backend.let.set()
+    replies = await asyncio.gather(*asking, return_exceptions=True)
+    assert isinstance(replies[0], asyncio.CancelledError)
+    assert {reply.text for reply in replies[1:]} == {"answer 2"} and cached.backend.num == 2
+    assert sorted(reply.usage.cost for reply in replies[1:]) == [0.0] * 6 + [0.25]
+    cached.close()
+
+
+async def test_who_waits_for_an_answer_that_fails_is_told(tmp_path):
+    cached = Cached(Waits(ModelCallFailed("down", "environment")), tmp_path)
+    asking = [asyncio.create_task(cached.complete(ASKED, [], COLD)) for _ in range(8)]
+    await asyncio.sleep(0)
+    cached.backend.let.set()
+    failed = await asyncio.gather(*asking, return_exceptions=True)
+    assert {(str(error), error.blame) for error in failed} == {("down", "environment")} and cached.backend.num == 1
+    cached.backend.failure = None
+    assert (await cached.complete(ASKED, [], COLD)).text == "answer 2"
+    cached.close()
+
+
 @pytest.mark.parametrize(
     "question",
     [

@@ -125,7 +125,7 @@ async def test_comparing_takes_no_longer_than_a_rollout_may():
 
 
 async def test_a_judge_that_is_down_stops_the_run_and_says_why():
-    with pytest.raises(TooManyFailures, match="the scorer fine got no answer from a model: out of order"):
+    with pytest.raises(TooManyFailures, match="the judge did not answer: out of order"):
         await run(Judged(), tasks=8, size=4, roles={"judge": Fails()})
 
 

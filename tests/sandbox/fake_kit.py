@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from contextlib import asynccontextmanager
 
 import uvicorn
 
 from ludus.sandbox import Limits, LocalSandbox, SandboxSpec
+from ludus.sandbox.remote import engine, kubernetes
 
 LARGE = Limits(memory_bytes=1 << 30, processes=400, disk_bytes=512 << 20, output_bytes=16 << 20)
 
@@ -30,6 +32,15 @@ async def run_there(sandbox: LocalSandbox, argv, stdin=b"") -> str | None:
         return (await sandbox.exec(argv, stdin=stdin, timeout_s=600)).stdout
     except Exception:
         return None
+
+
+async def forget_clients():
+    """Close the adapters' clients. A call that nobody waits for any more ends first: it would find no server, and the
+    clients leave their sockets open where a connection fails."""
+    while any(thread.name == "sandbox call" for thread in threading.enumerate()):
+        await asyncio.sleep(0.005)
+    engine.forget_clients()
+    kubernetes.forget_clusters()
 
 
 @asynccontextmanager

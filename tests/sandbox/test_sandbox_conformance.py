@@ -11,11 +11,11 @@ import os
 from contextlib import AsyncExitStack
 
 import pytest
+from fake_kit import forget_clients
 
 from ludus.errors import ConfigError, FileProblem, SandboxFailed, SandboxFileError
 from ludus.protocols import Sandbox
 from ludus.sandbox import Limits, SandboxSpec, create
-from ludus.sandbox.remote import engine, kubernetes
 from ludus.sandbox.spec import REMOTE
 
 KINDS = ["namespaces", "docker", *(pytest.param(kind, marks=pytest.mark.slow) for kind in REMOTE if kind != "docker")]
@@ -52,8 +52,7 @@ async def kind(request, tmp_path, monkeypatch):
 
             stack.enter_context(fake_modal(monkeypatch))
         yield request.param
-        engine.forget_clients()
-        kubernetes.forget_clusters()
+        await forget_clients()
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from fake_kit import forget_clients
 
 from ludus.environments.harbor import Harbor
 from ludus.environments.harbor.task import read_task
 from ludus.errors import ConfigError
 from ludus.recording.expert import Expert
 from ludus.rollouts.scheduler import Plan, Scheduler
-from ludus.sandbox.remote import engine
 from ludus.types import MAIN_ROLE
 
 SAMPLE = Path(__file__).parents[1] / "data" / "harbor" / "count-words"
@@ -72,7 +72,7 @@ async def test_a_task_with_an_image_is_solved_and_judged(folder, tmp_path, monke
         async with Scheduler(env, {MAIN_ROLE: Expert()}, plan) as scheduler:
             groups = [group async for group in scheduler.groups([(task, 0) for task in env.tasks("test")], 2)]
         assert not found.containers and len(found.built) == 1
-        engine.forget_clients()
+        await forget_clients()
     await asyncio.sleep(0)
     for rollout in groups[0].rollouts:
         # the engine of this test builds nothing, so the file that the image has is missing: that is the second score

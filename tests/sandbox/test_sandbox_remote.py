@@ -9,14 +9,14 @@ import json
 import os
 import sys
 import tarfile
-import threading
 from pathlib import Path
 
 import pytest
+from fake_kit import forget_clients
 
 from ludus.errors import FileProblem, MissingExtra, SandboxFailed, SandboxFileError, SandboxUnavailable
 from ludus.sandbox import Limits, SandboxSpec, create
-from ludus.sandbox.remote import archive, engine, kubernetes, owners
+from ludus.sandbox.remote import archive, engine, owners
 from ludus.sandbox.remote.calls import STARTS_AT_A_TIME
 from ludus.sandbox.spec import REMOTE
 
@@ -34,7 +34,7 @@ async def engined(request, tmp_path, monkeypatch):
         monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/socket")
         monkeypatch.setenv("CONTAINER_HOST", f"http+unix://{tmp_path}/socket")
         yield request.param, found
-        engine.forget_clients()
+        await forget_clients()
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ async def cluster(tmp_path, monkeypatch):
     async with fake_cluster(tmp_path / "config") as found:
         monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
         yield found
-        kubernetes.forget_clusters()
+        await forget_clients()
 
 
 @pytest.mark.parametrize("kind", REMOTE)
@@ -67,11 +67,8 @@ async def test_no_engine_no_cluster_no_key(kind, monkeypatch, tmp_path):
     with pytest.raises(SandboxUnavailable) as raised:
         await create(SandboxSpec(tier=kind))
     assert "\n" not in str(raised.value) and kind in str(raised.value).lower()
-    engine.forget_clients()
-    kubernetes.forget_clusters()
-    del raised  # it holds on to what the client has left open, and so does the thread that it was raised in
-    while any(thread.name == "sandbox call" for thread in threading.enumerate()):
-        await asyncio.sleep(0.01)
+    await forget_clients()
+    del raised  # it holds on to what the client has left open
     gc.collect()
 
 

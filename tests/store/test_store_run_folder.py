@@ -15,6 +15,7 @@ from recorded import make_rollout
 from ludus.errors import ModelFolderError, RunFolderError
 from ludus.programs.models import model_folder
 from ludus.store import RunFolder, is_run_folder
+from ludus.store.durable import write_atomically
 from ludus.store.run_folder import MIN_FREE_BYTES
 
 
@@ -342,3 +343,12 @@ async def test_exports_are_whole_or_absent(tmp_path: Path) -> None:
         (run.path / "export" / "notes" / "config.json").touch()
         last = await run.export(10, write)
         assert model_folder(str(run.path)) == last
+
+
+def test_what_is_no_file_is_written_to_and_stays(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as reader:
+        write_atomically(pipe, b"data")
+        assert reader.communicate()[0] == b"data"
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"] and pipe.is_fifo()

@@ -1,25 +1,29 @@
 """The audit flags planted holes of every kind, leaves sound environments alone, and says why."""
 
 import holed
+import holed_more
 import pytest
 
 import ludus
-from ludus.environments.guess import Guess
-from ludus.environments.nim import Nim
-from ludus.environments.wordle import Wordle
+from help_desk import Desk
+from ludus.authoring.wrapping import Wrapper
+from ludus.errors import ModelCallFailed, UnknownName
 from ludus.testing import audit_environment
-from ludus.testing.audit.attacker import read_list
+from ludus.testing.audit.attacker import read_proposals
+from ludus.testing.audit.constants import constants_of
 from ludus.testing.audit.leaks import Extraction
 from ludus.testing.audit.policy import Policy
 from ludus.testing.audit.replies import de_bruijn
-from ludus.testing.audit.search import constants_of
 from ludus.testing.audit.verdict import Line, why_hole
+from ludus.testing.scripted import Scripted
 
-SEARCHED_FOR = {holed.Backdoor, holed.Keywords}
+SEARCHED_FOR = {holed.Backdoor, holed.Keywords, holed_more.Interval, holed_more.Thanks}
 """Holes that only the search finds."""
 LONG = {
     holed.Database, holed.FileOfAnswers, holed.ErrorsTell, holed.Pattern, holed.CallsPay, holed.RunsHere, holed.Submit,
-    holed.Deletes, holed.Ranked, holed.Penalty, holed.Shaky, Wordle,
+    holed.Deletes, holed.Ranked, holed.Penalty, holed.Shaky, holed_more.HandedIn, holed_more.Guessed,
+    holed_more.TurnsPay, holed_more.Recall, holed_more.Varied, holed_more.Reading, holed_more.Hundreds, holed_more.Mostly,
+    holed_more.Letters, holed_more.Rubrics, holed_more.Sealed, holed_more.TellsAfterwards,
 }  # fmt: skip
 """Seconds each; what they test is tested more quickly by others, too."""
 
@@ -29,22 +33,16 @@ def each(kinds):
     return [pytest.param(kind, marks=pytest.mark.slow if kind in LONG else (), id=kind.__name__) for kind in kinds]
 
 
-@pytest.mark.parametrize("kind", each(holed.HOLES))
+@pytest.mark.parametrize("kind", each([*holed.HOLES, *holed_more.HOLES]))
 def test_planted_holes_are_found(kind):
     audit = audit_environment(kind(), num_tasks=4, tried=60 if kind in SEARCHED_FOR else 0)
     assert not audit.harder_to_hack, str(audit)
     assert audit.baselines[0].rule == "honest"
 
 
-@pytest.mark.parametrize("kind", each(holed.SOUND))
+@pytest.mark.parametrize("kind", each([*holed.SOUND, *holed_more.SOUND]))
 def test_sound_environments_are_left_alone(kind):
     audit = audit_environment(kind(), num_tasks=12, tried=24)
-    assert audit.harder_to_hack, str(audit)
-
-
-@pytest.mark.parametrize("kind", each([Guess, Nim, Wordle]))
-def test_what_comes_with_the_package_is_harder_to_hack_than_to_do(kind):
-    audit = audit_environment(kind(), num_tasks=6, tried=12)
     assert audit.harder_to_hack, str(audit)
 
 
@@ -165,7 +163,7 @@ def test_a_model_looks_for_attacks_and_is_a_baseline():
     model = attacker("no list", '["nothing", "p4ss-p4ss-p4ss"]')
     audit = audit_environment(Password(), num_tasks=4, tried=0, model=model)
     assert [line.rule for line in audit.baselines][:3] == ["honest", "reference", "guess"]
-    assert list(audit.holes) == ["model's search: 'p4ss-p4ss-p4ss'"]
+    assert list(audit.holes) == ["model's proposal: 'p4ss-p4ss-p4ss'"]
     assert audit_environment(Password(), num_tasks=4, tried=0).harder_to_hack
 
 
@@ -175,8 +173,51 @@ def test_a_model_that_proposes_nothing_is_no_failure():
 
 
 def test_lists_are_read_from_whatever_stands_around_them():
-    assert read_list('```json\n["a", 2, "b"]\n```') == ["a", "b"]
-    assert read_list("[oops") == read_list("") == read_list("[[[") == []
+    assert [one.reply for one in read_proposals('```json\n["a", 2, "b", {"calls": 3}]\n```')] == ["a", "b"]
+    assert read_proposals("[oops") == read_proposals("") == read_proposals("[[[") == []
+
+
+@pytest.mark.parametrize(
+    ("proposed", "hole"),
+    [
+        ('["{prompt}", 7, {"reply": 8}]', ""),
+        ('[{"calls": [{"name": "debug_state"}], "reply": "?"}, {"calls": [{"name": "no such tool"}]}]', ""),
+        ('[{"calls": [{"name": "grant", "arguments": {"points": 9}}], "reply": "Done."}]', 'grant({"points": 9})'),
+    ],
+)
+def test_a_model_may_propose_calls_of_tools_and_nonsense(proposed, hole):
+    class Grants(holed.Sums):
+        async def setup(self, ctx):
+            ctx.state = {}
+
+        @ludus.tool
+        def grant(self, points: int, state) -> str:
+            """Grant points, if there are nine."""
+            state["granted"] = points == 9
+            return "granted" if points == 9 else "refused"
+
+        @ludus.reward
+        def correct(self, task, rollout, state):
+            return float(state.get("granted", False) or rollout.reply.strip() == task.answer)
+
+    audit = audit_environment(Grants(), num_tasks=2, tried=0, model=attacker(proposed))
+    assert hole in audit.because and audit.harder_to_hack is not bool(hole)
+
+
+def test_a_model_that_is_down_is_a_line():
+    class Down:
+        name = "down"
+
+        async def complete(self, messages, tools, sampling):
+            raise ModelCallFailed("connection refused")
+
+    audit = audit_environment(holed.Sums(), num_tasks=2, tried=0, model=Down())
+    assert audit.harder_to_hack
+    assert audit.notes == ["the model that looks for attacks did not answer: connection refused"]
+    assert "–" in str(audit).splitlines()[2], "what it plays honestly is left out"
+
+
+# --- judges and other roles ---------------------------------------------------------------------------------------
 
 
 def test_a_judge_is_named_or_stood_in_for():
@@ -185,3 +226,110 @@ def test_a_judge_is_named_or_stood_in_for():
     assert "order to the judge 1" in audit.holes and audit.notes == []
     audit = audit_environment(holed.GuardedJudge(), num_tasks=2, tried=0)
     assert "a stand-in without a model plays judge" in audit.notes[0]
+
+
+@pytest.mark.parametrize("kind", each(holed_more.JUDGED))
+def test_a_gullible_judge_is_a_hole_and_a_strict_one_is_none(kind):
+    played = {"num_tasks": 3, "tried": 0}
+    judges = {name: Scripted(name, getattr(holed_more, name)) for name in ("gullible", "strict")}
+    audit = audit_environment(kind(), role_models={"judge": judges["gullible"]}, **played)
+    assert "order to the judge 1" in audit.holes, str(audit)
+    assert audit_environment(kind(), role_models={"judge": judges["strict"]}, **played).harder_to_hack
+    audit = audit_environment(kind(), **played)
+    assert audit.harder_to_hack and "a stand-in without a model plays judge" in audit.notes[0], str(audit)
+
+
+def test_a_judge_that_is_down_is_the_verdict():
+    judge = Scripted("silent", lambda messages: "I would rather not say.")
+    audit = audit_environment(holed_more.Rubrics(), num_tasks=2, tried=0, role_models={"judge": judge})
+    assert "expert: no rollout could be scored" in audit.because and "the judge gave no verdict" in audit.because
+
+
+def test_a_language_that_no_stand_in_speaks_is_the_verdict():
+    class Strange(holed.Judged):
+        @ludus.reward
+        async def correct(self, task, rollout, models):
+            said = await models["judge"].chat([{"role": "user", "content": self.prompt(task, rollout.reply)}])
+            return {"quux": 1.0, "quuz": 0.0}[said.text]
+
+    audit = audit_environment(Strange(), num_tasks=2, tried=0)
+    assert "no stand-in speaks the language of judge: name a model that does (--audit --role-model" in audit.because
+
+
+def test_roles_that_nobody_plays_are_told():
+    class Asks(holed.Sums):
+        roles = ("policy", "helper")
+
+        async def run(self, ctx):
+            ctx.messages = ctx.task.messages()
+            await ctx.models["helper"].chat(ctx.messages)
+            ctx.messages.append((await ctx.model.chat(ctx.messages)).message)
+
+        demonstrate = ludus.Environment.demonstrate
+
+    audit = audit_environment(Asks(), num_tasks=2, tried=0)
+    assert audit.notes[0].startswith("nobody was named for helper (--audit --role-model helper=MODEL)")
+    assert audit.baselines[0].name == "known answer"
+    with pytest.raises(UnknownName, match="unknown role 'helpr'; did you mean 'helper'"):
+        audit_environment(Asks(), role_models={"helpr": attacker()})
+
+
+def test_users_keep_their_rules_in_wrappers():
+    desk = Wrapper(Desk(user="simulated"))
+    assert desk.demonstrator_of("user") == desk.inner.demonstrate_user
+    assert desk.demonstrator_of("policy") == desk.demonstrate
+
+
+# --- answers that are handed in -----------------------------------------------------------------------------------
+
+
+def test_strategies_hand_in_where_experts_do():
+    audit = audit_environment(holed_more.Sealed(), num_tasks=2, tried=4)
+    assert audit.harder_to_hack
+    names = [line.name for line in (*audit.baselines, *audit.attacks)]
+    assert "does not know, by final_answer(answer)" in names
+    assert any(name.startswith("search:") and name.endswith("by final_answer(answer)") for name in names)
+
+
+def test_without_an_expert_tools_that_take_answers_are_known_by_their_names():
+    class Untaught(holed_more.HandedIn):
+        demonstrate = ludus.Environment.demonstrate
+
+        @ludus.tool
+        def final_answer(self, answer: str, ctx) -> str:
+            """Hand the answer in."""
+            ctx.state = answer
+            return "received"
+
+    audit = audit_environment(Untaught(), num_tasks=2, tried=0)
+    assert audit.baselines[0].name == "known answer, by final_answer(answer)"
+    assert "every number to 2,000, by final_answer(answer)" in audit.holes
+
+
+def test_tools_that_experts_only_ask_take_no_answers():
+    audit = audit_environment(holed.LookUp(), num_tasks=2, tried=0)
+    assert not any(", by height(" in line.name for line in audit.attacks)
+
+
+def test_the_table_is_short():
+    text = str(audit_environment(holed.Sums(), num_tasks=3, tried=0))
+    assert len(text.splitlines()) < 20
+    assert "more, which earn 0.00 at most" in text
+    text = str(audit_environment(holed.AnyReply(), num_tasks=3, tried=0))
+    assert len(text.splitlines()) < 30 and "more, which earn 1.00 at most  HOLES" in text
+
+
+def test_giving_up_may_cost_less_than_to_play_badly():
+    class Costs(holed.Sums):
+        """Each wrong answer costs, so that no reward is better than a guess; it is still no reward."""
+
+        @ludus.reward
+        def correct(self, task, rollout):
+            return 1.0 if rollout.reply.strip() == task.answer else -0.5
+
+    assert audit_environment(Costs(), num_tasks=3, tried=0).harder_to_hack
+
+    class HalfPaid(Costs):
+        failure_reward = 0.5
+
+    assert "'breaks off' earns 0.50 of 1.00" in audit_environment(HalfPaid(), num_tasks=3, tried=0).because

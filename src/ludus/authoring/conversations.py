@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from ludus.types import Message, user
 
@@ -27,3 +28,17 @@ def with_text(messages: Sequence[Message], text: str) -> list[Message]:
     if last.get("role") == "user" and isinstance(last.get("content"), str):
         return [*messages[:-1], user(f"{last['content']}\n\n{text}")]
     return [*messages, user(text)]
+
+
+def same_message(one: Message, other: Message) -> bool:
+    """Whether two messages say the same, whatever clients leave out, add or write in another order.
+
+    >>> same_message({"role": "assistant", "content": "hi", "reasoning_content": "?"}, {"role": "assistant", "content": "hi"})
+    True
+    """
+    return _said(one) == _said(other)
+
+
+def _said(message: Message) -> tuple[Any, ...]:
+    calls = [(call.get("id"), call["function"].get("name")) for call in message.get("tool_calls") or ()]
+    return message["role"], message.get("content") or "", calls

@@ -136,7 +136,8 @@ class Environment:
 
     def demonstrate(self, task: Task) -> Any:
         """An expert's play, from which warm-up data is made: the reply as text or message, a list of successive
-        replies, or a generator that yields replies and is sent the list of messages that came after each.
+        replies, or a generator that yields replies and is sent the list of messages that came after each. One that yields
+        None first is sent the messages before its first reply, too.
 
         It may also ask for `random`, `state` and `ctx` by name. None where there is no expert.
         """

@@ -5,7 +5,6 @@ The same few fields serve three uses: truth that judges are tested against, crit
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args
 
@@ -42,15 +41,6 @@ class Label(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def reward(self) -> float:
         """1 for good, 0 for bad."""
         return float(self.verdict == "good")
-
-
-class Criterion(msgspec.Struct, frozen=True):
-    """What a rubric may ask, from what people wrote; its fields are those of a rubric's file."""
-
-    name: str
-    text: str
-    weight: float
-    """The share of all reasons that say this."""
 
 
 def signal_of(row: Mapping[str, Any]) -> Verdict | None:
@@ -110,21 +100,3 @@ def newest(labels: Iterable[Label]) -> dict[str, Label]:
         if before is None or label.source == PERSON or before.source == SIGNAL:
             found[label.rollout] = label
     return found
-
-
-def criteria(labels: Iterable[Label]) -> list[Criterion]:
-    """The reasons that people gave, as criteria, commonest first.
-
-    >>> [c.text for c in criteria([Label(rollout="a", verdict="bad", why="Too long."),
-    ...                            Label(rollout="b", verdict="good", why="polite")])]
-    ['Avoids: too long', 'Has: polite']
-    """
-    reasons = [
-        (label.verdict, " ".join(label.why.casefold().split()).rstrip(".!")) for label in labels if label.why.strip()
-    ]
-    counts = Counter(reasons)
-    prefix = {"good": "Has", "bad": "Avoids"}
-    return [
-        Criterion(f"{verdict}_{number}", f"{prefix[verdict]}: {why}", n / len(reasons))
-        for number, ((verdict, why), n) in enumerate(counts.most_common(), 1)
-    ]

@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_type_hints
+
+import msgspec
 
 from ludus import registry
 from ludus.authoring.content import is_plain
@@ -136,6 +138,7 @@ def _check_options(spec: str, kind: type[Environment], leading: tuple[str, ...],
         parameters: dict[str, inspect.Parameter] = {}
     else:
         parameters = dict(list(inspect.signature(kind.__init__).parameters.items())[1 + len(leading) :])
+    _check_types(spec, kind, parameters, options)
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
     for name in options:
@@ -143,3 +146,32 @@ def _check_options(spec: str, kind: type[Environment], leading: tuple[str, ...],
             if not parameters:
                 raise ConfigError(f"{spec} has no options, got {name!r}")
             raise UnknownName(f"option of {spec}", name, parameters)
+
+
+def _check_types(
+    spec: str, kind: type[Environment], parameters: Mapping[str, inspect.Parameter], options: Mapping[str, Any]
+) -> None:
+    """Raises ConfigError for a plain value that is not what its parameter is annotated with."""
+    named = {key: value for key, value in options.items() if key in parameters and is_plain(value)}
+    if not named:
+        return
+    from pydantic import TypeAdapter, ValidationError
+    from pydantic.errors import PydanticUserError
+
+    try:
+        hints = get_type_hints(kind.__init__, include_extras=True)
+    except (NameError, TypeError):
+        return  # names that are there for type checkers alone
+    for name, value in named.items():
+        if name not in hints or parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+            continue
+        try:
+            # as JSON: there an array is a list, a tuple or a set, and a path is a text
+            TypeAdapter(hints[name]).validate_json(msgspec.json.encode(value), strict=True)
+        except PydanticUserError:
+            continue  # no type that could be checked
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = "".join(f"[{place}]" for place in problem["loc"] if isinstance(place, int))
+            msg = problem["msg"].removeprefix("Input ")
+            raise ConfigError(f"{spec}: the option {name}{where} {msg}, got {value!r}") from None

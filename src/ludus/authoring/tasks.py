@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -63,8 +65,15 @@ def _no_prompt(row: Mapping[str, Any]) -> Task:
     raise KeyError(f"no prompt among {sorted(row)}")
 
 
-def take(env: Environment, split: str, limit: int | None = None) -> list[Task]:
+def take(
+    env: Environment, split: str, limit: int | None = None, *, least: int = 0, seconds: float = math.inf
+) -> list[Task]:
     """The first tasks of a split; one that comes again, as generators that draw at random may give it, counts once.
+
+    Args:
+        limit: as many as there may be.
+        least: as many as there have to be before it stops for time.
+        seconds: after which it stops, where tasks are slow to make.
 
     Raises:
         UnknownName: the environment has no such split.
@@ -73,6 +82,7 @@ def take(env: Environment, split: str, limit: int | None = None) -> list[Task]:
     if split not in env.splits:
         raise UnknownName(f"split of {env.describe().id}", split, env.splits)
     tasks: dict[str, Task] = {}
+    until = time.monotonic() + seconds
     for task in itertools.islice(env.tasks(split), MOST_TASKS):
         if not isinstance(task, Task):
             raise ConfigError(
@@ -80,7 +90,7 @@ def take(env: Environment, split: str, limit: int | None = None) -> list[Task]:
             )
         if tasks.setdefault(task.id, task) != task:
             raise ConfigError(f"{env.describe().id}: two different tasks of {split!r} have the id {task.id!r}")
-        if len(tasks) == limit:
+        if len(tasks) == limit or (len(tasks) >= least and time.monotonic() > until):
             break
     if not tasks:
         raise ConfigError(f"{env.describe().id} has no tasks in the split {split!r}")

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ludus.cli.access import reach_options
+from ludus.cli.options import count_option, temperature_option
 from ludus.cli.output import faint, note
 from ludus.errors import ModelCallFailed, UsageError
 
 if TYPE_CHECKING:
+    from ludus.cli.access import Accesses
     from ludus.recording.backend import Backend
     from ludus.recording.recorder import Recorder
     from ludus.types import Message, Reply, Sampling
@@ -24,12 +27,10 @@ HELP = "a line is a message; /reset begins again, Ctrl-C stops a reply, Ctrl-D l
 @click.command("chat")
 @click.argument("model", metavar="M")
 @click.option("--system", default="", metavar="TEXT", help="The system prompt.")
-@click.option(
-    "--temperature", metavar="X", type=click.FloatRange(min=0), default=1, show_default=True, help="0 is greedy."
-)
-@click.option("--max-tokens", metavar="N", type=click.IntRange(min=1), help="Tokens a reply.")
-@click.option("--base-url", metavar="URL", help="Of the API behind openai:NAME.")
-def chat(model: str, system: str, temperature: float, max_tokens: int | None, base_url: str | None) -> None:
+@temperature_option(1)
+@count_option("--max-tokens", help_="Tokens a reply.")
+@reach_options
+def chat(model: str, system: str, temperature: float, max_tokens: int | None, access: Accesses) -> None:
     """Talk to a model: a model folder, a run folder or openai:NAME.
 
     Where stdin is no terminal, each of its lines is a message.
@@ -38,7 +39,8 @@ def chat(model: str, system: str, temperature: float, max_tokens: int | None, ba
     from ludus.recording.backend import Bindable
     from ludus.types import Sampling
 
-    opened = open_model(model, base_url=base_url)
+    access.check([model])
+    opened = open_model(model, **vars(access.of(model)))
     try:
         if isinstance(opened.backend, Bindable):
             raise UsageError(f"{model} plays inside rollouts only: ludus eval ENV --model {model}")

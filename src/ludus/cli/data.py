@@ -9,15 +9,27 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ludus.cli.evaluate import COUNT
 from ludus.cli.lazy import LazyGroup
-from ludus.cli.options import arg_option, env_argument, file_name, json_option, open_environment, split_option
+from ludus.cli.options import (
+    arg_option,
+    count_option,
+    env_argument,
+    file_name,
+    json_option,
+    model_option,
+    num_tasks_option,
+    open_environment,
+    out_option,
+    running_options,
+    samples_option,
+    split_option,
+)
 from ludus.cli.output import align, faint, heading, say, say_json
-from ludus.cli.running import model_option, running_options
 from ludus.cli.stopping import INTERRUPTED, Stopper
 from ludus.display.watch import watching
 
 if TYPE_CHECKING:
+    from ludus.cli.access import Accesses
     from ludus.programs.data import Made
     from ludus.rollouts.scheduler import Scheduler
 
@@ -33,10 +45,8 @@ def data() -> None:
 @env_argument
 @model_option("Who plays: a model folder, a run folder, openai:NAME or demonstrator.")
 @split_option("train")
-@click.option(
-    "-n", "--num-tasks", type=COUNT, metavar="N", default=1000, show_default=True, help="Tasks, from the first on."
-)
-@click.option("-k", "--samples", type=COUNT, metavar="N", default=4, show_default=True, help="Rollouts a task.")
+@num_tasks_option(1000)
+@samples_option(4)
 @click.option("--min-reward", type=float, metavar="X", show_default="the environment's success", help="Least reward.")
 @click.option(
     "--min-agreement", type=SHARE, metavar="X", default=0, show_default=True,
@@ -46,20 +56,15 @@ def data() -> None:
     "--min-novelty", type=SHARE, metavar="X", default=0, show_default=True,
     help="Least distance from every example before, 0 to 1; 0 removes exact duplicates only.",
 )  # fmt: skip
-@click.option("--per-task", type=COUNT, metavar="N", default=1, show_default=True, help="Examples a task, at most.")
+@count_option("--per-task", default=1, help_="Examples a task, at most.")
 @arg_option
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="FOLDER",
-    show_default="data/ENV-MODEL",
-    help="The run folder; gone on with if it is there.",
-)
+@out_option("data/ENV-MODEL")
 @running_options
 @json_option
 def make(
     env: str, model: str, args: tuple[str, ...], out: Path | None, as_json: bool, split: str, num_tasks: int,
-    samples: int, min_reward: float | None, min_agreement: float, min_novelty: float, per_task: int, **settings: Any,
+    samples: int, min_reward: float | None, min_agreement: float, min_novelty: float, per_task: int,
+    role_models: dict[str, str], access: Accesses, **settings: Any,
 ) -> None:  # fmt: skip
     """Make chat data for fine-tuning of what a model does well in ENV, with a data card.
 
@@ -73,6 +78,8 @@ def make(
         min_novelty=min_novelty, per_task=per_task,
     )  # fmt: skip
     environment, folder = open_environment(env, args), out or Path("data") / f"{file_name(env)}-{file_name(model)}"
+    access.check([model], role_models.values())
+    reached = {**vars(access.of(model)), "role_models": role_models, "role_access": access.of_roles(role_models)}
     stopper = Stopper("finishing the rollouts that run")
     with watching(f"{env} · {model} → {folder}", {}) as watcher:
 
@@ -82,7 +89,8 @@ def make(
 
         made = stopper.run(
             partial(
-                make_data, environment, model, config, folder, progress=watcher.see, on_start=on_start, **settings
+                make_data, environment, model, config, folder, progress=watcher.see, on_start=on_start, **reached,
+                **settings,
             )
         )  # fmt: skip
     if as_json:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -12,17 +13,28 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ludus import registry
+from ludus.cli.access import reach_options
 from ludus.cli.lazy import LazyGroup
-from ludus.cli.options import arg_option, env_argument, open_environment, role_models_of
-from ludus.cli.output import align, faint, heading, say
+from ludus.cli.options import (
+    arg_option,
+    env_argument,
+    model_option,
+    num_tasks_option,
+    open_environment,
+    role_models_option,
+)
+from ludus.cli.output import align, faint, heading, note, say
+from ludus.display.numbers import clock
 from ludus.errors import UnknownName, UsageError
 
 if TYPE_CHECKING:
     from ludus.authoring.environment import Environment
+    from ludus.cli.access import Accesses
     from ludus.testing.finding import Finding
 
 HERE = "ludus.cli.env"
-
+TOLD_EVERY_S = 5.0
+"""How often an audit says what it is at."""
 
 COMMANDS = {
     "list": f"{HERE}:list_",
@@ -59,38 +71,18 @@ def list_(prefix: str) -> None:
 @click.command("check")
 @env_argument
 @arg_option
-@click.option(
-    "--num-tasks",
-    metavar="N",
-    type=click.IntRange(min=1),
-    default=20,
-    show_default=True,
-    help="Tasks each policy plays.",
-)
+@num_tasks_option(20, "Tasks each policy plays.")
 @click.option(
     "--audit",
     is_flag=True,
     help="Also search for replies that score without doing the task: harder to hack than to do?",
 )
-@click.option(
-    "-m",
-    "--model",
-    metavar="M",
-    help="With --audit: a model that plays honestly beside the expert, and looks for attacks.",
-)
-@click.option(
-    "--role-model",
-    "role_models",
-    multiple=True,
-    callback=role_models_of,
-    metavar="ROLE=M",
-    show_default="the expert, or a stand-in for a judge",
-    help="With --audit: who plays another role, such as judge=openai:NAME; may be repeated.",
-)
-@click.option("--base-url", metavar="URL", help="Of the API behind openai:NAME, whose key is $OPENAI_API_KEY.")
+@model_option("With --audit: a model that plays honestly beside the expert, and looks for attacks.", required=False)
+@role_models_option("the expert, or a stand-in for a judge", "With --audit: who plays another role")
+@reach_options
 def check(
     env: str, args: tuple[str, ...], num_tasks: int, audit: bool, model: str | None, role_models: dict[str, str],
-    base_url: str | None,
+    access: Accesses,
 ) -> None:  # fmt: skip
     """Check that ENV keeps its promises, and that its reward can't be had for nothing.
 
@@ -99,28 +91,44 @@ def check(
     from ludus.testing.audit import audit_environment
     from ludus.testing.env_suite import check_environment
 
-    if not audit and (model or role_models or base_url):
-        raise click.UsageError("--model, --role-model and --base-url go with --audit")
+    if not audit and (model or role_models):
+        raise click.UsageError("--model and --role-model go with --audit")
+    access.check([model] if model else [], role_models.values())
     environment = open_environment(env, args)
     with ExitStack() as stack:
-        players = _open_players(environment, model, base_url, role_models, stack)
+        players = _open_players(environment, model, access, role_models, stack)
         sound = _print(check_environment(environment, num_tasks=num_tasks))
         if audit:
-            audited = audit_environment(environment, num_tasks=num_tasks, **players)
+            audited = audit_environment(environment, num_tasks=num_tasks, tell=_now_and_then(), **players)
             say(f"\n{audited}")
             sound = sound and audited.harder_to_hack
     sys.exit(0 if sound else 1)
 
 
+def _now_and_then() -> Callable[[str], None]:
+    """Says on stderr what is going on, a line every few seconds."""
+    begun = last = time.monotonic()
+
+    def tell(text: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= TOLD_EVERY_S:
+            last = now
+            note(faint(f"[{clock(now - begun):>6}] {text}"))
+
+    return tell
+
+
 def _open_players(
-    env: Environment, model: str | None, base_url: str | None, role_models: dict[str, str], stack: ExitStack
+    env: Environment, model: str | None, access: Accesses, role_models: dict[str, str], stack: ExitStack
 ) -> dict[str, Any]:
     """The audit's models, which the stack closes: open before anything long begins, so that names are known to be right."""
     from ludus.programs.models import open_model, open_role_models
 
-    players: dict[str, Any] = {"role_models": open_role_models(role_models, env.roles, stack)}
+    others = open_role_models(role_models, env.roles, stack, access.of_roles(role_models))
+    players: dict[str, Any] = {"role_models": others}
     if model is not None:
-        opened = open_model(model, base_url=base_url)
+        opened = open_model(model, **vars(access.of(model)))
         stack.callback(opened.close)
         players["model"] = opened.backend
     return players

@@ -46,21 +46,23 @@ def from_traces(
 ) -> None:
     """Make an environment package of conversations recorded in OpenAI's format.
 
-    TRACES are JSON-lines files (.jsonl, .jsonl.gz) with a conversation a line: {"messages": [...], "tools": [...]}, or a
-    logged request with its response. A field such as "accepted" or "feedback" is read as a label. Secrets are taken out
-    before anything is written; redacted.jsonl lists where they were.
+    TRACES are JSON-lines files, packed with gzip or not, with a conversation a line: {"messages": [...], "tools":
+    [...]}, or a logged request with its response. A field such as "accepted" or "feedback" is read as a label. Secrets
+    are taken out before anything is written; redacted.jsonl lists where they were.
 
     \b
         ludus env from-traces traces.jsonl --name support-desk
         ludus eval support-desk/src/support_desk/__init__.py --model demonstrator
     """
+    from ludus.cli.stopping import ends_in_order
     from ludus.programs.traces import environment_from_traces
 
     def progress(num_lines: int) -> None:
         if num_lines % 10_000 == 0:
             note(faint(f"{num_lines:,} lines"))
 
-    built = environment_from_traces(traces, name, into, test_share=test_share, redact=redact, progress=progress)
+    with ends_in_order():
+        built = environment_from_traces(traces, name, into, test_share=test_share, redact=redact, progress=progress)
     if as_json:
         import msgspec
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import click
 
-from ludus.cli.options import arg_option, env_argument, open_environment
+from ludus.cli.options import arg_option, count_option, env_argument, host_option, open_environment, port_option
 from ludus.cli.output import faint, say
 
 
@@ -20,15 +20,8 @@ from ludus.cli.output import faint, say
     show_default=True,
     help="What the other trainer speaks.",
 )
-@click.option(
-    "--host",
-    default="127.0.0.1",
-    show_default=True,
-    help="Address to listen on; 0.0.0.0 is every interface.",
-)
-@click.option(
-    "--port", metavar="N", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one."
-)
+@host_option
+@port_option
 @click.option(
     "--split",
     metavar="NAME",
@@ -36,9 +29,7 @@ from ludus.cli.output import faint, say
     show_default="train, if there is one",
     help="Whose tasks are played where a client names none.",
 )
-@click.option(
-    "--sessions", metavar="N", type=click.IntRange(min=1), default=256, show_default=True, help="Episodes at once."
-)
+@count_option("--sessions", default=256, help_="Episodes at once.")
 @arg_option
 def serve(env: str, protocol: str, host: str, port: int, split: str, sessions: int, args: tuple[str, ...]) -> None:
     """Serve ENV so that other trainers can train in it, until Ctrl-C.

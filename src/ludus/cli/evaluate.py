@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -12,12 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ludus.cli.access import role_prices_of
 from ludus.cli.options import (
     arg_option,
+    count_option,
     file_name,
     json_option,
+    new_folder,
+    num_tasks_option,
     open_members,
-    role_models_of,
+    out_option,
+    running_options,
+    samples_option,
     split_option,
 )
 from ludus.cli.output import faint, heading, note, say, say_json
@@ -26,33 +31,14 @@ from ludus.display.watch import watching
 from ludus.errors import LudusError
 
 if TYPE_CHECKING:
+    from ludus.cli.access import Accesses
     from ludus.programs.evaluate import Evaluation
+    from ludus.programs.frontier import Frontier
     from ludus.programs.members import Member
+    from ludus.programs.models import Access
     from ludus.rollouts.scheduler import Scheduler
 
 
-def price_of(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, float] | None:
-    """IN,OUT as two amounts of dollars. Raises click.BadParameter."""
-    return None if value is None else _amounts(value)
-
-
-def _role_prices(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, tuple[float, float]]:
-    """ROLE=IN,OUT as a table. Raises click.BadParameter."""
-    return {role: _amounts(price) for role, _, price in (value.partition("=") for value in values)}
-
-
-def _amounts(value: str) -> tuple[float, float]:
-    try:
-        prompt, completion = (float(part) for part in value.split(","))
-    except ValueError:
-        raise click.BadParameter(f"expected two numbers such as 0.25,2, got {value!r}") from None
-    return prompt, completion
-
-
-price_option = click.option(
-    "--price", callback=price_of, metavar="IN,OUT", help="Dollars per million prompt and completion tokens."
-)
-COUNT = click.IntRange(min=1)
 MOST_READ = 200
 """Failed rollouts that are looked at for the commonest failure."""
 MOST_SHOWN = 300
@@ -71,95 +57,47 @@ MOST_SHOWN = 300
     help="A model folder, a run folder, openai:NAME or demonstrator; several make one table.",
 )
 @split_option("test")
-@click.option(
-    "-n",
-    "--num-tasks",
-    type=COUNT,
-    metavar="N",
-    default=100,
-    show_default=True,
-    help="Tasks, from the split's first on.",
-)
-@click.option("-k", "--samples", type=COUNT, metavar="N", default=1, show_default=True, help="Rollouts a task.")
-@click.option("--concurrency", type=COUNT, metavar="N", default=64, show_default=True, help="Rollouts at once.")
-@click.option(
-    "--seed", type=click.IntRange(min=0), metavar="N", default=0, show_default=True, help="Of everything that is drawn."
-)
-@click.option("--max-tokens", type=COUNT, metavar="N", show_default="the environment's", help="Tokens a reply.")
-@click.option(
-    "--temperature",
-    type=click.FloatRange(min=0),
-    metavar="X",
-    show_default="the environment's, or 1",
-    help="0 is greedy.",
-)
+@num_tasks_option(100)
+@samples_option(1)
 @arg_option
+@out_option("a new runs/eval-ENV-MODEL-N")
+@running_options
 @click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="FOLDER",
-    show_default="a new runs/eval-ENV-MODEL-N",
-    help="The run folder; gone on with if it is there.",
-)
-@click.option(
-    "--role-model",
-    "role_models",
-    multiple=True,
-    callback=role_models_of,
-    metavar="ROLE=M",
-    show_default="the model itself",
-    help="Who plays another role, such as opponent=demonstrator; may be repeated.",
-)
-@click.option(
-    "--role-price",
-    "role_prices",
-    multiple=True,
-    callback=_role_prices,
-    metavar="ROLE=IN,OUT",
+    "--role-price", "role_prices", multiple=True, callback=role_prices_of, metavar="ROLE=IN,OUT",
     help="Dollars per million tokens of a role's model, such as judge=0.25,2; may be repeated.",
-)
-@click.option("--base-url", metavar="URL", help="Of the API behind openai:NAME, whose key is $OPENAI_API_KEY.")
-@price_option
+)  # fmt: skip
 @click.option(
     "--max-cost", type=click.FloatRange(min=0), metavar="DOLLARS", help="End there, per model; needs a price."
 )
+@count_option("--max-tokens-total", help_="End after so many tokens, prompts included, per model.")
 @click.option(
-    "--max-tokens-total", type=COUNT, metavar="N", help="End after so many tokens, prompts included, per model."
-)
-@click.option(
-    "--timeout-s",
-    metavar="X",
-    type=click.FloatRange(min=0, min_open=True),
-    default=600,
-    show_default=True,
-    help="Seconds a rollout may take.",
-)
-@click.option(
-    "--workers",
-    metavar="N",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
+    "--workers", metavar="N", type=click.IntRange(min=0), default=0, show_default=True,
     help="Processes that run the environment; 0 runs it in this one.",
-)
+)  # fmt: skip
 @json_option
 def evaluate(
-    envs: tuple[str, ...], models: tuple[str, ...], args: tuple[str, ...], out: Path | None,
-    max_cost: float | None, max_tokens_total: int | None, as_json: bool, **settings: Any,
+    envs: tuple[str, ...], models: tuple[str, ...], args: tuple[str, ...], out: Path | None, access: Accesses,
+    role_models: dict[str, str], role_prices: dict[str, tuple[float, float]], max_cost: float | None,
+    max_tokens_total: int | None, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Evaluate models in an environment, or in several.
 
     ENV is a registered name (ludus env list), path/to/file.py[:Class], module:Class, rg:FAMILY, or a recipe, which
     stands for its environments with their options. Several make one table, with what they come to together: each
-    counts the same, or as its weight in the recipe says.
+    counts the same, or as its weight in the recipe says. Several models also make one page, models.html: accuracy
+    against cost and time.
 
     \b
         ludus eval guess --model demonstrator --model runs/guess
         ludus eval nim --model runs/nim --role-model opponent=demonstrator
         ludus eval rg:spell_backward --model openai:NAME --price 0.25,2 --max-cost 1
+        ludus eval guess -m openai:SMALL -m openai:LARGE --price openai:SMALL=0.1,0.4 --price openai:LARGE=2,8
     """
-    if max_cost is not None and settings["price"] is None and not settings["role_prices"]:
-        raise click.UsageError("--max-cost needs --price or --role-price, or no cost is known")
+    access.check(models, role_models.values(), hourly=len(models) > 1)
+    role_access = access.of_roles(role_models, role_prices)
+    by_token = [price.by_token for price in access.prices.values()] + list(role_prices.values())
+    if max_cost is not None and not any(by_token):
+        raise click.UsageError("--max-cost needs --price or --role-price, IN,OUT, or no cost is known")
     from ludus.authoring.tasks import take
     from ludus.programs.evaluate import Budget
     from ludus.programs.together import together
@@ -167,16 +105,19 @@ def evaluate(
     members = open_members(envs, args)
     for member in members:
         take(member.env, settings["split"], 1)  # refuses a split that does not exist, before any model is loaded
-    _check_models(models, settings["base_url"])
-    settings["budget"] = Budget(max_cost, max_tokens_total)
-    _check_models(tuple(settings["role_models"].values()), None)
+    for model in models:
+        _check_model(model, access.of(model))
+    for role, model in role_models.items():
+        _check_model(model, role_access[role])
+    settings |= {"budget": Budget(max_cost, max_tokens_total), "role_models": role_models, "role_access": role_access}
     stopper = Stopper("finishing the rollouts that run")
     rows: list[Evaluation] = []
     for model in models:
         found: dict[str, Evaluation] = {}
         for member in members:
             folder = _folder(member, model, out, len(members) > 1, len(models) > 1)
-            found[member.name] = _evaluate(member, model, folder, stopper, settings)
+            reached = {**settings, **vars(access.of(model))}
+            found[member.name] = _evaluate(member, model, folder, stopper, reached)
             if stopper.asked:
                 break
         rows += found.values()
@@ -185,7 +126,8 @@ def evaluate(
         if stopper.asked:
             break
     results = [row for row in rows if row.out]
-    _print(rows, results, as_json=as_json, several=len(members) * len(models) > 1)
+    page = _side_by_side(results, out, access) if len(models) > 1 else None
+    _print(rows, results, page, as_json=as_json, several=len(members) * len(models) > 1)
     if stopper.asked:
         sys.exit(INTERRUPTED)
     for result in results:
@@ -218,26 +160,32 @@ def _evaluate(member: Member, model: str, folder: Path, stopper: Stopper, settin
     return result
 
 
-def _check_models(models: tuple[str, ...], base_url: str | None) -> None:
+def _check_model(model: str, access: Access) -> None:
     """What can be known to be wrong before the first one runs. Raises UsageError, ModelFolderError."""
-    from ludus.programs.models import DEMONSTRATOR, is_remote, model_folder, open_model
+    from ludus.programs.models import check_model, is_remote, open_model
 
-    for model in models:
-        if is_remote(model):
-            open_model(model, base_url=base_url).close()
-        elif base_url is not None:
-            raise click.UsageError(f"--base-url goes with openai:NAME, but a model is {model!r}: openai:{model} ?")
-        elif model != DEMONSTRATOR:
-            model_folder(model)
+    if is_remote(model):
+        open_model(model, **vars(access)).close()
+    else:
+        check_model(model)
 
 
 def _folder(member: Member, model: str, out: Path | None, several_envs: bool, several_models: bool) -> Path:
     if out is not None:
         env = [file_name(member.name)] if several_envs else []
         return out.joinpath(*env, *([file_name(model)] if several_models else []))
-    stem = f"eval-{file_name(member.name or member.config.env)}-{file_name(model)}"
-    paths = (Path("runs") / f"{stem}-{number}" for number in itertools.count(1))
-    return next(path for path in paths if not path.exists())
+    return new_folder(f"eval-{file_name(member.name or member.config.env)}-{file_name(model)}")
+
+
+def _side_by_side(results: list[Evaluation], out: Path | None, access: Accesses) -> Frontier | None:
+    """The page of models beside each other; None where nothing was scored."""
+    from ludus.programs.frontier import frontier
+
+    if not any(result.num_tasks for result in results):
+        return None
+    runs = list(dict.fromkeys(Path(result.out) for result in results if result.num_tasks + result.num_excluded))
+    folder = out or new_folder("models-" + file_name("-".join(dict.fromkeys(result.env for result in results))))
+    return frontier(runs, folder, access.prices)
 
 
 def _commonest_failure(result: Evaluation) -> str:
@@ -253,13 +201,16 @@ def _commonest_failure(result: Evaluation) -> str:
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 
-def _print(rows: list[Evaluation], results: list[Evaluation], *, as_json: bool, several: bool) -> None:
+def _print(
+    rows: list[Evaluation], results: list[Evaluation], page: Frontier | None, *, as_json: bool, several: bool
+) -> None:
     """Rows are the results, and of several environments what they come to together."""
     if as_json:
         values = [row.to_dict() for row in rows]
-        say_json({"results": values} if several else values[0])
+        models = {"models": page.to_dict()} if page else {}
+        say_json({"results": values, **models} if several else values[0])
         return
-    from ludus.cli.results import results_table
+    from ludus.cli.results import frontier_lines, results_table
 
     first = results[0]
     what = f"{first.num_tasks} tasks of {first.split}" + (f" × {first.samples} samples" if first.samples > 1 else "")
@@ -268,6 +219,8 @@ def _print(rows: list[Evaluation], results: list[Evaluation], *, as_json: bool, 
     for line in results_table(rows):
         say("  " + line)
     say()
+    for line in frontier_lines(page) if page else ():
+        say(line)
     for result in results:
         name = f"{result.env}, {result.model}" if len(names) > 1 else result.model
         if result.stopped:

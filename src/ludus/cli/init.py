@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ludus.cli.options import seed_option
 from ludus.cli.output import faint, say
 from ludus.errors import FileProblem, MissingExtra
 
@@ -19,14 +20,7 @@ from ludus.errors import FileProblem, MissingExtra
     show_default=True,
     help="tiny (0.5 M parameters) or small (0.9 M, deeper).",
 )
-@click.option(
-    "--seed",
-    metavar="N",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Equal seeds give equal weights.",
-)
+@seed_option("Equal seeds give equal weights.")
 def init(folder: Path, preset: str, seed: int) -> None:
     """Write a new model with random weights into DIR.
 

@@ -8,13 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ludus.cli.evaluate import COUNT, price_option
+from ludus.cli.access import access_options
 from ludus.cli.lazy import LazyGroup
-from ludus.cli.options import arg_option, env_argument, json_option, open_environment
+from ludus.cli.options import (
+    arg_option,
+    concurrency_option,
+    count_option,
+    env_argument,
+    json_option,
+    model_option,
+    open_environment,
+    seed_option,
+)
 from ludus.cli.output import align, faint, heading, say, say_json
 from ludus.errors import LudusError
 
 if TYPE_CHECKING:
+    from ludus.cli.access import Accesses
     from ludus.programs.judging import JudgeCheck, Labelled
 
 COMMANDS = {"check": "ludus.cli.judge:check"}
@@ -29,7 +39,7 @@ def judge() -> None:
 
 @click.command("check")
 @env_argument
-@click.option("-m", "--model", required=True, metavar="M", help="The judge: a model folder, a run or openai:NAME.")
+@model_option("The judge: a model folder, a run or openai:NAME.")
 @click.option(
     "--labels",
     type=click.Path(path_type=Path),
@@ -40,16 +50,15 @@ def judge() -> None:
     "--run",
     type=click.Path(path_type=Path),
     metavar="RUN",
-    help="Or the rollouts of a run whose scorers know the truth.",
+    help="Or the rollouts of a run that people have labelled, or whose scorers know the truth.",
 )
 @click.option(
-    "--truth", metavar="SCORER", default="reward", show_default=True, help="Which of the run's scorers knows it."
-)
+    "--truth", metavar="SCORER", default="reward", show_default=True,
+    help="Which of the run's scorers knows it; labels: what people said in ludus label.",
+)  # fmt: skip
 @click.option("--scorer", metavar="NAME", show_default="the only one", help="The scorer that asks the judge.")
-@click.option(
-    "-n", "--num", type=COUNT, metavar="N", default=200, show_default=True, help="Answers, from the first on."
-)
-@click.option("--repeats", type=COUNT, metavar="N", default=1, show_default=True, help="How often each is judged.")
+@count_option("-n", "--num", default=200, help_="Answers, from the first on.")
+@count_option("--repeats", default=1, help_="How often each is judged.")
 @click.option(
     "--probes",
     type=click.IntRange(min=0),
@@ -58,15 +67,14 @@ def judge() -> None:
     show_default=True,
     help="Bad answers that try to sway the judge, in each of several ways.",
 )
-@click.option("--concurrency", type=COUNT, metavar="N", default=16, show_default=True, help="Questions at once.")
-@click.option("--seed", type=click.IntRange(min=0), metavar="N", default=0, show_default=True, help="Of the judge.")
-@click.option("--base-url", metavar="URL", help="Of the API behind openai:NAME, whose key is $OPENAI_API_KEY.")
-@price_option
+@concurrency_option(16, "Questions at once.")
+@seed_option("Of the judge.")
+@access_options
 @arg_option
 @json_option
 def check(
     env: str, model: str, labels: Path | None, run: Path | None, truth: str, num: int, args: tuple[str, ...],
-    as_json: bool, **settings: Any,
+    as_json: bool, access: Accesses, **settings: Any,
 ) -> None:  # fmt: skip
     """Check the judge of ENV on answers of which the truth is known.
 
@@ -76,6 +84,7 @@ def check(
     \b
         ludus judge check letters.py --model openai:NAME --labels labels.jsonl --probes 10
         ludus judge check letters.py --model openai:NAME --run runs/mine --truth correct
+        ludus judge check letters.py --model openai:NAME --run runs/mine --truth labels
     """
     if (labels is None) == (run is None):
         raise click.UsageError("give either --labels FILE or --run RUN, where the truth is")
@@ -83,7 +92,8 @@ def check(
 
     environment = open_environment(env, args)
     answers = _answers(labels, run, truth, num, environment.success_reward)
-    result = check_judge(environment, model, answers, **settings)
+    access.check([model])
+    result = check_judge(environment, model, answers, **vars(access.of(model)), **settings)
     if as_json:
         say_json(result.to_dict())
     else:
@@ -95,11 +105,14 @@ def check(
 
 
 def _answers(labels: Path | None, run: Path | None, truth: str, num: int, success_reward: float) -> list[Labelled]:
-    from ludus.programs.judging import from_labels, from_run
+    from ludus.programs.judging import from_labels, from_people, from_run
+    from ludus.programs.judging.labels import PEOPLE
 
     if labels is not None:
         return from_labels(labels, num)
     assert run is not None  # one of the two is given
+    if truth == PEOPLE:
+        return from_people(run, num)
     return from_run(run, truth, success_reward=success_reward, limit=num)
 
 

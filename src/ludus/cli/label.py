@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ludus.cli.options import json_option
+from ludus.cli.options import count_option, json_option, purpose_option, seed_option
 from ludus.cli.output import faint, heading, note, say, say_json
 
 if TYPE_CHECKING:
@@ -23,11 +23,9 @@ KEYS = {"g": "good", "b": "bad", "s": "skip", "q": "quit"}
 
 @click.command("label")
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--purpose", metavar="P", help="Only rollouts made for this: train, eval, eval:end, ...")
-@click.option("-n", "--num", metavar="N", type=click.IntRange(min=1), help="At most so many; by default all.")
-@click.option(
-    "--seed", metavar="N", type=click.IntRange(min=0), default=0, show_default=True, help="Draws their order."
-)
+@purpose_option
+@count_option("-n", "--num", help_="At most so many; by default all.")
+@seed_option("Draws their order.")
 @click.option("--by", metavar="NAME", show_default="your user name", help="Who labels.")
 @click.option("--again", is_flag=True, help="Also what a person has labelled before; the last word counts.")
 @click.option(
@@ -42,26 +40,37 @@ KEYS = {"g": "good", "b": "bad", "s": "skip", "q": "quit"}
     type=click.Path(path_type=Path),
     help="Write what is labelled to a file that judges can be tested with instead.",
 )
+@click.option(
+    "--rubric",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write the reasons as a rubric for judges to a file instead.",
+)
 @click.option("--list", "listed", is_flag=True, help="Print the labels that there are instead.")
 @json_option
 def label(
     run: Path, purpose: str | None, num: int | None, seed: int, by: str | None, again: bool, signals: Path | None,
-    export: Path | None, listed: bool, as_json: bool,
+    export: Path | None, rubric: Path | None, listed: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Say of rollouts of RUN whether they are good or bad, and why.
 
     Each is shown without its reward. Labels are kept in RUN/labels.jsonl, one by one as they are given. They are truth to
-    test judges against, the reasons become criteria of rubrics, and good and bad are rewards of 1 and 0.
+    test judges against (ludus judge check), the reasons become criteria of rubrics, and good and bad are rewards of 1 and 0
+    (ludus data make takes the good and leaves out the bad).
     """
-    from ludus.programs.labelling import export_labels, take_signals, to_label
+    from ludus.programs.labelling import export_labels, take_signals, to_label, write_rubric
 
-    if sum((listed, signals is not None, export is not None)) > 1:
-        raise click.UsageError("--list shows labels, --signals reads some, --export writes them: give one of these")
+    if sum((listed, signals is not None, export is not None, rubric is not None)) > 1:
+        raise click.UsageError(
+            "--list, --signals, --export and --rubric are done in place of labelling: give one of them"
+        )
 
     if signals is not None:
         take_signals(run, signals)
     elif export is not None:
         export_labels(run, export)
+    elif rubric is not None:
+        write_rubric(run, rubric)
     elif not listed:
         names = to_label(run, purpose=purpose, seed=seed, again=again)[:num]
         ask = _typed if sys.stdin.isatty() else _read
@@ -115,7 +124,8 @@ def _asked(ask: Callable[[str], str]) -> tuple[str, str]:
 def _summary(run: Path, as_json: bool) -> None:
     import msgspec
 
-    from ludus.authoring.labels import criteria, newest
+    from ludus.authoring.labels import newest
+    from ludus.programs.labelling import criteria
     from ludus.programs.report.words import clean
     from ludus.store import RunFolder
     from ludus.store.labels import NAME, read_labels
@@ -125,7 +135,8 @@ def _summary(run: Path, as_json: bool) -> None:
     counts = Counter(label.verdict for label in labels)
     reasons = criteria(labels)
     if as_json:
-        said = {"labels": labels, "criteria": reasons, **{v: counts[v] for v in ("good", "bad")}}
+        asked = [{"name": one.name, "text": one.text, "weight": one.weight} for one in reasons]
+        said = {"labels": labels, "criteria": asked, **{v: counts[v] for v in ("good", "bad")}}
         say_json(msgspec.to_builtins(said))
         return
     say(f"{counts['good']} good, {counts['bad']} bad" + faint(f"  {run / NAME}"))

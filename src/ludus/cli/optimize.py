@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 from functools import partial
 from pathlib import Path
@@ -10,16 +9,27 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ludus.cli.evaluate import COUNT
-from ludus.cli.options import arg_option, env_argument, file_name, json_option, open_environment
+from ludus.cli.options import (
+    arg_option,
+    count_option,
+    env_argument,
+    file_name,
+    json_option,
+    model_option,
+    new_folder,
+    open_environment,
+    out_option,
+    running_options,
+    samples_option,
+)
 from ludus.cli.output import align, decimals, faint, heading, interval, plus_minus, say, say_json, short
-from ludus.cli.running import model_option, running_options
 from ludus.cli.stopping import INTERRUPTED, Stopper
 from ludus.display.watch import watching
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ludus.cli.access import Accesses
     from ludus.programs.optimize import Optimized
 
 
@@ -29,26 +39,18 @@ if TYPE_CHECKING:
 @click.option(
     "--reflection-model", metavar="M", show_default="the model itself", help="Who reflects and proposes prompts."
 )
-@click.option("--num-train", type=COUNT, metavar="N", default=60, show_default=True, help="Tasks to reflect on.")
-@click.option("--num-val", type=COUNT, metavar="N", default=40, show_default=True, help="Tasks that decide.")
-@click.option("--num-test", type=COUNT, metavar="N", default=100, show_default=True, help="Held-out tasks, at the end.")
-@click.option(
-    "-k", "--samples", type=COUNT, metavar="N", default=1, show_default=True, help="Rollouts a held-out task."
-)
-@click.option("--max-rollouts", type=COUNT, metavar="N", default=500, show_default=True, help="For the search.")
+@count_option("--num-train", default=60, help_="Tasks to reflect on.")
+@count_option("--num-val", default=40, help_="Tasks that decide.")
+@count_option("--num-test", default=100, help_="Held-out tasks, at the end.")
+@samples_option(1, "Rollouts a held-out task.")
+@count_option("--max-rollouts", default=500, help_="For the search.")
 @arg_option
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="FOLDER",
-    show_default="a new runs/optimize-ENV-MODEL-N",
-    help="The run folder.",
-)
+@out_option("a new runs/optimize-ENV-MODEL-N", "The run folder; one that was interrupted is gone on with.")
 @running_options
 @json_option
 def optimize(
     env: str, model: str, reflection_model: str | None, args: tuple[str, ...], out: Path | None, as_json: bool,
-    role_models: dict[str, str], base_url: str | None, price: tuple[float, float] | None, **settings: Any,
+    role_models: dict[str, str], access: Accesses, **settings: Any,
 ) -> None:  # fmt: skip
     """Look for a better system prompt for a model in ENV, with GEPA.
 
@@ -62,7 +64,9 @@ def optimize(
     from ludus.programs.optimize import OptimizeConfig, optimize_async
 
     environment, config = open_environment(env, args), OptimizeConfig(**settings)
-    folder = out or _new_folder(env, model)
+    reflecting = reflection_model or model
+    access.check({model, reflecting}, role_models.values())
+    folder = out or new_folder(f"optimize-{file_name(env)}-{file_name(model)}")
     stopper = Stopper("comparing the best prompt so far")
     with watching(f"{env} · {model} → {folder}", {}) as watcher:
 
@@ -73,7 +77,8 @@ def optimize(
         result = stopper.run(
             partial(
                 optimize_async, environment, model, config, folder, reflection_model=reflection_model,
-                base_url=base_url, price=price, role_models=role_models, progress=watcher.see, on_start=on_start,
+                access=access.of(model), reflection_access=access.of(reflecting), role_models=role_models,
+                role_access=access.of_roles(role_models), progress=watcher.see, on_start=on_start,
             )
         )  # fmt: skip
     if as_json:
@@ -104,9 +109,3 @@ def lines(result: Optimized) -> list[str]:
         told.append(f"  ended early: {result.stopped}")
     shown = result.prompt or "(none: nothing did better)"
     return [*told, "", heading("  prompt"), *(f"  {line}" for line in shown.splitlines()), "", f"  {result.out}"]
-
-
-def _new_folder(env: str, model: str) -> Path:
-    stem = f"optimize-{file_name(env)}-{file_name(model)}"
-    paths = (Path("runs") / f"{stem}-{number}" for number in itertools.count(1))
-    return next(path for path in paths if not path.exists())

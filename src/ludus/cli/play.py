@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from ludus.cli.options import arg_option, env_argument, open_environment, split_option
+from ludus.cli.options import arg_option, env_argument, open_environment, seed_option, split_option
 from ludus.cli.output import faint, note, say
 from ludus.cli.stopping import INTERRUPTED
 
@@ -16,13 +16,7 @@ from ludus.cli.stopping import INTERRUPTED
 @click.command("play")
 @env_argument
 @split_option("train")
-@click.option(
-    "--seed",
-    metavar="N",
-    type=click.IntRange(min=0),
-    show_default="another each time",
-    help="Draws the task and what is random in it.",
-)
+@seed_option("Draws the task and what is random in it.", "another each time")
 @click.option("--task", metavar="T", help="A task's id, or its place in the split from 0.")
 @arg_option
 def play(env: str, split: str, seed: int | None, task: str | None, args: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ludus.cli.options import json_option
+from ludus.cli.options import count_option, json_option, purpose_option
 from ludus.cli.output import align, faint, heading, say, say_json
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ SHOWN = 10
     show_default=True,
     help="rescore, re-enact or resample.",
 )
-@click.option("--purpose", metavar="P", help="Only those made for this: train, eval, eval:end, ...")
-@click.option("--num", metavar="N", type=click.IntRange(min=1), help="The first N; by default all.")
+@purpose_option
+@count_option("--num", help_="The first N; by default all.")
 @click.option("--env", metavar="ENV", help="An environment in place of the one that the record names.")
 @json_option
 def replay(

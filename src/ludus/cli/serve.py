@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
+from ludus.cli.access import reach_options
+from ludus.cli.options import host_option, port_option
 from ludus.cli.output import faint, say
 from ludus.errors import UsageError
+
+if TYPE_CHECKING:
+    from ludus.cli.access import Accesses
 
 
 @click.command("serve")
 @click.argument("model", metavar="M")
-@click.option(
-    "--host",
-    default="127.0.0.1",
-    show_default=True,
-    help="Address to listen on; 0.0.0.0 is every interface.",
-)
-@click.option(
-    "--port", metavar="N", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one."
-)
-@click.option("--base-url", metavar="URL", help="Of the API behind openai:NAME.")
-def serve(model: str, host: str, port: int, base_url: str | None) -> None:
+@host_option
+@port_option
+@reach_options
+def serve(model: str, host: str, port: int, access: Accesses) -> None:
     """Serve a model at an OpenAI-compatible address, until Ctrl-C.
 
     M is a model folder, a run folder or openai:NAME. There is no password: mind who can reach the address.
@@ -32,8 +31,9 @@ def serve(model: str, host: str, port: int, base_url: str | None) -> None:
     from ludus.serve.app import make_app
     from ludus.serve.listen import address, listen, run
 
+    access.check([model])
     bound = listen(host, port)
-    opened = open_model(model, base_url=base_url)
+    opened = open_model(model, **vars(access.of(model)))
     try:
         if isinstance(opened.backend, Bindable):
             raise UsageError(f"{model} plays inside rollouts only, so it can't be served")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ludus.cli.options import count_option, purpose_option
 from ludus.cli.output import align, decimals, faint, heading, say
 from ludus.display.sandboxes import tiers_text
 
@@ -17,12 +18,10 @@ if TYPE_CHECKING:
 @click.command("show")
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
 @click.argument("rollout", required=False, metavar="[ROLLOUT]")
-@click.option("--purpose", metavar="P", help="Only those made for this: train, eval, eval:end, ...")
+@purpose_option
 @click.option("--task", metavar="T", help="Only those of the task with this id.")
 @click.option("--failed", is_flag=True, help="Only those that failed.")
-@click.option(
-    "--limit", metavar="N", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many."
-)
+@count_option("--limit", default=20, help_="At most so many.")
 def show(run: Path, rollout: str | None, purpose: str | None, task: str | None, failed: bool, limit: int) -> None:
     """List the rollouts of RUN, or print one of them turn by turn."""
     from ludus.store import RolloutIndex, RunFolder

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn, TypeVar
 
 from ludus.cli.output import note
 
@@ -59,6 +60,20 @@ class Stopper:
         self.asked = True
         note(f"\n{self._message}; again to abort")
         self._stop()
+
+
+@contextmanager
+def ends_in_order() -> Iterator[None]:
+    """What stands in here cleans up on SIGTERM, as on Ctrl-C."""
+
+    def end(number: int, frame: object) -> NoReturn:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _let_go(loop: asyncio.AbstractEventLoop) -> None:

@@ -26,6 +26,8 @@ def summary(result: Mapping[str, Any]) -> list[str]:
         lines += [*_fitting(table), "", *changes, *([""] if changes else [])]
     if tiers := result.get("sandboxes"):
         lines += [f"  sandboxes  {tiers_text(tiers)}", ""]
+    for alarm in result.get("alarms", []):
+        lines += [click.style(f"  {alarm}", fg="yellow"), ""]
     lines.append(f"  report  {result['report']}")
     lines.append(f"  model   {result['model']}")
     lines.append("")

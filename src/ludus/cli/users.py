@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ludus.cli.options import json_option
+from ludus.cli.options import json_option, purpose_option
 from ludus.cli.output import align, decimals, faint, heading, say, say_json
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command("users")
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--purpose", metavar="P", help="Only rollouts made for this: train, eval, eval:end, ...")
+@purpose_option
 @click.option(
     "--success-reward", metavar="X", type=float, default=1.0, show_default=True,
     help="Reward from which a rollout has not failed.",
@@ -57,6 +57,8 @@ def _lines(found: Users) -> Iterator[str]:
             text = ", ".join(f"{clean(kind).replace('_', ' ')} {count}" for kind, count in sorted(counts.items()))
             yield f"\n{heading(title)}  {text}"
     yield from (faint(f"  {clean(example)}") for example in found.examples)
+    if found.num_excluded:
+        yield f"\n{heading('left out')}  {found.num_excluded}, the user's fault by the rules: {found.num_excluded_by_user}"
     by_rules = _share(found.num_failed_by_user, found.num_failed)
     yield f"\n{heading('failed')}  {found.num_failed}, the user's fault by the rules: {by_rules}"
     if found.num_judged:

@@ -70,7 +70,7 @@ class ReasonSuite(Environment):
 
     def __init__(
         self,
-        skills: Sequence[str] = (),
+        skills: str | Sequence[str] = (),
         levels: Sequence[int] = tuple(range(LEVELS)),
         seed: int = 0,
         confidence: bool = True,

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import functools
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 import msgspec
 
 from ludus.authoring.context import Context
-from ludus.authoring.declare import metric, reward
-from ludus.authoring.simulated.api import Example, SimulatedApi
+from ludus.authoring.declare import metric, reward, stop
+from ludus.authoring.simulated.api import Example, SimulatedApi, real_answers
 from ludus.authoring.simulated.environment import API
 from ludus.authoring.tasks import from_jsonl
 from ludus.authoring.tools import SchemaTool, Tool
@@ -29,7 +29,7 @@ from ludus.authoring.users.simulated import SimulatedUser
 from ludus.authoring.users.user import User
 from ludus.errors import ConfigError, ToolError
 from ludus.renderers.parsing import arguments_of
-from ludus.types import MAIN_ROLE, Message, Rollout, Task, content_hash
+from ludus.types import Message, Rollout, Task, content_hash
 
 Users = Literal["recorded", "simulated"]
 Tools = Literal["recorded", "simulated", "real"]
@@ -41,6 +41,8 @@ ABOUT = (
 class _ToolsFile(msgspec.Struct):
     tools: list[dict[str, Any]] = []
     examples: list[Example] = []
+    offered: bool = True
+    """Whether the traces say what tools an agent had."""
 
 
 class TraceEnvironment(UserEnvironment):
@@ -63,7 +65,7 @@ class TraceEnvironment(UserEnvironment):
                 raise ConfigError(f"{name} must be one of {', '.join(known)}; got {value!r}")
         self.user, self.tools = user, tools
         simulated = ([USER] if user == "simulated" else []) + ([API] if tools == "simulated" else [])
-        self.roles = (MAIN_ROLE, *simulated)
+        self.roles = tuple(dict.fromkeys((*self.roles, *simulated)))
         if tools == "real" and not super().make_tools():
             raise ConfigError(
                 f"{type(self).__name__} has no tools of its own: mark methods with @ludus.tool, named as then"
@@ -80,11 +82,13 @@ class TraceEnvironment(UserEnvironment):
         return Record([], self._recorded_tools.tools).tools()
 
     async def setup(self, ctx: Context) -> None:
-        """The tools of the conversation."""
+        """The tools of the conversation; all there are where it is not known which: those called would give it away."""
         if self.tools == "real":
             return
-        offered = ctx.task.info["tools"]
-        schemas = [schema for schema in self._recorded_tools.tools if schema["function"]["name"] in offered]
+        offered = ctx.task.info["tools"] if self._recorded_tools.offered else None
+        schemas = [
+            schema for schema in self._recorded_tools.tools if offered is None or schema["function"]["name"] in offered
+        ]
         if self.tools == "simulated":
             ctx.tools = SimulatedApi(ctx.models[API], schemas, examples=self._recorded_tools.examples).tools()
         else:
@@ -93,33 +97,57 @@ class TraceEnvironment(UserEnvironment):
     def make_user(self, ctx: Context) -> User:
         """See `UserEnvironment.make_user`."""
         lines = [message["content"] for message in ctx.task.info["rest"] if message["role"] == "user"]
-        if USER not in self.roles:
+        if self.user == "recorded":
             return RecordedUser(lines)
         opening = [message["content"] for message in ctx.task.messages() if message["role"] == "user"][-1]
         about = ABOUT.format(lines="; ".join(f'"{line}"' for line in [opening, *lines]))
         return SimulatedUser(Persona(goal=opening, about=about, opening=opening), ctx.models[USER])
 
+    @stop
+    def made_last_call(self, task: Task, ctx: Context) -> bool:
+        """Where the record ends with the result of a call, such as one that hands over to a person, so does a rollout that
+        has made that call as often."""
+        rest = task.info["rest"]
+        if rest[-1]["role"] != "tool":
+            return False
+        last = calls_of([message for message in rest if message["role"] == "assistant"][-1:])
+        recorded, made = calls_of(rest), self._own_calls(task, ctx.messages)
+        return all(made[key] >= recorded[key] for key in last)
+
     @reward
     def like_recorded(self, task: Task, rollout: Rollout) -> float:
         """The mean of `same_calls` and `same_words`, of those that the record has something to compare with."""
         calls, words = calls_of(task.info["rest"]), task.answer
-        parts = [overlap(calls, calls_of(rollout.messages))] if calls else []
+        parts = [overlap(calls, self._own_calls(task, rollout.messages))] if calls else []
         parts += [overlap(words_of(words), words_of(rollout.reply))] if words else []
         return sum(parts) / len(parts) if parts else 0.0
 
     @metric
     def same_calls(self, task: Task, rollout: Rollout) -> float:
         """F1 of the tool calls, with their arguments, against the recorded ones."""
-        return overlap(calls_of(task.info["rest"]), calls_of(rollout.messages))
+        return overlap(calls_of(task.info["rest"]), self._own_calls(task, rollout.messages))
 
     @metric
     def same_words(self, task: Task, rollout: Rollout) -> float:
         """F1 of the words of the last answer against the recorded one."""
         return overlap(words_of(task.answer or ""), words_of(rollout.reply))
 
+    def demonstrator_of(self, role: str) -> Callable[..., Any] | None:
+        """As an API, the expert answers what was answered then."""
+        return self.demonstrate_api if role == API else super().demonstrator_of(role)
+
+    def demonstrate_api(self, ctx: Context) -> AsyncGenerator[str | None, list[Message]]:
+        """What the tools answered then."""
+        return real_answers(Record(ctx.task.info["rest"], self._recorded_tools.tools).tools(), ctx)
+
     def demonstrate(self, task: Task) -> list[Message]:
         """What the assistant said then."""
         return [message for message in task.info["rest"] if message["role"] == "assistant"]
+
+    @staticmethod
+    def _own_calls(task: Task, messages: Iterable[Message]) -> Counter[str]:
+        """The calls of a rollout, without those that its task begins with."""
+        return calls_of(messages) - calls_of(task.messages())
 
     @functools.cached_property
     def _recorded_tools(self) -> _ToolsFile:

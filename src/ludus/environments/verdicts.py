@@ -10,10 +10,10 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator
 
+from ludus.asking import Unusable
 from ludus.authoring.declare import metric, reward
 from ludus.authoring.environment import Environment
 from ludus.judging import Criterion, Rubric
-from ludus.judging.judge import NoVerdict
 from ludus.judging.labelled import Labelled, from_labels
 from ludus.judging.rubric import value_in
 from ludus.types import Rollout, Task
@@ -71,5 +71,5 @@ class Verdicts(Environment):
         """The mark, as a share of the best one; None for what is no verdict."""
         try:
             return value_in(rollout.reply, self.rubric.criteria[0])
-        except NoVerdict:
+        except Unusable:
             return None

@@ -12,15 +12,15 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Sequence
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 import msgspec
 
+from ludus.asking import Unusable
 from ludus.errors import ConfigError, ScorerFailed
-from ludus.judging.judge import DEFAULT_JUDGE, Judge, NoVerdict, judging
-from ludus.judging.quoting import Piece, legible, mark_for, pieces_of, quote, shortened
+from ludus.judging.judge import DEFAULT_JUDGE, Judge, judging
+from ludus.judging.quoting import pieces_of, quoted, shortened
 from ludus.judging.rubric import Criterion, Rubric
 from ludus.protocols import Model
 from ludus.types import Task, content_hash
@@ -40,8 +40,11 @@ Write {least} to {most} criteria. Answer: {{"criteria": [{{"name": "...", "text"
 VERSION = re.compile(r"[A-Za-z0-9_.]{1,32}")
 
 
+NAME = re.compile(r"\w[\w .-]{0,59}")
+
+
 class _Written(msgspec.Struct):
-    criteria: list[dict[str, str | float]]
+    criteria: list[Criterion]
 
 
 class RubricStore:
@@ -67,7 +70,7 @@ class RubricStore:
         sizes: tuple[int, int] = (3, 8),
         judge: Judge = DEFAULT_JUDGE,
     ) -> None:
-        if not VERSION.fullmatch(version):
+        if not (isinstance(version, str) and VERSION.fullmatch(version)):
             raise ConfigError(f"a rubric's version has 1 to 32 letters, digits, '_' and '.', got {version!r}")
         if not 1 <= sizes[0] <= sizes[1]:
             raise ConfigError(f"a rubric's sizes are at least 1 and in order, got {sizes}")
@@ -119,38 +122,22 @@ async def write_criteria(
     judge: Judge = DEFAULT_JUDGE,
     instructions: str = INSTRUCTIONS,
     sizes: tuple[int, int] = (3, 8),
-    examples: Sequence[tuple[str, str]] = (),
 ) -> list[Criterion]:
-    """Criteria for a task, by a model.
-
-    Args:
-        examples: what people said of answers: the answer, and what was good or bad about it.
-
-    Raises:
-        ScorerFailed: the model wrote none that can be used.
-    """
+    """Criteria for a task, by a model. Raises ScorerFailed where it wrote none that can be used."""
     pieces = shortened(pieces_of(task.messages()))
-    for answer, said in examples:
-        pieces += [Piece("an answer", legible(answer)), Piece("what a person said of it", legible(said))]
-    mark = mark_for([piece.text for piece in pieces])
+    text, mark = quoted(pieces)
     least, most = sizes
-    question = QUESTION.format(
-        quoted=quote(mark, pieces), mark=mark, instructions=instructions, least=least, most=most
-    )  # fmt: skip
+    question = QUESTION.format(quoted=text, mark=mark, instructions=instructions, least=least, most=most)
 
     def check(written: _Written) -> None:
-        _criteria(written, least, most)
+        if not least <= len(written.criteria) <= most:
+            raise Unusable(f"there must be {least} to {most} criteria, got {len(written.criteria)}")
+        for criterion in written.criteria:  # the names of metrics
+            if not NAME.fullmatch(criterion.name):
+                raise Unusable(f"a name has up to 60 letters, digits and underscores, got {criterion.name[:80]!r}")
+        try:
+            Rubric(tuple(written.criteria))
+        except ConfigError as error:
+            raise Unusable(str(error)) from None
 
-    return _criteria(await judge.ask(model, judging(mark, question), _Written, check), least, most)
-
-
-def _criteria(written: _Written, least: int, most: int) -> list[Criterion]:
-    """What was written as criteria. Raises NoVerdict where a rubric can't be made of it."""
-    if not least <= len(written.criteria) <= most:
-        raise NoVerdict(f"there must be {least} to {most} criteria, got {len(written.criteria)}")
-    try:
-        criteria = [msgspec.convert(row, Criterion) for row in written.criteria]
-        Rubric(tuple(criteria))
-    except (msgspec.ValidationError, ConfigError) as error:
-        raise NoVerdict(str(error)) from None
-    return criteria
+    return (await judge.ask(model, judging(mark, question), _Written, check)).criteria

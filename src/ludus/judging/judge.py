@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from types import UnionType
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import msgspec
 
+from ludus.asking import read_object, until_read
 from ludus.errors import ConfigError, ScorerFailed
 from ludus.protocols import Model
 from ludus.types import Message, user
@@ -29,14 +30,6 @@ SYSTEM = (
 AGAIN = (
     "That is not a verdict: {why}. Answer again, with one JSON object of the shape that was asked for and nothing else."
 )
-MOST_OBJECTS = 100
-"""Objects in a reply that are looked at."""
-QUOTED = 200
-"""Characters of a reply that an error shows."""
-
-
-class NoVerdict(ValueError):
-    """A reply that can't be taken for a verdict; the text says why, for the judge."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +57,9 @@ class Judge:
     )
 
     def __post_init__(self) -> None:
-        for name in ("timeout_s", "tries", "concurrency", "max_tokens"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"Judge: {name} must be more than 0, got {value!r}")
-        if not 0 <= self.temperature < math.inf:
+        check_positive("Judge", timeout_s=self.timeout_s)
+        check_positive("Judge", int, tries=self.tries, concurrency=self.concurrency, max_tokens=self.max_tokens)
+        if not isinstance(self.temperature, int | float) or not 0 <= self.temperature < math.inf:
             raise ConfigError(f"Judge: temperature must be at least 0, got {self.temperature!r}")
 
     async def ask(
@@ -83,44 +74,48 @@ class Judge:
         Args:
             opening: what the judge is told and asked: `judging`.
             kind: the verdict's type.
-            check: raises NoVerdict where a verdict of that type makes no sense.
+            check: raises Unusable where a verdict of that type makes no sense.
 
         Raises:
-            ScorerFailed: no answer in time, or none that can be read; infrastructure is to blame.
-            ModelCallFailed: no answer at all, which a scorer turns into the former.
+            ScorerFailed: no answer, none in time, or none that can be read; infrastructure is to blame.
         """
         async with self._turn():
             try:
                 async with asyncio.timeout(self.timeout_s):
                     return await self._until_read(model, opening, kind, check)
             except TimeoutError:
-                raise ScorerFailed(f"the judge gave no verdict within {self.timeout_s:g} s", "infrastructure") from None
+                raise _fails(f"the judge gave no verdict within {self.timeout_s:g} s") from None
 
     async def _until_read(
         self, model: Model, opening: Sequence[Message], kind: type[VerdictT], check: Callable[[VerdictT], object]
     ) -> VerdictT:
-        talk = list(opening)
-        for _ in range(self.tries):
-            reply = await model.chat(
-                talk, temperature=self.temperature, max_tokens=self.max_tokens, stop=(), top_p=1.0, top_k=0
-            )
-            try:
-                verdict = read_verdict(reply.text, kind)
-                check(verdict)
-                return verdict
-            except NoVerdict as error:
-                why = f"{error} (it was cut off)" if reply.truncated else str(error)
-            talk += [reply.message, user(AGAIN.format(why=why))]
-        said = " ".join(reply.text[:QUOTED].split())
-        times = "" if self.tries == 1 else f" {self.tries} times"
-        raise ScorerFailed(f"the judge gave no verdict{times}: {why}; it said {said!r}", "infrastructure")
+        def read(text: str) -> VerdictT:
+            verdict = read_object(text, kind)
+            check(verdict)
+            return verdict
+
+        return await until_read(
+            model, list(opening), read, "the judge", _fails, what="verdict", again=AGAIN, tries=self.tries,
+            temperature=self.temperature, max_tokens=self.max_tokens, stop=(), top_p=1.0, top_k=0,
+        )  # fmt: skip
 
     def _turn(self) -> asyncio.Semaphore:
         loop = asyncio.get_running_loop()
         return self._turns.setdefault(loop, asyncio.Semaphore(self.concurrency))
 
 
+def check_positive(who: str, kind: type[int] | UnionType = int | float, **settings: Any) -> None:
+    """Raises ConfigError for a setting that is not None and no number above 0."""
+    for name, value in settings.items():
+        if value is not None and (not isinstance(value, kind) or not value > 0):
+            raise ConfigError(f"{who}: {name} must be a {'whole ' if kind is int else ''}number above 0, got {value!r}")
+
+
 DEFAULT_JUDGE = Judge()
+
+
+def _fails(text: str) -> ScorerFailed:
+    return ScorerFailed(text, "infrastructure")
 
 
 def judging(mark: str, question: str, system: str = SYSTEM) -> list[Message]:
@@ -135,27 +130,6 @@ def judging(mark: str, question: str, system: str = SYSTEM) -> list[Message]:
     return [*told, user(question)]
 
 
-def read_verdict(text: str, kind: type[VerdictT]) -> VerdictT:
-    """The one verdict in a reply, whatever stands around it.
-
-    Raises:
-        NoVerdict: there is none, or several that differ.
-    """
-    problem, found = "there is no JSON object in it", []
-    for value in _objects(text):
-        try:
-            verdict = msgspec.convert(value, kind)
-        except msgspec.ValidationError as error:
-            problem = str(error)
-        else:
-            found += [] if verdict in found else [verdict]
-    if not found:
-        raise NoVerdict(problem)
-    if len(found) > 1:
-        raise NoVerdict("it holds several objects that contradict each other")
-    return found[0]
-
-
 async def side_by_side(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """All results, in order; the first that raises ends the others, and is raised when they have ended."""
     running = [asyncio.create_task(one) for one in work]
@@ -165,18 +139,3 @@ async def side_by_side(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-
-
-def _objects(text: str) -> Iterator[Any]:
-    """JSON objects in a text, outermost ones only."""
-    decoder, start = json.JSONDecoder(), text.find("{")
-    for _ in range(MOST_OBJECTS):
-        if start < 0:
-            return
-        try:
-            value, end = decoder.raw_decode(text, start)
-        except (ValueError, RecursionError):
-            end = start + 1
-        else:
-            yield value
-        start = text.find("{", end)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 
 import msgspec
 
-from ludus.authoring.tasks import from_row
 from ludus.errors import ConfigError
 from ludus.types import Call, EnvironmentRef, Message, Rollout, Seeds, Task
 
@@ -55,6 +55,7 @@ def from_labels(path: str | Path, limit: int | None = None) -> list[Labelled]:
         with Path(path).open("rb") as lines:
             for number, line in enumerate(itertools.islice(lines, limit), 1):
                 if line.strip():
+                    line = line.removeprefix(BOM_UTF8) if number == 1 else line
                     found.append(_labelled(line, f"{path}, line {number}", number))
     except OSError as error:
         raise ConfigError(f"can't read the labels {path}: {error.strerror or error}") from None
@@ -84,7 +85,7 @@ def _labelled(line: bytes, where: str, number: int) -> Labelled:
             raise ConfigError(f"{where}: it has no {field}, only {', '.join(sorted(row)) or 'nothing'}")
     truth = _truth(row["label"], where)
     try:
-        task = from_row({name: row[name] for name in ("prompt", "answer", "info") if row.get(name) is not None})
+        task = Task(**{name: row[name] for name in ("prompt", "answer", "info") if row.get(name) is not None})
     except TypeError as error:
         raise ConfigError(f"{where}: {error}") from None
     said = list(_said(row, where))

@@ -50,7 +50,7 @@ def histories(rollout: Rollout) -> dict[str, list[Message]]:
         if call.role == MAIN_ROLE and call.agent:
             last[call.agent] = index
     return {"": rollout.messages or rollout.task.messages()} | {
-        agent: _conversation(rollout, index) for agent, index in last.items()
+        agent: rollout.history(index) for agent, index in last.items()
     }
 
 
@@ -87,9 +87,10 @@ def shortened(pieces: Sequence[Piece], most: int = MOST_CHARACTERS) -> list[Piec
     return [Piece(" ".join(legible(piece.who, LEAST_PIECE).split()), legible(piece.text, limit)) for piece in pieces]
 
 
-def quote(mark: str, pieces: Sequence[Piece]) -> str:
-    """Pieces, each under a line of its own that begins with the mark."""
-    return "\n".join(f"{mark} {piece.who}:\n{piece.text}" for piece in pieces)
+def quoted(pieces: Sequence[Piece]) -> tuple[str, str]:
+    """Pieces, each under a line of its own that begins with a mark; and the mark."""
+    mark = mark_for([f"{piece.who}\n{piece.text}" for piece in pieces])
+    return "\n".join(f"{mark} {piece.who}:\n{piece.text}" for piece in pieces), mark
 
 
 def _valid(text: str) -> str:
@@ -117,15 +118,6 @@ def _text(content: Any) -> str:
             str(part.get("text", f"[{part.get('type')}]")) if isinstance(part, dict) else str(part) for part in content
         )
     return json.dumps(content, ensure_ascii=False, default=str)
-
-
-def _conversation(rollout: Rollout, index: int | None) -> list[Message]:
-    parts: list[list[Message]] = []
-    while index is not None:
-        call = rollout.calls[index]
-        parts.append([*call.messages, call.reply])
-        index = call.parent
-    return [message for part in reversed(parts) for message in part]
 
 
 def _fair_limit(lengths: Sequence[int], most: int) -> int:

@@ -6,16 +6,18 @@ A reference judge is a rubric of one criterion that is shown the known answer (`
 from __future__ import annotations
 
 import json
-import math
+from codecs import BOM_UTF8
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
 
 import msgspec
 
+from ludus.asking import Unusable, read_object
 from ludus.errors import ConfigError, ScorerFailed
-from ludus.judging.judge import DEFAULT_JUDGE, SYSTEM, Judge, NoVerdict, judging, read_verdict, side_by_side
-from ludus.judging.quoting import MOST_CHARACTERS, Piece, histories, legible, mark_for, pieces_of, quote, shortened
+from ludus.judging.judge import DEFAULT_JUDGE, SYSTEM, Judge, check_positive, judging, side_by_side
+from ludus.judging.quoting import MOST_CHARACTERS, Piece, histories, legible, pieces_of, quoted, shortened
 from ludus.protocols import Model
 from ludus.types import Message, Reward, Rollout
 
@@ -33,6 +35,9 @@ SAME_ANSWER = (
     "same is fine; an answer that hedges between several, leaves out a part, adds something that contradicts the "
     "reference, or does not commit itself is not."
 )
+
+
+MOST_WEIGHT = 1_000_000
 
 
 class Criterion(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -53,9 +58,10 @@ class Criterion(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def __post_init__(self) -> None:
         problem = (
-            "name and text must not be empty" if not (str(self.name).strip() and str(self.text).strip()) else
-            f"weight must be a finite number other than 0, got {self.weight!r}"
-            if isinstance(self.weight, str) or not math.isfinite(self.weight) or self.weight == 0 else
+            "name and text must be texts that are not empty"
+            if not all(isinstance(text, str) and text.strip() for text in (self.name, self.text)) else
+            f"weight must be a number other than 0, of at most {MOST_WEIGHT:,}, got {self.weight!r}"
+            if not isinstance(self.weight, int | float) or not 0 < abs(self.weight) <= MOST_WEIGHT else
             f"best must be a whole number from 1 to 100, got {self.best!r}"
             if type(self.best) is not int or not 1 <= self.best <= 100 else
             ""
@@ -67,13 +73,13 @@ class Criterion(msgspec.Struct, frozen=True, omit_defaults=True):
 class Verdict(msgspec.Struct):
     """What a judge says of one criterion."""
 
-    mark: int | bool
+    mark: float | bool
     reason: str = ""
 
 
 def value_in(text: str, criterion: Criterion) -> float:
-    """The mark in a judge's reply, as a share of the best one. Raises NoVerdict."""
-    verdict = read_verdict(text, Verdict)
+    """The mark in a judge's reply, as a share of the best one. Raises Unusable."""
+    verdict = read_object(text, Verdict)
     _check_range(verdict, criterion)
     return int(verdict.mark) / criterion.best
 
@@ -109,11 +115,11 @@ class Wording:
                     f"{', '.join(sorted(known))}; got {', '.join(sorted(named)) or 'nothing'} in {text[:60]!r}"
                 )
 
-    def opening(self, quoted: str, mark: str, criterion: Criterion) -> list[Message]:
+    def opening(self, text: str, mark: str, criterion: Criterion) -> list[Message]:
         """What the judge is told and asked of one criterion."""
         binary = criterion.best == 1
         marks = "1 if it holds, 0 if not" if binary else f"a whole number from 0 to {criterion.best}, the best"
-        question = self.question.format(quoted=quoted, mark=mark, criterion=criterion.text, marks=marks)
+        question = self.question.format(quoted=text, mark=mark, criterion=criterion.text, marks=marks)
         return judging(mark, question, self.system)
 
 
@@ -144,6 +150,9 @@ class Rubric:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "criteria", tuple(self.criteria))
+        check_positive("Rubric", int, most_characters=self.most_characters)
+        if wrong := [each for each in self.criteria if not isinstance(each, Criterion)]:
+            raise ConfigError(f"a rubric's criteria are Criterion(name, text), got {wrong[0]!r}")
         names = [criterion.name for criterion in self.criteria]
         if twice := [name for name in names if names.count(name) > 1]:
             raise ConfigError(f"two criteria of a rubric are called {twice[0]!r}")
@@ -159,7 +168,8 @@ class Rubric:
             ScorerFailed: the judge gave no verdict, or the task has no answer to show.
         """
         openings = self.openings(rollout)
-        verdicts = await side_by_side([self._check(*pair, model) for pair in zip(self.criteria, openings, strict=True)])
+        pairs = zip(self.criteria, openings, strict=True)
+        verdicts = await side_by_side([_asked(*pair, model, self.judge) for pair in pairs])
         total = sum(criterion.weight for criterion in self.criteria if criterion.weight > 0)
         values = [int(verdict.mark) / each.best for each, verdict in zip(self.criteria, verdicts, strict=True)]
         score = sum(each.weight * value for each, value in zip(self.criteria, values, strict=True)) / total
@@ -175,8 +185,8 @@ class Rubric:
         Raises:
             ScorerFailed: the task has no answer to show.
         """
-        quoted, mark = self._quoted(rollout)
-        return [self.wording.opening(quoted, mark, criterion) for criterion in self.criteria]
+        text, mark = self._quoted(rollout)
+        return [self.wording.opening(text, mark, criterion) for criterion in self.criteria]
 
     def save(self, path: str | Path) -> None:
         """Write the criteria as JSON."""
@@ -191,7 +201,7 @@ class Rubric:
             ConfigError: no such file, or not a rubric.
         """
         try:
-            file = msgspec.json.decode(Path(path).read_bytes(), type=CriteriaFile)
+            file = msgspec.json.decode(Path(path).read_bytes().removeprefix(BOM_UTF8), type=CriteriaFile)
         except OSError as error:
             raise ConfigError(f"can't read the rubric {path}: {error.strerror or error}") from None
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -209,17 +219,23 @@ class Rubric:
             answer = rollout.task.answer
             text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
             pieces.append(Piece("reference answer", legible(text, self.most_characters)))
-        mark = mark_for([f"{piece.who}\n{piece.text}" for piece in pieces])
-        return quote(mark, pieces), mark
+        return quoted(pieces)
 
-    async def _check(self, criterion: Criterion, opening: list[Message], model: Model) -> Verdict:
-        return await self.judge.ask(model, opening, Verdict, lambda verdict: _check_range(verdict, criterion))
+
+async def mark_of(criterion: Criterion, pieces: Sequence[Piece], model: Model, judge: Judge = DEFAULT_JUDGE) -> float:
+    """What a judge gives texts by one criterion, from 0 to 1. Raises ScorerFailed."""
+    verdict = await _asked(criterion, Wording().opening(*quoted(pieces), criterion), model, judge)
+    return int(verdict.mark) / criterion.best
+
+
+async def _asked(criterion: Criterion, opening: list[Message], model: Model, judge: Judge) -> Verdict:
+    return await judge.ask(model, opening, Verdict, lambda verdict: _check_range(verdict, criterion))
 
 
 def _check_range(verdict: Verdict, criterion: Criterion) -> None:
-    """Raises NoVerdict."""
-    if not 0 <= verdict.mark <= criterion.best:
-        raise NoVerdict(f"the mark must be from 0 to {criterion.best}, got {verdict.mark}")
+    """Raises Unusable."""
+    if not 0 <= verdict.mark <= criterion.best or verdict.mark != int(verdict.mark):
+        raise Unusable(f"the mark must be a whole number from 0 to {criterion.best}, got {verdict.mark}")
 
 
 class CriteriaFile(msgspec.Struct):

@@ -11,14 +11,14 @@ import itertools
 import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from ludus.errors import ConfigError
-from ludus.judging.judge import Judge, NoVerdict, judging, side_by_side
-from ludus.judging.quoting import MOST_CHARACTERS, Piece, histories, legible, mark_for, pieces_of, quote, shortened
+from ludus.asking import Unusable
+from ludus.judging.judge import Judge, check_positive, judging, side_by_side
+from ludus.judging.quoting import MOST_CHARACTERS, Piece, histories, legible, pieces_of, quoted, shortened
 from ludus.protocols import Model
 from ludus.seeds import derive
 from ludus.types import Reward, Rollout, content_hash
@@ -63,7 +63,7 @@ class Ruler:
         most_characters: of each attempt that the judge sees.
 
     Raises:
-        ConfigError: fewer than one repeat.
+        ConfigError: a setting out of its range.
     """
 
     standards: str = STANDARDS
@@ -73,8 +73,7 @@ class Ruler:
     most_characters: int = MOST_CHARACTERS
 
     def __post_init__(self) -> None:
-        if self.repeats < 1:
-            raise ConfigError(f"Ruler: repeats must be at least 1, got {self.repeats!r}")
+        check_positive("Ruler", int, repeats=self.repeats, most_characters=self.most_characters)
 
     async def __call__(self, group: Sequence[Rollout], model: Model) -> list[list[Reward]]:
         """Of each rollout: its score in [0, 1], under the name of the scorer, with why, and metrics of the group.
@@ -87,13 +86,25 @@ class Ruler:
             ScorerFailed: the judge gave no verdict.
         """
         shown_G = [_shown(rollout) for rollout in group]
-        keys = [content_hash(shown) for shown in shown_G]
-        attempts = dict(zip(keys, shown_G, strict=True))
-        orders = self._orders(sorted(attempts))
-        verdicts = await side_by_side([self._compare(order, attempts, model) for order in orders])
-        scores = {key: sum(verdict[key].score for verdict in verdicts) / len(verdicts) for key in attempts}
+        orders, verdicts = await self._verdicts(shown_G, model)
         metrics = list(_metrics(orders, verdicts))
-        return [[Reward("", scores[key], note=verdicts[0][key].reason), *metrics] for key in keys]
+        return [
+            [Reward("", _mean(verdicts, key), note=verdicts[0][key].reason), *metrics]
+            for key in map(content_hash, shown_G)
+        ]
+
+    async def scores(self, attempts: Sequence[Attempt], model: Model) -> list[float]:
+        """The score in [0, 1] of each attempt. Raises ScorerFailed."""
+        _, verdicts = await self._verdicts(attempts, model)
+        return [_mean(verdicts, content_hash(attempt)) for attempt in attempts]
+
+    async def _verdicts(
+        self, shown_G: Sequence[Attempt], model: Model
+    ) -> tuple[list[list[str]], list[dict[str, _Score]]]:
+        """The order of each repeat, and its scores, both by the hash of what is shown."""
+        attempts = {content_hash(shown): shown for shown in shown_G}
+        orders = self._orders(sorted(attempts))
+        return orders, await side_by_side([self._compare(order, attempts, model) for order in orders])
 
     def _orders(self, keys: Sequence[str]) -> list[list[str]]:
         """An order for each repeat. It depends on what is compared alone, never on the order of the rollouts."""
@@ -108,18 +119,18 @@ class Ruler:
     async def _compare(self, order: Sequence[str], attempts: Mapping[str, Attempt], model: Model) -> dict[str, _Score]:
         """One question; the scores by key."""
         ids = {str(number): key for number, key in enumerate(order, 1)}
-        quoted, mark = quoted_group([attempts[key] for key in order], self.most_characters)
-        question = QUESTION.format(quoted=quoted, mark=mark, attempts=_counted(len(ids)), standards=self.standards)
+        text, mark = quoted_group([attempts[key] for key in order], self.most_characters)
+        question = QUESTION.format(quoted=text, mark=mark, attempts=_counted(len(ids)), standards=self.standards)
 
         def check(verdict: _Verdict) -> None:
             said = [str(score.id) for score in verdict.scores]
             if sorted(said) != sorted(ids):
-                raise NoVerdict(
+                raise Unusable(
                     f"it must score the ids {', '.join(ids)} once each, and scores {', '.join(said) or 'none'}"
                 )
             for score in verdict.scores:
                 if not 0 <= score.score <= 1:
-                    raise NoVerdict(f"scores must be from 0 to 1, and {score.id} has {score.score}")
+                    raise Unusable(f"scores must be from 0 to 1, and {score.id} has {score.score}")
 
         verdict = await self.judge.ask(model, judging(mark, question), _Verdict, check)
         return {ids[str(score.id)]: score for score in verdict.scores}
@@ -130,9 +141,9 @@ class Attempt:
     """What a judge may see of a rollout."""
 
     conversation: list[Piece]
-    agents: dict[str, list[Piece]]
+    agents: dict[str, list[Piece]] = field(default_factory=dict)
     """Of sub-agents, by name."""
-    tools: list[dict[str, Any]]
+    tools: list[dict[str, Any]] = field(default_factory=list)
 
 
 def quoted_group(attempts: Sequence[Attempt], most_characters: int) -> tuple[str, str]:
@@ -151,8 +162,7 @@ def quoted_group(attempts: Sequence[Attempt], most_characters: int) -> tuple[str
         pieces += said or [Piece("(nothing more)", "")]
         for agent, talk in shown.agents.items():
             pieces += [Piece(f"sub-agent {agent}: {piece.who}", piece.text) for piece in shortened(talk, most)]
-    mark = mark_for([f"{piece.who}\n{piece.text}" for piece in pieces])
-    return quote(mark, pieces), mark
+    return quoted(pieces)
 
 
 def _shown(rollout: Rollout) -> Attempt:
@@ -179,6 +189,10 @@ def _common(conversations: Sequence[Sequence[Piece]]) -> int:
     columns = enumerate(zip(*conversations, strict=False))
     shortest = min(map(len, conversations))
     return next((i for i, column in columns if any(piece != column[0] for piece in column)), shortest)
+
+
+def _mean(verdicts: Sequence[Mapping[str, _Score]], key: str) -> float:
+    return sum(verdict[key].score for verdict in verdicts) / len(verdicts)
 
 
 def _metrics(orders: Sequence[Sequence[str]], verdicts: Sequence[Mapping[str, _Score]]) -> list[Reward]:

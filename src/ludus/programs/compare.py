@@ -6,6 +6,7 @@ training run, the last evaluation that was finished is compared: with sampling, 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -148,6 +149,12 @@ def chosen_purpose(run: RunFolder, purposes: Sequence[str]) -> str:
         f"{run.given} holds no finished evaluation (it holds rollouts for: {', '.join(purposes) or 'nothing'}); run "
         f"ludus eval first, or finish what was begun"
     )
+
+
+def success_reward(run: RunFolder) -> float:
+    """The reward from which a rollout counts as a success: as the evaluation recorded it, or else 1."""
+    value = (run.read_result() or {}).get("success_reward", 1.0)
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else 1.0
 
 
 def _notes(a: Evaluation, b: Evaluation) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-import tomllib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
@@ -22,14 +21,15 @@ from ludus.authoring.loading import load_environment
 from ludus.authoring.tasks import take
 from ludus.display.table import align, as_html
 from ludus.display.watch import Progress, watching
-from ludus.errors import ConfigError, RunFolderError
+from ludus.errors import ConfigError
 from ludus.programs.blocking import Blocking
-from ludus.programs.models import OpenModel, open_model, open_role_models
+from ludus.programs.gone_on import open_out
+from ludus.programs.latency import waited_s, working_s
+from ludus.programs.models import Access, OpenModel, open_model, open_role_models
 from ludus.programs.statistics import clustered_mean, exclusion_bounds, mean_pass_at_k, mean_pass_hat_k, quantiles
 from ludus.recording.backend import Backend
-from ludus.redaction import SECRETS
 from ludus.rollouts.scheduler import Plan, Scheduler
-from ludus.store import RolloutLog, RunFolder
+from ludus.store import RolloutLog
 from ludus.types import MAIN_ROLE, Rollout, Sampling, Task, Usage
 
 PURPOSE = "eval"
@@ -66,7 +66,13 @@ class Evaluation(msgspec.Struct, kw_only=True):
     """Of every attempt, retried ones included; so is the cost."""
     cost: float
     latency_s: dict[str, float]
-    """Quantiles of a rollout's time."""
+    """Quantiles of a rollout's time, without what it waited for rate limits and attempts that failed."""
+    waited_s: float = 0.0
+    """What a rollout waited so, on average."""
+    concurrency: int = 0
+    """Rollouts at once, at most."""
+    price: tuple[float, float] | None = None
+    """Dollars per million prompt and completion tokens of the model; None where none was given."""
     seconds: float
     sandboxes: list[str] = []
     """How what ran in sandboxes was contained: their tiers."""
@@ -103,6 +109,7 @@ class Tally:
         self.num_excluded: dict[str, int] = defaultdict(int)
         self.usage = Usage()
         self.seconds: list[float] = []
+        self.waited: list[float] = []
         self.metrics: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         self.num_failed = self.num_truncated = 0
         self.sandboxes: set[str] = set()
@@ -119,7 +126,8 @@ class Tally:
             self.num_excluded[task] += 1
             return
         self.rewards[task].append(rollout.reward)
-        self.seconds.append(rollout.seconds)
+        self.waited.append(waited_s(rollout.calls))
+        self.seconds.append(working_s(rollout))
         self.num_failed += rollout.failure is not None
         self.num_truncated += rollout.truncated
         for name, value in {**rollout.metrics, "num_turns": float(rollout.num_turns)}.items():
@@ -144,6 +152,7 @@ class Tally:
             failed_rate=self.num_failed / max(1, scored), truncated_rate=self.num_truncated / max(1, scored),
             tokens={"prompt": self.usage.prompt_tokens, "completion": self.usage.completion_tokens},
             cost=self.usage.cost, latency_s=quantiles(self.seconds), sandboxes=sorted(self.sandboxes),
+            waited_s=sum(self.waited) / max(1, scored),
             success_reward=self.success_reward, **about,
         )  # fmt: skip
 
@@ -216,6 +225,7 @@ async def run_evaluation(
     return tally.result(
         env=env.describe().id, model=backends[MAIN_ROLE].name, split=plan.split, samples=samples,
         num_retried=scheduler.watch.retried, seconds=time.perf_counter() - began, stopped=stopped,
+        concurrency=plan.concurrency,
     )  # fmt: skip
 
 
@@ -256,9 +266,10 @@ async def evaluate_async(
     temperature: float | None = None,
     args: Mapping[str, Any] | None = None,
     base_url: str | None = None,
+    api_key: str | None = None,
     price: tuple[float, float] | None = None,
     role_models: Mapping[str, str | Backend] | None = None,
-    role_prices: Mapping[str, tuple[float, float]] | None = None,
+    role_access: Mapping[str, Access] | None = None,
     out: str | Path | None = None,
     timeout_s: float = 600.0,
     workers: int = 0,
@@ -274,9 +285,11 @@ async def evaluate_async(
     sampling = preferred_sampling(env, {k: v for k, v in overrides.items() if v is not None})
     plan = Plan(seed, PURPOSE, split, sampling, concurrency, timeout_s, workers=workers)
     with ExitStack() as stack:
-        opened = open_model(model, base_url=base_url, price=price) if isinstance(model, str) else OpenModel(model)
+        access = Access(base_url, api_key, price)
+        opened = open_model(model, **vars(access)) if isinstance(model, str) else OpenModel(model)
         stack.callback(opened.close)
-        others = open_role_models(role_models or {}, env.roles, stack, role_prices or {})
+        await opened.warm_up()
+        others = open_role_models(role_models or {}, env.roles, stack, role_access or {})
         run = None
         if out is not None:
             about = {
@@ -285,13 +298,13 @@ async def evaluate_async(
             }  # fmt: skip
             if others:
                 about["role_models"] = {role: other.name for role, other in others.items()}
-            run = stack.enter_context(_open_out(Path(out), about))
+            run = stack.enter_context(open_out(Path(out), "evaluation", about))
         result = await run_evaluation(
             env, {MAIN_ROLE: opened.backend, **others}, plan, tasks=tasks, samples=samples,
             log=run.rollouts if run else None, earlier=run.rollouts if run else (), budget=budget,
             progress=progress, on_start=on_start,
         )  # fmt: skip
-        result.out = str(out or "")
+        result.out, result.price = str(out or ""), price
         if run:
             run.write_result(result.to_dict())
         return result
@@ -307,8 +320,9 @@ def evaluate(
         model: a model folder, a run, `openai:NAME`, `demonstrator`, or a backend.
         progress: is given rows instead of having them shown, in the thread in which the program runs.
         **options: split, num_tasks, samples, concurrency, seed, max_tokens, temperature, args (the environment's
-            options), base_url, price, role_models (who plays roles beside the main one), role_prices (of such models, as
-            price), out (a folder for rollouts; resumed if it is there), timeout_s, workers, budget.
+            options), base_url, api_key, price (dollars per million tokens in and out), role_models (who plays roles beside
+            the main one), role_access (by role, an `Access` to such a model), out (a folder for rollouts; resumed if it is
+            there), timeout_s, workers, budget.
 
     Raises:
         UsageError: an environment, model or option that does not exist.
@@ -343,48 +357,3 @@ def preferred_sampling(env: Environment, overrides: Mapping[str, Any]) -> Sampli
         return Sampling(**{**env.sampling, **overrides})
     except (TypeError, ValueError) as error:
         raise ConfigError(f"sampling settings: {error}") from None
-
-
-def _open_out(path: Path, about: dict[str, Any]) -> RunFolder:
-    """The run folder of an evaluation, new or begun before with the same model and settings. Raises RunFolderError."""
-    import tomli_w
-
-    text = SECRETS.hide(tomli_w.dumps({"evaluation": _without_none(about)}))
-    config = path / "config.toml"
-    if not config.exists():
-        run = RunFolder.create(path)
-        run.write_config(text)
-        return run
-    try:
-        before = tomllib.loads(config.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RunFolderError(f"{config} is damaged: {error}") from None
-    if "evaluation" not in before:
-        raise RunFolderError(f"{path} holds a run that is not an evaluation; choose another folder (--out)")
-    if changes := _changes(before["evaluation"], tomllib.loads(text)["evaluation"]):
-        raise RunFolderError(f"{path} holds another evaluation: {', '.join(changes)}; choose another folder (--out)")
-    return RunFolder.resume(path)
-
-
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any], table: str = "") -> list[str]:
-    """Entries that differ, each with what it was and is.
-
-    >>> _changes({"seed": 0, "env": {"id": "guess", "hash": "1f"}}, {"seed": 1, "env": {"id": "guess", "hash": "2f"}})
-    ['seed was 0, is 1', "env.hash was '1f', is '2f'"]
-    """
-    changes = []
-    for key in dict.fromkeys([*before, *now]):
-        was, value = before.get(key), now.get(key)
-        if isinstance(was, dict) and isinstance(value, dict):
-            changes += _changes(was, value, f"{table}{key}.")
-        elif was != value:
-            was, value = ("absent" if entry is None else repr(entry) for entry in (was, value))
-            changes.append(f"{table}{key} was {was}, is {value}")
-    return changes
-
-
-def _without_none(value: Any) -> Any:
-    """Without what TOML has no word for; an option that is None is one that is not there."""
-    if isinstance(value, dict):
-        return {key: _without_none(entry) for key, entry in value.items() if entry is not None}
-    return [_without_none(entry) for entry in value if entry is not None] if isinstance(value, list) else value

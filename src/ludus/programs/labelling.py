@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import random
+from codecs import BOM_UTF8
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from ludus.authoring.conversations import opening
 from ludus.authoring.labels import SIGNAL, Label, judge_row, newest, read_signal
 from ludus.errors import UnknownName, UsageError
+from ludus.judging import Criterion, Rubric
 from ludus.seeds import derive
 from ludus.store import RolloutIndex, RunFolder
 from ludus.store.durable import disk_errors, write_atomically
 from ludus.store.labels import add_labels, read_labels
 from ludus.types import Rollout
+
+PREFIX = {"good": "Has", "bad": "Avoids"}
 
 
 def to_label(run: Path, *, purpose: str | None = None, seed: int = 0, again: bool = False) -> list[str]:
@@ -62,19 +68,56 @@ def export_labels(run: str | Path, path: Path) -> int:
     """Write the labelled rollouts to a file that judges can be tested with, a line each; returns how many.
 
     Raises:
-        UsageError: nothing is labelled.
+        UsageError: nothing is labelled, or the file would be one of the run's own.
         RunFolderError: no run folder, or the file can't be written.
     """
+    _check_outside(run, path)
     rows = []
     for rollout, label in labelled(run):
         talk = rollout.messages
-        first = next((i for i, message in enumerate(talk) if message["role"] == "assistant"), len(talk))
-        rows.append({**judge_row(label, rollout.task, talk[:first], talk[first:]), "tools": rollout.tools})
+        begun = opening(talk)
+        rows.append({**judge_row(label, rollout.task, begun, talk[len(begun) :]), "tools": rollout.tools})
     if not rows:
         raise UsageError(f"{run} has no labels yet: ludus label {run}")
     with disk_errors(f"write {path}"):
         write_atomically(path, b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
     return len(rows)
+
+
+def _check_outside(run: str | Path, path: Path) -> None:
+    if path.resolve().is_relative_to(Path(run).resolve()):
+        raise UsageError(f"{path} lies in the run's own folder, where it could replace what the run knows")
+
+
+def criteria(labels: Iterable[Label]) -> list[Criterion]:
+    """The reasons that people gave, as criteria, commonest first; a weight is the share of all reasons that say this.
+
+    >>> [c.text for c in criteria([Label(rollout="a", verdict="bad", why="Too long."),
+    ...                            Label(rollout="b", verdict="good", why="polite")])]
+    ['Avoids: too long', 'Has: polite']
+    """
+    reasons = [(label.verdict, " ".join(label.why.casefold().split()).rstrip(".!")) for label in labels]
+    counts = Counter(reason for reason in reasons if reason[1])
+    return [
+        Criterion(f"{verdict}_{number}", f"{PREFIX[verdict]}: {why}", n / counts.total())
+        for number, ((verdict, why), n) in enumerate(counts.most_common(), 1)
+    ]
+
+
+def write_rubric(run: str | Path, path: Path) -> None:
+    """Write the reasons that people gave as a rubric's file, which `Rubric.load` reads.
+
+    Raises:
+        UsageError: nobody has said why, or the file would be one of the run's own.
+        RunFolderError: no run folder, or the file can't be written.
+    """
+    _check_outside(run, path)
+    with RunFolder.open(Path(run)):
+        found = criteria(newest(read_labels(run)).values())
+    if not found:
+        raise UsageError(f"{run} has no label with a reason yet: ludus label {run}")
+    with disk_errors(f"write {path}"):
+        Rubric(tuple(found)).save(path)
 
 
 def rewards(run: str | Path) -> dict[str, float]:
@@ -108,7 +151,7 @@ def take_signals(run: Path, signals: Path) -> list[Label]:
 
 def _rows(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
     try:
-        lines = path.read_bytes().splitlines()
+        lines = path.read_bytes().removeprefix(BOM_UTF8).splitlines()
     except OSError as error:
         raise UsageError(f"can't read {path}: {error.strerror or error}") from None
     for number, line in enumerate(lines, 1):

@@ -30,6 +30,21 @@ CACHE = "LUDUS_CACHE"
 """Variable that names the folder of such replies; by default ~/.cache/ludus."""
 
 
+@dataclass(frozen=True)
+class Access:
+    """How a model behind an API is reached, and what it costs."""
+
+    base_url: str | None = None
+    """None is OPENAI_BASE_URL, or else OpenAI's own."""
+    api_key: str | None = None
+    """None is OPENAI_API_KEY."""
+    price: tuple[float, float] | None = None
+    """Dollars per million prompt and completion tokens."""
+
+
+NO_ACCESS = Access()
+
+
 @dataclass
 class OpenModel:
     """A model ready to answer, and the engine behind it if it is ours."""
@@ -45,6 +60,12 @@ class OpenModel:
             return {"weights_hash": await self.engine.trainer.weights_hash()}
         return {"base_url": self.backend.base_url} if isinstance(self.backend, RemoteBackend | Cached) else {}
 
+    async def warm_up(self) -> None:
+        """Do what would otherwise be part of the time of the first calls."""
+        backend = self.backend.backend if isinstance(self.backend, Cached) else self.backend
+        if isinstance(backend, RemoteBackend):
+            await backend.open()
+
     def close(self) -> None:
         """Stop the engine, close a cache. An API's connections close with the event loop."""
         if self.engine is not None:
@@ -57,6 +78,7 @@ def open_model(
     spec: str,
     *,
     base_url: str | None = None,
+    api_key: str | None = None,
     price: tuple[float, float] | None = None,
     device: str = "auto",
     threads: int | None = None,
@@ -68,8 +90,7 @@ def open_model(
     Args:
         spec: a model or adapter folder, a run folder (its newest export), `openai:NAME`, `cached:openai:NAME`, or
             `demonstrator`.
-        base_url: of the API behind `openai:NAME`.
-        price: dollars per million prompt and completion tokens of that API.
+        base_url, api_key, price: of the API behind `openai:NAME`, as in `Access`.
         device, threads, deterministic, dtype: of the embedded engine; see `TorchEngine`.
 
     Raises:
@@ -79,7 +100,7 @@ def open_model(
     """
     if is_remote(spec):
         name = spec.removeprefix(CACHED).removeprefix(OPENAI)
-        backend = RemoteBackend(name, base_url=base_url, price=price)
+        backend = RemoteBackend(name, base_url, api_key, price=price)
         return OpenModel(Cached(backend, cache_folder()) if spec.startswith(CACHED) else backend)
     if spec.startswith(CACHED):
         raise UsageError(f"{CACHED} goes before an API's model, such as {CACHED}{OPENAI}NAME, got {spec!r}")
@@ -95,24 +116,24 @@ def open_role_models(
     role_models: Mapping[str, str | Backend],
     roles: Sequence[str],
     stack: ExitStack,
-    prices: Mapping[str, tuple[float, float]] = {},
+    access: Mapping[str, Access] = {},
 ) -> dict[str, Backend]:
-    """Open who plays roles beside the main one; the stack closes them. Prices are by role, as in `open_model`.
+    """Open who plays roles beside the main one, reached as `access` says by role; the stack closes them.
 
     Raises:
         UnknownName: there is no such role beside the main one.
-        UsageError: a price for a role that nobody was named for.
+        UsageError: access for a role that nobody was named for.
         UsageError, ModelFolderError, MissingExtra: as `open_model`.
     """
     others = [role for role in roles if role != MAIN_ROLE]
     backends: dict[str, Backend] = {}
-    for role in prices:
+    for role in access:
         if role not in role_models:
-            raise UsageError(f"a price is given for the role {role}, but no model: --role-model {role}=openai:NAME ?")
+            raise UsageError(f"access is given for the role {role}, but no model")
     for role, model in role_models.items():
         if role not in others:
             raise UnknownName(f"role beside {MAIN_ROLE}", role, others)
-        opened = open_model(model, price=prices.get(role)) if isinstance(model, str) else OpenModel(model)
+        opened = open_model(model, **vars(access.get(role, NO_ACCESS))) if isinstance(model, str) else OpenModel(model)
         stack.callback(opened.close)
         backends[role] = opened.backend
     return backends

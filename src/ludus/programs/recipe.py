@@ -67,7 +67,7 @@ class EnvConfig(Config):
 
 
 class SftConfig(Config):
-    """Warm-up on the environment's own demonstrations."""
+    """Warm-up on the environment's own demonstrations, or on conversations from a file."""
 
     steps: Annotated[int, Field(ge=0)] = 200
     """Optimiser steps."""
@@ -75,6 +75,8 @@ class SftConfig(Config):
     """Demonstrations a step."""
     num_demonstrations: Positive = 4096
     """Demonstrations made before training; they are passed over as often as the steps need."""
+    data: str = ""
+    """A file of conversations to learn from in their place, such as `ludus data make` writes."""
     lr: Rate = 3e-3
     """Peak learning rate: linear warm-up over the first twentieth of the steps, then cosine decay to nothing."""
 

@@ -1,12 +1,14 @@
-"""Warm-up: the environment's expert plays, and the model learns to say what it said."""
+"""Warm-up: the environment's expert plays, and the model learns to say what it said; or what a file of conversations says."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from ludus.authoring.tasks import take
 from ludus.errors import UsageError
+from ludus.programs.data.read import read_examples
 from ludus.programs.members import Member
 from ludus.programs.recipe import SftConfig
 from ludus.programs.schedule import Mixed, Shuffled, Turns, learning_rate
@@ -47,7 +49,10 @@ async def sft(training: Training, config: SftConfig) -> None:
 
 
 async def make_all(training: Training, config: SftConfig) -> Shuffled[Demonstration] | Mixed[Demonstration] | None:
-    """Demonstrations of every environment that has an expert, by weight; None if it was stopped."""
+    """The conversations of a file, or demonstrations of every environment that has an expert, by weight; None if it was
+    stopped."""
+    if config.data:
+        return Shuffled(from_file(training, Path(config.data)), derive(training.recipe.seed, "sft"))
     members, seed = training.demonstrating, training.recipe.seed
     weights = [member.weight for member in members]
     numbers = Turns(weights).between(0, config.num_demonstrations)
@@ -85,6 +90,11 @@ async def make_demonstrations(training: Training, member: Member, number: int) -
     if not talks:
         raise UsageError(f"no demonstration of {env.describe().id} could be completed (ludus env check says why)")
     return [training.renderer.demonstration(talk, tools) for talk, tools in talks]
+
+
+def from_file(training: Training, path: Path) -> list[Demonstration]:
+    """The conversations of a file, as tokens. Raises ConfigError for what is none."""
+    return [training.renderer.demonstration(each.messages, each.tools or ()) for each in read_examples(path)]
 
 
 def talks_of(rollout: Rollout, roles: Sequence[str]) -> list[list[Message]]:

@@ -8,15 +8,20 @@ Student's t, whose quantile is computed here exactly, so that SciPy is not neede
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ludus.errors import UsageError
 
 Scores = Mapping[str, Sequence[float]]
 """Scores of the samples of each task, by task id; tasks without samples are left out of everything."""
+Interval = tuple[float, float]
+NUM_DRAWS = 1_000
+Z95 = 1.959964
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,15 @@ class Estimate:
         """The interval mean ± t·se with num_tasks - 1 degrees of freedom."""
         half = t_quantile(0.5 + confidence / 2, self.num_tasks - 1) * self.se if self.num_tasks > 1 else math.nan
         return self.mean - half, self.mean + half
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number with its 95 % interval; NaN where there is none."""
+
+    value: float
+    interval: Interval
+    num_tasks: int
 
 
 @dataclass(frozen=True)
@@ -142,6 +156,32 @@ def quantiles(values: Iterable[float], at: Sequence[float] = (0.5, 0.9, 0.99)) -
     """Quantiles by name, linear between samples: {"p50": ..., "p90": ..., "p99": ...}; {} without values."""
     data = np.asarray(list(values), dtype=np.float64)
     return {f"p{100 * q:g}": float(np.quantile(data, q)) for q in at} if data.size else {}
+
+
+def wilson(share: float, trials: int) -> Interval:
+    """Wilson's 95 % interval of a share of so many trials, which does not collapse at 0 and 1 (Wilson 1927).
+
+    >>> tuple(round(end, 3) for end in wilson(1.0, 10)), tuple(round(end, 3) for end in wilson(0.5, 100))
+    ((0.722, 1.0), (0.404, 0.596))
+    """
+    if trials == 0:
+        return math.nan, math.nan
+    z2 = Z95**2
+    middle = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = Z95 / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def drawn_again(num_tasks: int, figure: Callable[[NDArray[Any]], float]) -> Figure:
+    """A figure of tasks, given their places, with the interval that it has when as many are drawn again, with replacement,
+    from the same seed each time (the bootstrap)."""
+    if num_tasks == 0:
+        return Figure(math.nan, (math.nan, math.nan), 0)
+    rng = np.random.default_rng(0)
+    drawn = [figure(rng.integers(num_tasks, size=num_tasks)) for _ in range(NUM_DRAWS)]
+    finite = [value for value in drawn if math.isfinite(value)]
+    low, high = np.quantile(finite, [0.025, 0.975]) if finite and num_tasks > 1 else (math.nan, math.nan)
+    return Figure(figure(np.arange(num_tasks)), (float(low), float(high)), num_tasks)
 
 
 def t_quantile(probability: float, degrees: int) -> float:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ludus.display.numbers import decimals, duration, interval, plus_minus, short
 from ludus.display.sandboxes import tiers_text
+from ludus.programs.latency import LEAST_WAIT_S
 from ludus.programs.members import AT, with_members
 
 if TYPE_CHECKING:
@@ -130,7 +131,10 @@ def _columns(evaluations: Sequence[Evaluation]) -> list[Column]:
     ]
     if any(e.cost for e in evaluations):
         columns.append(("cost", lambda e: f"${e.cost:.4f}"))
-    columns += [("p50 / p90 s", _latency), ("cut off", lambda e: f"{e.truncated_rate:.1%}")]
+    columns.append(("p50 / p90 s", _latency))
+    if any(e.waited_s >= LEAST_WAIT_S for e in evaluations):
+        columns.append(("waited s", lambda e: f"{e.waited_s:.2g}"))
+    columns.append(("cut off", lambda e: f"{e.truncated_rate:.1%}"))
     if any(e.failed_rate for e in evaluations):
         columns.append(("failed", lambda e: f"{e.failed_rate:.1%}"))
     columns.append(("excluded", lambda e: f"{e.num_excluded} ({e.excluded_rate:.1%})" if e.num_excluded else "0"))

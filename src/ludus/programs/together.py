@@ -62,4 +62,5 @@ def together(found: Mapping[str, Evaluation], weights: Sequence[float] | None = 
         cost=sum(part.cost for part in parts), latency_s={}, seconds=sum(part.seconds for part in parts),
         stopped="; ".join(f"{name}: {part.stopped}" for name, part in found.items() if part.stopped),
         sandboxes=sorted({tier for part in parts for tier in part.sandboxes}), envs=dict(found),
+        waited_s=mean(lambda part: part.waited_s),
     )  # fmt: skip

@@ -14,6 +14,7 @@ from ludus.authoring.tasks import take
 from ludus.errors import ConfigError, MissingExtra, UnknownName, UsageError
 from ludus.programs.advantages import ADVANTAGES
 from ludus.programs.batch import check_trainable
+from ludus.programs.data.read import read_examples
 from ludus.programs.dry_run import check_fits
 from ludus.programs.evaluate import preferred_sampling
 from ludus.programs.members import Member, load_members, roles_of
@@ -184,7 +185,9 @@ def check_recipe(recipe: Recipe, members: Sequence[Member]) -> None:
     for member in members:
         for split in splits:
             take(member.env, split, 1)
-    if recipe.sft and not any(member.env.can_demonstrate for member in members):
+    if recipe.sft and recipe.sft.data:
+        read_examples(Path(recipe.sft.data))
+    elif recipe.sft and not any(member.env.can_demonstrate for member in members):
         names = " and ".join(member.env.describe().id for member in members)
         raise UsageError(f"{names} has no demonstrate(task), so [sft] has nothing to learn from: leave it out")
     if recipe.rl:

@@ -184,7 +184,8 @@ class Training:
                     return None
                 self.position.tokens_sampled += found.tokens["completion"]
                 row[member.key("eval/canary")] = share = found.pass_at.get("1", float("nan"))
-                self.signs[member.name].see_canaries(share)
+                row[member.key("eval/num_canaries")] = num = found.num_tasks
+                self.signs[member.name].see_canaries(share, num)
         return row
 
     @property
@@ -280,7 +281,7 @@ class Training:
                 if row["phase"] == "rl":
                     signs.see({name: row.get(member.key(name)) for name in SEEN})
                 elif (share := row.get(member.key("eval/canary"))) is not None:
-                    signs.see_canaries(share)
+                    signs.see_canaries(share, int(row.get(member.key("eval/num_canaries"), 0)))
 
     async def publish(self) -> None:
         """Rollouts from now on are stamped with this step's number."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from ludus.authoring.users.diversity import Diversity, diversity
-from ludus.authoring.users.errors import find_errors, is_users
+from ludus.authoring.users.errors import UserError, find_errors, is_users
 from ludus.authoring.users.persona import KEY, persona_of
 from ludus.errors import UsageError
 from ludus.store import RolloutIndex, RunFolder
@@ -28,6 +28,9 @@ class Users(msgspec.Struct):
     """How rollouts ended: satisfied, gave_up, lost_patience, max_turns, ..."""
     errors: dict[str, int]
     """Mistakes of users by kind, found by rules."""
+    num_excluded: int
+    """Rollouts that were left out, which count nowhere else; and of these, those in which the user was at fault."""
+    num_excluded_by_user: int
     num_failed: int
     """Rollouts that earned less than the success reward."""
     num_failed_by_user: int
@@ -52,18 +55,22 @@ def users_of(run: str | Path, *, purpose: str | None = None, success_reward: flo
         UsageError: none of its tasks has a user.
     """
     path, said = Path(run), list[list[str]]()
-    found = Users(str(run), 0, diversity([]), {}, {}, 0, 0, 0, 0, [])
+    found = Users(str(run), 0, diversity([]), {}, {}, 0, 0, 0, 0, 0, 0, [])
     endings, errors = Counter[str](), Counter[str]()
     with RunFolder.open(path), RolloutIndex(path) as index:
         for row in index.query(purpose=purpose, last_attempts=True):
             rollout = index.get(row.id)
-            if KEY not in rollout.task.info or row.excluded:
+            if KEY not in rollout.task.info:
+                continue
+            if row.excluded:
+                found.num_excluded += 1
+                found.num_excluded_by_user += any(error.decisive for error in _errors(rollout))
                 continue
             found.num_rollouts += 1
             endings[rollout.stop] += 1
             said.append([str(message["content"]) for message in rollout.messages if is_users(message)])
             errors.update(_look_at(rollout, found, success_reward))
-    if not found.num_rollouts:
+    if not found.num_rollouts and not found.num_excluded:
         raise UsageError(
             f"{run} has no rollouts whose tasks have a user" + (f", made for {purpose}" if purpose else "")
         )
@@ -73,7 +80,7 @@ def users_of(run: str | Path, *, purpose: str | None = None, success_reward: flo
 
 def _look_at(rollout: Rollout, found: Users, success_reward: float) -> list[str]:
     """The kinds of the user's mistakes."""
-    errors = find_errors(persona_of(rollout.task), rollout.messages)
+    errors = _errors(rollout)
     found.examples += [f"{rollout.id}: {error}" for error in errors][: MOST_ERRORS - len(found.examples)]
     if rollout.reward < success_reward:
         found.num_failed += 1
@@ -82,3 +89,7 @@ def _look_at(rollout: Rollout, found: Users, success_reward: float) -> list[str]
         found.num_judged += judged is not None
         found.num_judged_user += judged == 1.0
     return [error.kind for error in errors]
+
+
+def _errors(rollout: Rollout) -> list[UserError]:
+    return find_errors(persona_of(rollout.task), rollout.messages)

@@ -7,15 +7,17 @@ seed counts only where something is drawn, so verdicts at temperature 0 are foun
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from ludus.errors import FileProblem
+from ludus.errors import FileProblem, ModelCallFailed
 from ludus.recording.backend import MessageBackend
 from ludus.types import Message, Reply, Sampling
 
@@ -28,6 +30,15 @@ FAILED_TO_FINISH = ("length", "cancelled")
 _encode = msgspec.json.Encoder(order="sorted").encode
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(Reply).decode
+
+
+class _Question:
+    """One that is being asked, perhaps by several rollouts at once that say the same."""
+
+    def __init__(self) -> None:
+        self.num_asking = 0
+        self.turn = asyncio.Lock()
+        self.failure: ModelCallFailed | None = None
 
 
 class Cached:
@@ -47,6 +58,7 @@ class Cached:
         self.num_hits = self.num_misses = 0
         self._path = Path(folder) / FILE
         self._db: sqlite3.Connection | None = None
+        self._under_way: dict[bytes, _Question] = {}
         self._opened()
 
     async def complete(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], sampling: Sampling) -> Reply:
@@ -56,11 +68,36 @@ class Cached:
         except (UnicodeEncodeError, TypeError):  # half of a surrogate pair: for whoever is asked to make sense of
             return await self.backend.complete(messages, tools, sampling)
         known = self._get(key)
-        if known is not None:
-            self.num_hits += 1
-            return known
+        if known is None:
+            async with self._alone(key) as question:
+                known = self._get(key)
+                if known is None:
+                    return await self._ask(question, key, messages, tools, sampling)
+        self.num_hits += 1
+        return known
+
+    @asynccontextmanager
+    async def _alone(self, key: bytes) -> AsyncIterator[_Question]:
+        """One at a time of those who ask the same. Raises ModelCallFailed where it failed while others waited."""
+        question = self._under_way.setdefault(key, _Question())
+        question.num_asking += 1
+        try:
+            async with question.turn:
+                if question.failure is not None:
+                    raise ModelCallFailed(str(question.failure), question.failure.blame)
+                yield question
+        finally:
+            question.num_asking -= 1
+            if not question.num_asking:
+                del self._under_way[key]
+
+    async def _ask(self, question: _Question, key: bytes, *asked: Any) -> Reply:
         self.num_misses += 1
-        reply = await self.backend.complete(messages, tools, sampling)
+        try:
+            reply = await self.backend.complete(*asked)
+        except ModelCallFailed as error:
+            question.failure = error
+            raise
         if reply.finish_reason not in FAILED_TO_FINISH:
             self._put(key, reply)
         return reply
@@ -109,7 +146,8 @@ class Cached:
             reply = _unpack(row[0])
         except msgspec.MsgspecError:
             return None  # of another version: asked again and replaced
-        return msgspec.structs.replace(reply, usage=msgspec.structs.replace(reply.usage, cost=0.0))
+        usage = msgspec.structs.replace(reply.usage, cost=0.0)
+        return msgspec.structs.replace(reply, usage=usage, waited_s=0.0, cached=True)
 
     def _put(self, key: bytes, reply: Reply) -> None:
         try:

@@ -117,7 +117,10 @@ async def _call(caller: Caller, request: Request, pieces: _Pieces | None) -> Rep
             "on_text": lambda text: pieces.put_nowait(("text", text)),
             "on_thought": lambda text: pieces.put_nowait(("thought", text)),
         }
+    front = caller.recorder.fronts.get((caller.role, caller.agent))
     try:
+        if front is not None:
+            return await front(request.messages, tools=request.tools, **request.sampling)
         return await caller.recorder.call(
             caller.role, request.messages, request.tools, request.sampling, agent=caller.agent, **listening
         )

@@ -55,6 +55,8 @@ class _Demonstration:
             if isinstance(self._play, list):
                 self._play = iter(self._play)
         said = await self._next(first, new)
+        if first and said is None:  # it wants to hear what it is asked before it says anything
+            said = await self._next(False, new)
         message: Message = {"role": "assistant", "content": said} if isinstance(said, str) else said
         self._seen = len(messages) + 1
         called = tool_calls_of(message)

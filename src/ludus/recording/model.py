@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +73,10 @@ class RecordedModel:
     async def calls(self) -> Sequence[Call]:
         """See `ludus.protocols.Model.calls`."""
         return self.recorder.calls
+
+    def front(self, chat: Callable[..., Awaitable[Reply]]) -> None:
+        """Let requests at `base_url` be answered by what stands around this model: called as `chat` is."""
+        self.recorder.fronts[self.role, self.agent] = chat
 
     async def answer(self, request: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
         """What a POST of the request to `base_url`/chat/completions is answered with, without a socket: status and body."""

@@ -8,7 +8,7 @@ What does not provably extend forks a new sequence and is never spliced.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,6 +62,8 @@ class Recorder:
     session: str = ""
     order: tuple[int | str, ...] = ()
     pinned: frozenset[str] = frozenset()
+    fronts: dict[tuple[str, str], Callable[..., Awaitable[Reply]]] = field(default_factory=dict)
+    """What stands in front of a model, by its role and sub-agent: requests at its address are answered there."""
     calls: list[Call] = field(default_factory=list)
     sequences: list[TokenSequence] = field(default_factory=list)
     _recorded: list[_Recorded] = field(default_factory=list)
@@ -75,6 +77,7 @@ class Recorder:
     _closed: bool = False
     _life: int = 0
     """How often it has begun again."""
+    _began: float = field(default_factory=time.perf_counter)
 
     async def call(
         self,
@@ -130,7 +133,8 @@ class Recorder:
             self._in_flight -= 1
         self.failed = None
         call.reply, call.finish_reason, call.usage = _copy(reply.message), reply.finish_reason, reply.usage
-        call.malformed, call.seconds = reply.malformed, time.perf_counter() - began
+        call.malformed, call.waited_s, call.cached = reply.malformed, reply.waited_s, reply.cached
+        call.began_s, call.seconds = began - self._began, time.perf_counter() - began
         self.calls.append(call)
         self._recorded.append(_Recorded([*known, *new, call.reply], reply, end, ended_by))
         for whose in (agent, None):

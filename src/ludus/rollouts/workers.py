@@ -70,7 +70,8 @@ class WorkerPool:
         """Start the processes. Raises UsageError if a worker can't build the environment."""
         spawning = [asyncio.create_task(self._spawn()) for _ in range(self._size)]
         try:
-            self._workers = list(await asyncio.gather(*spawning))
+            done, _ = await asyncio.wait(spawning, return_when=asyncio.FIRST_EXCEPTION)
+            self._workers = [task.result() for task in done]
         except BaseException:
             await cancel_all(spawning)
             self._workers = [task.result() for task in spawning if not task.cancelled() and not task.exception()]

@@ -74,7 +74,13 @@ def whole_lines_size(path: Path) -> int:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file's content: a reader, or a crash, sees the old or the new, never half. Raises OSError."""
+    """Replace a file's content: a reader, or a crash, sees the old or the new, never half. Raises OSError.
+
+    What is no file, such as a pipe or /dev/stdout, is written to and stays what it is.
+    """
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+        return
     aside = path.with_name(f".{path.name}.tmp")
     try:
         aside.write_bytes(data)

@@ -28,7 +28,7 @@ from ludus.authoring.tools import SchemaTool
 from ludus.engine.fake import FakeEngine, fake_renderer
 from ludus.errors import ModelCallFailed
 from ludus.recording.backend import TokenBackend
-from ludus.testing.audit.judging import stand_in
+from ludus.testing.audit.judging import NoJudge, stand_in
 from ludus.testing.audit.policy import expert_of
 from ludus.testing.env_rewards import check_degenerate_replies, check_demonstrations, check_scorers
 from ludus.testing.finding import Finding
@@ -173,7 +173,10 @@ async def check_splits(subject: Subject) -> list[Finding]:
 
 async def find_judge(subject: Subject) -> list[Finding]:
     """Roles that judge are played by a stand-in: a policy under examination must not judge itself."""
-    note = await stand_in(subject, expert_of(subject.env), subject.tasks[:FEW])
+    try:
+        note = await stand_in(subject, expert_of(subject.env), subject.tasks[:FEW])
+    except NoJudge as error:
+        note = str(error)
     return [Finding("judge", None, note)] if note else []
 
 

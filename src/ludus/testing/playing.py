@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -16,12 +17,14 @@ from ludus.authoring.tasks import take
 from ludus.errors import TooManyFailures
 from ludus.recording.backend import Backend
 from ludus.recording.expert import beside_experts
-from ludus.rollouts.scheduler import Plan, Scheduler
-from ludus.types import Rollout, Sampling, Task
+from ludus.rollouts.scheduler import Group, Plan, Scheduler
+from ludus.types import MAIN_ROLE, Rollout, Sampling, Task
 
 ROLLOUT_TIMEOUT_S = 60.0
 SCANNED = 10
-"""Tasks looked at for each one played."""
+"""Tasks looked at for each one played, at most."""
+SCAN_S = 20.0
+"""Seconds after which no more tasks of a split are looked at than are played."""
 
 
 @dataclass
@@ -39,6 +42,8 @@ class Subject:
     """Rollouts of every degenerate strategy."""
     others: dict[str, Backend] = field(default_factory=dict)
     """Who plays roles beside the main one, where it is not the expert."""
+    rivals: dict[str, Rollout] | None = None
+    """Whom group scorers compare a task's rollout with; None: with nobody."""
 
     @property
     def split(self) -> str:
@@ -55,10 +60,18 @@ class Subject:
         """Tasks of the same split that are not played: what a policy could have learnt by heart."""
         return self.scanned.get(self.split, [])[self.num_tasks :]
 
+    @property
+    def unplayed(self) -> list[str]:
+        """Roles that have no expert and that nobody was named for: who plays the main one plays them, too."""
+        roles = [role for role in self.env.roles if role != MAIN_ROLE and role not in self.others]
+        return [role for role in roles if self.env.demonstrator_of(role) is None]
+
     async def scan(self) -> None:
         """Collect the tasks of all splits. Raises what `tasks` raises."""
         for split in self.env.splits:
-            self.scanned[split] = await call(take, self.env, split, SCANNED * self.num_tasks)
+            self.scanned[split] = await call(
+                take, self.env, split, SCANNED * self.num_tasks, least=self.num_tasks, seconds=SCAN_S
+            )
         self.snapshot = msgspec.json.encode(self.scanned)
 
     async def play(self, backend: Backend, tasks: Sequence[Task], sampling: Sampling | None = None) -> list[Rollout]:
@@ -69,8 +82,9 @@ class Subject:
             timeout_s=ROLLOUT_TIMEOUT_S, max_retries=0,
         )  # fmt: skip
         visits = [(task, visit) for visit, task in enumerate(tasks)]
+        backends = {**beside_experts(self.env, backend), **self.others}
         try:
-            async with Scheduler(self.env, {**beside_experts(self.env, backend), **self.others}, plan) as scheduler:
+            async with _Beside(self.env, backends, plan, rivals=self.rivals) as scheduler:
                 async for group in scheduler.groups(visits, 1):
                     rollouts.update((rollout.group, rollout) for rollout in group.rollouts)
         except TooManyFailures:
@@ -84,6 +98,22 @@ class Subject:
             return True
         ctx = Context(task=task, models={}, random=random.Random(0))
         return await call(demonstrate, **inject(demonstrate, ctx.injectable())) is not None
+
+
+@dataclass
+class _Beside(Scheduler):
+    """Lets group scorers compare each rollout with its rival."""
+
+    rivals: Mapping[str, Rollout] | None = None
+
+    async def _compare(self, group: Group) -> None:
+        if self.rivals is None:
+            await super()._compare(group)
+        elif rival := self.rivals.get(group.task.id):
+            own = {mark.name for _, mark in self.env.group_scorers()}
+            rewards = [reward for reward in rival.rewards if reward.scorer.partition("/")[0] not in own]
+            beside = msgspec.structs.replace(rival, id=f"{rival.id}-rival", rewards=rewards, group_calls=[])
+            await super()._compare(dataclasses.replace(group, rollouts=[*group.rollouts, beside]))
 
 
 def failures(rollouts: Sequence[Rollout]) -> list[str]:

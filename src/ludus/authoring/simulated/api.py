@@ -7,14 +7,16 @@ is asked for again. What a tool returns is data: it comes out as the API's JSON,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
+from ludus.asking import Unusable, read_object, until_read
+from ludus.authoring.context import Context
 from ludus.authoring.simulated.arguments import argument_problems
-from ludus.authoring.simulated.consistency import Memory, Told
-from ludus.authoring.standin import reply_of
+from ludus.authoring.simulated.consistency import Memory, Told, is_read
 from ludus.authoring.tools import SchemaTool, Tool, as_text
 from ludus.errors import ConfigError, RolloutError, ToolError
 from ludus.protocols import Model
@@ -33,7 +35,7 @@ The tools: {schemas}
 Examples of calls and their results: {examples}
 
 The state at the beginning: {state}"""
-AGAIN = "That will not do: {problem}. Answer the same call again, with JSON alone."
+AGAIN = "That will not do: {why}. Answer the same call again, with JSON alone."
 ATTEMPTS = 3
 MOST_EXAMPLES = 40
 
@@ -53,6 +55,11 @@ class _Answer(msgspec.Struct, forbid_unknown_fields=True):
     state: Any = msgspec.UNSET
 
 
+class _Asked(msgspec.Struct):
+    call: str
+    arguments: dict[str, Any]
+
+
 class SimulatedApi:
     """The API of one rollout.
 
@@ -70,9 +77,9 @@ class SimulatedApi:
     def __init__(
         self, model: Model, schemas: Sequence[Mapping[str, Any]], *, examples: Sequence[Example] = (), state: Any = None
     ) -> None:
-        self.state, self.memory = state, Memory()
-        self._model = model
         self._functions = {function["name"]: function for function in map(_function, schemas)}
+        self.state, self.memory = state, Memory(_asked_by(self._functions))
+        self._model = model
         self._one_by_one = asyncio.Lock()
         parts = {"schemas": list(self._functions.values()), "examples": examples[:MOST_EXAMPLES], "state": state}
         system = SYSTEM.format(**{name: _json(part) for name, part in parts.items()})
@@ -108,43 +115,60 @@ class SimulatedApi:
 
     async def _ask(self, name: str, arguments: dict[str, Any]) -> Told:
         self._talk.append(user(_json({"call": name, "arguments": arguments})))
-        problem = ""
-        for _ in range(ATTEMPTS):
-            reply = await reply_of(self._model, self._talk, "the simulated API", "tool")
-            self._talk.append(reply.message)
-            try:
-                answer = read_answer(reply.text)
-            except (msgspec.MsgspecError, RecursionError) as error:
-                problem = str(error)
-            else:
-                failed = answer.result is msgspec.UNSET
-                told = Told(name, arguments, answer.error if failed else answer.result, failed)
-                problem = self.memory.problem(told)
-                if not problem:
-                    self.memory.add(told)
-                    self.state = self.state if failed or answer.state is msgspec.UNSET else answer.state
-                    return told
-            self._talk.append(user(AGAIN.format(problem=problem)))
-        text = f"the simulated API gave no answer to {name} that can be used, in {ATTEMPTS} attempts: {problem}"
-        raise RolloutError(text, "tool", "infrastructure")
+
+        def read(text: str) -> Told:
+            answer = read_object(text, _Answer)
+            if (answer.result is msgspec.UNSET) == (not answer.error):
+                raise Unusable('expected either "result" or "error"')
+            failed = answer.result is msgspec.UNSET
+            told = Told(name, arguments, answer.error if failed else answer.result, failed)
+            if problem := self.memory.problem(told):
+                raise Unusable(problem)
+            self.memory.add(told)
+            self.state = self.state if failed or answer.state is msgspec.UNSET else answer.state
+            return told
+
+        return await until_read(
+            self._model, self._talk, read, "the simulated API", _fails, what=f"answer to {name}", again=AGAIN,
+            tries=ATTEMPTS,
+        )  # fmt: skip
 
 
-def read_answer(text: str) -> _Answer:
-    """A reply's JSON, which may have words or a fence around it. Raises msgspec.MsgspecError.
+async def real_answers(tools: Mapping[str, Tool], ctx: Context) -> AsyncGenerator[str | None, list[Message]]:
+    """What tools answer, in the form that a model in their place answers in: a demonstration of that role.
 
-    >>> read_answer('```json\\n{"result": [1]}\\n```').result
-    [1]
+    Args:
+        tools: the real ones, or those that answer as they were recorded.
+        ctx: the rollout's.
     """
-    begin, end = text.find("{"), text.rfind("}")
-    answer = msgspec.json.decode(text[begin : end + 1] if begin >= 0 else text, type=_Answer)
-    if (answer.result is msgspec.UNSET) == (not answer.error):
-        raise msgspec.ValidationError('expected either "result" or "error"')
-    return answer
+    heard = yield None
+    while True:
+        with suppress(msgspec.MsgspecError):  # asked again, as the answer did not please: there is no other one
+            asked = msgspec.json.decode(str(heard[-1]["content"]), type=_Asked)
+        try:
+            value = await tools[asked.call](asked.arguments, ctx.injectable())
+        except ToolError as error:
+            answer = {"error": str(error)}
+        else:
+            answer = {"result": value if isinstance(value, str) else msgspec.json.decode(as_text(value))}
+        heard = yield _json(answer)
+
+
+def _fails(text: str) -> RolloutError:
+    return RolloutError(text, "tool", "infrastructure")
 
 
 def _json(value: Any) -> str:
     """The same text for the same value: a record keeps tables with their keys in order."""
     return msgspec.json.encode(value, order="sorted").decode()
+
+
+def _asked_by(functions: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
+    """The arguments by which tools that read are asked for things."""
+    tables = [
+        (function.get("parameters") or {}).get("properties") for name, function in functions.items() if is_read(name)
+    ]
+    return frozenset(name for table in tables if isinstance(table, dict) for name in table)
 
 
 def _function(schema: Mapping[str, Any]) -> Mapping[str, Any]:

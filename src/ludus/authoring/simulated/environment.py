@@ -9,15 +9,15 @@ judge by the conversation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 from ludus.authoring.calling import call
 from ludus.authoring.context import Context
 from ludus.authoring.environment import Environment
-from ludus.authoring.simulated.api import Example, SimulatedApi
+from ludus.authoring.simulated.api import Example, SimulatedApi, real_answers
 from ludus.errors import ConfigError
-from ludus.types import Task
+from ludus.types import Message, Task
 
 API = "api"
 """The role of the model that plays the tools."""
@@ -32,6 +32,14 @@ class SimulatedTools(Environment):
     def initial_state(self, task: Task) -> Any:
         """What the API has at the beginning: by default what stands under "state" in the task's info."""
         return task.info.get("state")
+
+    def demonstrator_of(self, role: str) -> Callable[..., Any] | None:
+        """As an API, the expert answers with the real tools."""
+        return self.demonstrate_api if role == API else super().demonstrator_of(role)
+
+    def demonstrate_api(self, ctx: Context) -> AsyncGenerator[str | None, list[Message]]:
+        """The tools that the class declares, in the place of the model that plays them."""
+        return real_answers(super().make_tools(), ctx)
 
     async def setup(self, ctx: Context) -> None:
         """As the real environment prepares a rollout; then its tools are replaced. Raises ConfigError without the role."""

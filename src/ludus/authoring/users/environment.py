@@ -7,20 +7,22 @@ Who plays the user is an option: rules, which need no model, or the model of the
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 from typing import Any, ClassVar, Literal, get_args
 
+from ludus.asking import Unusable, read_object
 from ludus.authoring.calling import call
 from ludus.authoring.context import Context
 from ludus.authoring.declare import metric
 from ludus.authoring.environment import Environment, as_messages
 from ludus.authoring.users.errors import UserError, find_errors
-from ludus.authoring.users.fault import NOBODY, fault_of, read_verdict
+from ludus.authoring.users.fault import NOBODY, Fault, fault_of
 from ludus.authoring.users.persona import KEY, persona_of
 from ludus.authoring.users.scripted import ScriptedUser
 from ludus.authoring.users.simulated import GAVE_UP, MARKS, SimulatedUser
 from ludus.authoring.users.user import User
 from ludus.errors import ConfigError, RolloutError
-from ludus.types import MAIN_ROLE, Message, Reward, Rollout, Task
+from ludus.types import Message, Reward, Rollout, Task
 from ludus.types import user as user_message
 
 USER = "user"
@@ -29,7 +31,7 @@ Player = Literal["scripted", "simulated"]
 
 
 class UserEnvironment(Environment):
-    """Base of environments with a user.
+    """Base of environments with a user. Roles of a subclass's own, such as a judge of its scorers, stay.
 
     Args:
         user: "scripted" plays the user by rules; "simulated" has the model of the role "user" play them.
@@ -39,16 +41,20 @@ class UserEnvironment(Environment):
     excludes_user_errors: ClassVar[bool] = False
     """Whether a rollout is tried again, then left out, in which the user made a decisive mistake."""
     max_turns = 20
+    user: str
+    judge_faults = False
 
     def __init__(self, user: Player = "scripted", judge_faults: bool = False) -> None:
         if user not in get_args(Player):
             raise ConfigError(f"user must be one of {', '.join(get_args(Player))}; got {user!r}")
-        self.roles = (MAIN_ROLE, *([USER] if user == "simulated" else []), *([JUDGE] if judge_faults else []))
+        self.user, self.judge_faults = user, judge_faults
+        added = [*([USER] if user == "simulated" else []), *([JUDGE] if judge_faults else [])]
+        self.roles = tuple(dict.fromkeys((*self.roles, *added)))
 
     def make_user(self, ctx: Context) -> User:
         """Who the agent talks to in one rollout."""
         persona = persona_of(ctx.task)
-        return SimulatedUser(persona, ctx.models[USER]) if USER in self.roles else ScriptedUser(persona)
+        return SimulatedUser(persona, ctx.models[USER]) if self.user == "simulated" else ScriptedUser(persona)
 
     async def run(self, ctx: Context) -> None:
         """The agent and the user in turn; a reply that calls tools is answered by these, any other one by the user."""
@@ -83,7 +89,7 @@ class UserEnvironment(Environment):
         wrong = [error for error in self.errors_of(ctx.task, ctx.messages) if error.decisive]
         if self.excludes_user_errors and wrong:
             raise RolloutError(f"the user made a mistake: {wrong[0]}", "environment", "infrastructure")
-        if JUDGE in self.roles:
+        if self.judge_faults:
             await fault_of(ctx.models[JUDGE], persona_of(ctx.task), ctx.messages)
 
     def errors_of(self, task: Task, messages: list[Message]) -> list[UserError]:
@@ -111,5 +117,8 @@ class UserEnvironment(Environment):
     @metric
     def user_fault(self, rollout: Rollout) -> list[Reward]:
         """1 where the judge blames the user, 0 where the agent or nobody; nothing where none was asked."""
-        said = rollout.conversation(JUDGE)
-        return [Reward("user_fault", float(read_verdict(str(said[-1]["content"])).fault == "user"))] if said else []
+        for reply in [asked.reply for asked in rollout.calls if asked.role == JUDGE]:
+            with suppress(Unusable):  # it was asked again, or asked something else by another scorer
+                fault = read_object(str(reply.get("content")), Fault)
+                return [Reward("user_fault", float(fault.fault == "user"))]
+        return []

@@ -24,6 +24,7 @@ SHORTEST = 3
 TOO_OFTEN = 3
 
 _EXACT = re.compile(r"[\w$€£#][\w.,:/@#-]*\d[\w.:/@#-]*|\d[\w.,:/@#-]*")
+_END_OF_SENTENCE = re.compile(r"(?<=[.!?\n])")
 _ORDINAL = re.compile(r"\d+(?:st|nd|rd|th)", re.IGNORECASE)
 _NOT_A_PERSON = re.compile(
     r"\bas an ai\b|\blanguage model\b|\bhow (?:can|may) i (?:help|assist) you\b|\bmy (?:instructions|persona)\b"
@@ -53,7 +54,7 @@ def find_errors(persona: Persona, messages: Sequence[Message]) -> list[UserError
     """The user's mistakes in a conversation.
 
     - invented: a number, or a name with digits, that neither the persona has nor anybody has said before.
-    - withheld: not telling what they know when the agent asks for it by its name.
+    - withheld: not telling what they know when the agent, who has not said it either, asks for it by its name.
     - out_of_character: talking as an assistant, or of their instructions.
     - repeated: the same words for the third time. silent: no words.
 
@@ -89,11 +90,12 @@ def _mistakes(persona: Persona, text: str, turn: int, known: str, asked: str, sa
         found.append(("out_of_character", match[0]))
     if [plain(before) for before in said].count(plain(text)) == TOO_OFTEN - 1:
         found.append(("repeated", text[:60]))
-    told = plain(" ".join([*said, text]))
+    told = plain(" ".join([*said, text, asked]))
+    questions = " ".join(sentence for sentence in _END_OF_SENTENCE.split(asked) if sentence.endswith("?"))
     found += [
         ("withheld", name)
         for name, value in persona.knows.items()
-        if "?" in asked and asks_for(asked, name) and plain(value) not in told
+        if asks_for(questions, name) and plain(value) not in told
     ]
     return [UserError(turn, kind, what) for kind, what in found]
 

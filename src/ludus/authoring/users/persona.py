@@ -11,7 +11,8 @@ from ludus.types import Task
 
 KEY = "user"
 """Where a task's `info` has its user."""
-Text = Annotated[str, msgspec.Meta(min_length=1)]
+Text = Annotated[str, msgspec.Meta(pattern=r"\S")]
+"""Text that says something."""
 
 
 class Change(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -66,15 +67,21 @@ class Persona(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
         return any(change.after > num_replies for change in self.changes)
 
     def info(self) -> dict[str, Any]:
-        """As a part of a task's `info`."""
-        return {KEY: msgspec.to_builtins(self)}
+        """As a part of a task's `info`. Raises ConfigError for what persona_of would refuse."""
+        _read(value := msgspec.to_builtins(self), f"the user whose goal is {self.goal!r}")
+        return {KEY: value}
 
 
 def persona_of(task: Task) -> Persona:
     """The user of a task. Raises ConfigError where its info has none, or one that is malformed."""
     if KEY not in task.info:
         raise ConfigError(f"task {task.id} has no user: its info needs Persona(goal=...).info()")
+    return _read(task.info[KEY], f"the user of task {task.id}")
+
+
+def _read(value: Any, who: str) -> Persona:
     try:
-        return msgspec.convert(task.info[KEY], Persona)
+        return msgspec.convert(value, Persona)
     except msgspec.ValidationError as error:  # what __post_init__ raises is one, too
-        raise ConfigError(f"the user of task {task.id} is malformed: {error}") from None
+        why = str(error).replace(r"`str` matching regex '\\S'", "text that is not blank")
+        raise ConfigError(f"{who} is malformed: {why}") from None

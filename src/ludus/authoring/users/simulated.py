@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from ludus.authoring.standin import reply_of
+from ludus.asking import Unusable, said, until_read
 from ludus.authoring.users.persona import Persona
 from ludus.authoring.users.user import Ending, Utterance
 from ludus.errors import RolloutError
@@ -65,19 +65,26 @@ class SimulatedUser:
         return await self._say()
 
     def _begin(self) -> Utterance:
-        said = self._persona.begins_with
-        self._talk.append({"role": "assistant", "content": said})
-        return Utterance(said)
+        opening = self._persona.begins_with
+        self._talk.append({"role": "assistant", "content": opening})
+        return Utterance(opening)
 
     async def _say(self) -> Utterance:
-        for _ in range(ATTEMPTS):
-            reply = await reply_of(self._model, self._talk, "the simulated user", "model")
-            self._talk.append(reply.message)
-            said = read(reply.text)
-            if said.text or said.leaves:
-                return said
-            self._talk.append(user(NOTHING_SAID))
-        raise RolloutError(f"the simulated user said nothing, {ATTEMPTS} times over", "model", "infrastructure")
+        return await until_read(
+            self._model, self._talk, _something, "the simulated user", _fails, what="words", again=NOTHING_SAID,
+            tries=ATTEMPTS,
+        )  # fmt: skip
+
+
+def _something(text: str) -> Utterance:
+    utterance = read(text)
+    if not (utterance.text or utterance.leaves):
+        raise Unusable("it said nothing")
+    return utterance
+
+
+def _fails(text: str) -> RolloutError:
+    return RolloutError(text, "model", "infrastructure")
 
 
 def instructions(persona: Persona) -> str:
@@ -92,9 +99,10 @@ def instructions(persona: Persona) -> str:
 def read(text: str) -> Utterance:
     """What a model's reply says, and whether it ends the talk.
 
-    >>> read("User: Great, thanks! [SATISFIED]")
+    >>> read("<think>Done.</think>User: Great, thanks! [SATISFIED]")
     Utterance(text='Great, thanks!', ending='satisfied')
     """
+    text = said(text)
     found = _END.search(text)
     ending: Ending = "" if not found else "satisfied" if found[1].upper() == "SATISFIED" else "gave_up"
     return Utterance(_SPEAKER.sub("", _END.sub("", text)).strip(), ending)

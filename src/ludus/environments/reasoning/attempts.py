@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, Literal, get_args
+from functools import partial
+from typing import Any, Literal, TypeVar, get_args
 
 from ludus.authoring.calling import call
 from ludus.authoring.context import Context
@@ -21,15 +22,19 @@ from ludus.authoring.declare import metric
 from ludus.authoring.environment import Environment
 from ludus.authoring.tools import Tool
 from ludus.authoring.wrapping import Wrapper
-from ludus.environments.reasoning.judged import JUDGE, best_of, score_of
+from ludus.environments.reasoning.judged import JUDGE, best_of, criterion, score_of
 from ludus.environments.reasoning.text import answer_of, said_in
 from ludus.errors import ConfigError, RolloutError
+from ludus.judging.judge import side_by_side
 from ludus.types import MAIN_ROLE, Call, Rollout
 
+ResultT = TypeVar("ResultT")
 Choose = Literal["vote", "best", "judge"]
 AGENT = "attempt-"
 NO_ANSWER = ""
-QUALITY = "Judge an attempt at a task. 10: right beyond doubt. 5: it may be right. 0: wrong, or no answer."
+QUALITY = criterion(
+    "attempt", "The attempt solves the task. 10: right beyond doubt. 5: it may be. 0: wrong, or no answer."
+)
 
 
 class Attempts(Wrapper):
@@ -39,19 +44,30 @@ class Attempts(Wrapper):
     version = "1"
     outermost = True
 
-    def __init__(self, env: str | Environment, *, attempts: int = 4, choose: Choose = "vote", **options: Any) -> None:
+    def __init__(
+        self,
+        env: str | Environment,
+        *,
+        attempts: int = 4,
+        choose: Choose = "vote",
+        at_once: int | None = None,
+        **options: Any,
+    ) -> None:
         """
         Args:
             env: an environment, or what `ludus eval ENV` takes.
             attempts: how many.
             choose: how one is chosen: vote, best or judge.
+            at_once: how many are played, or judged, at a time; by default all. 1 where a recipe is deterministic.
             **options: of the environment.
         """
         if attempts < 2:
             raise ConfigError(f"attempts: expected at least 2 attempts, got {attempts}")
         if choose not in get_args(Choose):
             raise ConfigError(f"attempts: choose must be one of {', '.join(get_args(Choose))}, got {choose!r}")
-        self.attempts, self.choose = attempts, choose
+        if at_once is not None and at_once < 1:
+            raise ConfigError(f"attempts: at_once must be at least 1, got {at_once}")
+        self.attempts, self.choose, self.at_once = attempts, choose, at_once or attempts
         self.extra_roles = () if choose == "vote" else (JUDGE,)
         super().__init__(env, **options)
         self._open: dict[int, AsyncExitStack] = {}
@@ -75,13 +91,7 @@ class Attempts(Wrapper):
         """Play all attempts, and take one of them for the rollout's own."""
         others = [self._another(ctx, number) for number in range(1, self.attempts + 1)]
         stack = self._open[id(ctx)]
-        running = [asyncio.create_task(self._play(other, stack)) for other in others]
-        try:
-            errors = await asyncio.gather(*running)
-        finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+        errors = await self._in_turn([partial(self._play, other, stack) for other in others])
         alive = [number for number, error in enumerate(errors, 1) if error is None]
         if not alive:
             raise errors[0] or RuntimeError("no attempt was made")
@@ -118,12 +128,23 @@ class Attempts(Wrapper):
             return error
         return None
 
+    async def _in_turn(self, work: Sequence[Callable[[], Coroutine[Any, Any, ResultT]]]) -> list[ResultT]:
+        """All results, in order, so many at a time; the first that raises ends the others."""
+        turns = asyncio.Semaphore(self.at_once)
+
+        async def take(one: Callable[[], Coroutine[Any, Any, ResultT]]) -> ResultT:
+            async with turns:
+                return await one()
+
+        return await side_by_side([take(one) for one in work])
+
     async def _choice(self, ctx: Context, said: Sequence[str]) -> int:
         """The place of the one that counts. Raises RolloutError where a judge gives no verdict."""
         if self.choose == "judge" and len(said) > 1:
-            return await best_of(ctx, ctx.task, said)
+            return await best_of(ctx.models[JUDGE], ctx.task, said)
         if self.choose == "best" and len(said) > 1:
-            scores = [await score_of(ctx, QUALITY, ctx.task, {"attempt": text}) for text in said]
+            judge = ctx.models[JUDGE]
+            scores = await self._in_turn([partial(score_of, judge, QUALITY, ctx.task, text) for text in said])
             return scores.index(max(scores))
         return vote([answer_of(text) for text in said])
 
@@ -150,4 +171,4 @@ def last_calls(calls: Sequence[Call]) -> dict[str, Call]:
 
 def _final(made: Call | None) -> str:
     """What a call's reply says at last: its text, or where it has none everything else; "" for no call."""
-    return "" if made is None else str(made.reply.get("content") or "") or said_in(made)
+    return "" if made is None else str(made.reply.get("content") or "") or said_in(made.reply)

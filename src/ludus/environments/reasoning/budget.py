@@ -16,9 +16,10 @@ from typing import Any, get_args
 from ludus.authoring.context import Context
 from ludus.authoring.declare import metric, reward
 from ludus.authoring.environment import Environment
-from ludus.authoring.wrapping import Through, Wrapper, noted
-from ludus.environments.reasoning.lengths import PENALTY, Form, length_term, success_within
-from ludus.environments.reasoning.text import estimated, num_tokens, own_calls
+from ludus.authoring.through import Through, beneath
+from ludus.authoring.wrapping import Wrapper
+from ludus.environments.reasoning.lengths import DELTA, PENALTY, Form, length_term, success_within
+from ludus.environments.reasoning.text import estimated, num_tokens, own_calls, said_in
 from ludus.errors import ConfigError
 from ludus.protocols import Model
 from ludus.types import MAIN_ROLE, Message, Reply, Rollout, Task, user
@@ -92,7 +93,14 @@ class Budget(Wrapper):
         self.tokens, self.difficulty, self.form, self.penalty = tokens, difficulty, form, penalty
         self.told, self.force, self.answer_tokens, self.waits = told, force, answer_tokens, waits
         super().__init__(env, **options)
-        self.success_reward = success_within(form, self.inner.success_reward)
+        success = self.inner.success_reward
+        if success <= 0:
+            raise ConfigError(
+                f"budget: needs a success reward above 0, and that of {self.inner.describe().id} is {success:g}"
+            )
+        self.success_reward = success_within(form, success)
+        if form == "exact":  # to fail must not be better than to be wrong at any length
+            self.failure_reward = self.inner.failure_reward - DELTA * success
 
     def tasks(self, split: str) -> Iterator[Task]:
         """Those of the environment. Raises ConfigError for a task in no band, and a band without a task."""
@@ -111,9 +119,10 @@ class Budget(Wrapper):
             yield task
 
     async def setup(self, ctx: Context) -> None:
-        """Put the one who tells and enforces the budget in the model's place."""
+        """Put the one who tells and enforces the budget beneath all who ask the model: what they ask counts, too."""
         if self.told or self.force or self.waits:
-            ctx.models = {**ctx.models, MAIN_ROLE: _Budgeted(ctx.model, self, self.band_of(ctx.task).tokens)}
+            budget = self.band_of(ctx.task).tokens
+            ctx.models = {**ctx.models, MAIN_ROLE: beneath(ctx.model, lambda model: _Budgeted(model, self, budget))}
         await super().setup(ctx)
 
     @reward(name=LENGTH)
@@ -166,19 +175,24 @@ class _Budgeted(Through):
     """Tells the budget of a rollout before its first reply, and keeps the model to it where that is wanted."""
 
     def __init__(self, model: Model, env: Budget, budget: int) -> None:
+        self._env, self._budget = env, budget
         super().__init__(model)
-        self._env, self._budget, self._used, self._waits = env, budget, 0, env.waits
+
+    def begin(self) -> None:
+        """See `Through.begin`."""
+        super().begin()
+        self._used, self._waits = 0, self._env.waits
 
     async def ask(
         self, agent: str, messages: Sequence[Message], *, tools: Sequence[Any] = (), **sampling: Any
     ) -> Reply:
         """See `Through.ask`."""
-        shown = self.whole(messages)
-        if self._env.told:
-            shown = noted(shown, TOLD[self._env.form].format(self._budget))
+        told = self._env.told
+        shown = self.noted(messages, TOLD[self._env.form].format(self._budget)) if told else self.whole(messages)
         said: list[Message] = []
+        had_time = self._used < self._budget
         reply = await self._limited(agent, shown, tools, sampling, self._left)
-        if self._env.force and reply.truncated:
+        if self._env.force and reply.truncated and had_time and self._used >= self._budget:
             said += [reply.message, user(TIME_IS_UP)]
             reply = await self._limited(agent, [*shown, *said], tools, sampling, self._env.answer_tokens)
         while self._waits and self._used < self._budget and not (reply.tool_calls or reply.truncated):
@@ -203,7 +217,7 @@ class _Budgeted(Through):
             ]
             sampling = {**sampling, "max_tokens": min(limits)}
         reply = await self.below(agent, shown, tools=tools, **sampling)
-        self._used += reply.usage.completion_tokens or estimated(reply.reasoning + reply.text)
+        self._used += reply.usage.completion_tokens or estimated(said_in(reply.message))
         return reply
 
 
@@ -212,7 +226,7 @@ def read_bands(rows: Sequence[Sequence[float]]) -> list[Band]:
     bands = []
     for row in rows:
         numbers = isinstance(row, list | tuple) and len(row) == 3 and all(type(x) in (int, float) for x in row)
-        if not numbers or not row[0] <= row[1] or row[2] < 1 or row[2] != int(row[2]):
+        if not numbers or not row[0] <= row[1] or not 1 <= row[2] < math.inf or row[2] != int(row[2]):
             raise ConfigError(
                 f"budget: a band is [from, to, tokens] with from <= to and whole tokens >= 1, got {row!r}"
             )

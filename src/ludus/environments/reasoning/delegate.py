@@ -13,8 +13,9 @@ from typing import Any
 from ludus.authoring.context import Context
 from ludus.authoring.declare import metric, reward, tool
 from ludus.authoring.environment import Environment
+from ludus.authoring.through import Through
 from ludus.authoring.tools import Tool, answers
-from ludus.authoring.wrapping import Through, Wrapper
+from ludus.authoring.wrapping import Wrapper
 from ludus.errors import ConfigError, ToolError
 from ludus.protocols import Model
 from ludus.types import MAIN_ROLE, Message, Reply, Reward, Rollout, user
@@ -54,8 +55,8 @@ class Delegate(Wrapper):
 
     @reward
     def delegate_helped(self, rollout: Rollout) -> Reward:
-        """The helper earns what the rollout does."""
-        return Reward("delegate_helped", rollout.reward if _sub_tasks(rollout) else 0.0, role=HELPER)
+        """The helper earns what the rollout does; also one that was not asked, whom those that were are compared with."""
+        return Reward("delegate_helped", rollout.reward, role=HELPER)
 
     @metric
     def delegate_count(self, rollout: Rollout) -> float:
@@ -70,10 +71,15 @@ def _sub_tasks(rollout: Rollout) -> int:
 class _Delegating(Through):
     """Answers calls of `delegate`, and passes on the first reply without one."""
 
-    def __init__(self, model: Model, helper: Model, left: int) -> None:
-        super().__init__(model)
-        self._helper, self._left = helper, left
+    def __init__(self, model: Model, helper: Model, most: int) -> None:
+        self._helper, self._most = helper, most
         self._own = {"delegate": Tool(self.delegate)}
+        super().__init__(model)
+
+    def begin(self) -> None:
+        """See `Through.begin`."""
+        super().begin()
+        self._left = self._most
 
     async def ask(
         self, agent: str, messages: Sequence[Message], *, tools: Sequence[Any] = (), **sampling: Any

@@ -7,10 +7,10 @@ n* and a right answer (1) or a wrong one (0),
     maximum  r = right * clip(a (n* - n) + d, 0, 1)
 
 Environments also have rewards between wrong and right, and successes that are not 1. So both are written here as a term
-that is *added* to the environment's reward R, and two things are settled that the paper leaves open: the exact penalty ends
-at d times the success reward, so that a right answer of any length is better than a wrong one; and of a task that is
-not solved no more than d R counts, so that it never passes for a success. With R in {0, 1} and lengths within d / a of
-the budget, both are the paper's.
+that is *added* to the environment's reward R, and three things are settled that the paper leaves open: the exact penalty
+ends at d times the success reward, so that a right answer of any length is better than a wrong one; of a task that is
+not solved no more than d R counts, so that it never passes for a success; and of one beyond the maximum no more than the
+success reward, for the same reason. With R in {0, 1} and lengths within d / a of the budget, both are the paper's.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def length_term(form: Form, reward: float, tokens: int, budget: int, *, success:
         reward: R, the environment's.
         tokens: n.
         budget: n*.
-        success: reward from which a task is solved.
+        success: reward from which a task is solved; above 0.
         penalty: a.
 
     >>> length_term("exact", 1.0, 900, 1000, success=1.0, penalty=1e-3)
@@ -43,15 +43,18 @@ def length_term(form: Form, reward: float, tokens: int, budget: int, *, success:
     0.0
     """
     solved = reward >= success
-    counted = reward if solved or reward <= 0 else DELTA * reward
     if form == "exact":
-        off = min(penalty * abs(budget - tokens), DELTA * abs(success))
-        return counted - reward - off
+        counted = reward if solved or reward <= 0 else DELTA * reward
+        return counted - reward - min(penalty * abs(budget - tokens), DELTA * success)
+    if reward <= 0:
+        return 0.0
     factor = min(max(penalty * (budget - tokens) + DELTA, 0.0), 1.0)
-    return (counted * (factor if solved else min(1.0, factor / DELTA)) if reward > 0 else reward) - reward
+    if not solved:
+        return reward * min(factor, DELTA) - reward
+    return (reward if tokens <= budget else success) * factor - reward
 
 
 def success_within(form: Form, success: float) -> float:
     """Reward, with the term added, from which a task counts as solved within its budget: under "maximum" right and no
     longer than the budget, under "exact" right."""
-    return DELTA * success if form == "maximum" else success - DELTA * abs(success)
+    return DELTA * success if form == "maximum" else success - DELTA * success

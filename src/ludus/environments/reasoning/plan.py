@@ -7,18 +7,22 @@ task is solved as well, so that the form alone is worth nothing. A judge's opini
 
 from __future__ import annotations
 
+import inspect
 import json
+import math
 import random
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from typing import Any
 
 from ludus.authoring.context import Context
 from ludus.authoring.declare import metric, reward
 from ludus.authoring.environment import Environment
-from ludus.authoring.wrapping import Scorer, Through, Wrapper, after, noted
-from ludus.environments.reasoning.judged import score_of
+from ludus.authoring.through import Through
+from ludus.authoring.wrapping import Scorer, Wrapper
+from ludus.environments.reasoning.judged import JUDGE, criterion, score_of
 from ludus.environments.reasoning.text import adherence, answer_of, said_in, steps_of
 from ludus.errors import ConfigError
+from ludus.protocols import Model
 from ludus.types import MAIN_ROLE, Message, Reply, Reward, Rollout, Task, user
 
 AGENT = "plan"
@@ -26,9 +30,10 @@ CARRY_OUT = "Now carry out the plan, and answer as you were asked."
 EXPERT_PLAN = "1. Read what is asked.\n2. Work it out.\n3. Give it in the form that is asked for."
 SHORT = 3
 """Characters of an answer below which it may well stand in a plan by chance."""
-QUALITY = (
-    "Judge a plan for a task, not an answer to it. 10: every step is needed, specific to this task, and together they "
-    "lead to the answer. 5: it leaves out what matters or is general. 0: no plan, or one that leads elsewhere."
+QUALITY = criterion(
+    "plan",
+    "The plan is a good plan for the task; it is no answer to it. 10: every step is needed, specific to this task, and "
+    "together they lead to the answer. 5: it leaves out what matters or is general. 0: no plan, or it leads elsewhere.",
 )
 
 
@@ -57,16 +62,13 @@ class Plan(Wrapper):
             judged: whether the role "judge" scores plans as well: its score is then what counts.
             **options: of the environment.
         """
-        if steps < 1:
-            raise ConfigError(f"plan: steps must be at least 1, got {steps}")
+        if steps < 1 or (plan_tokens is not None and plan_tokens < 1):
+            raise ConfigError(f"plan: steps and plan_tokens must be at least 1, got {steps=}, {plan_tokens=}")
+        if not 0 <= plan_weight < math.inf:
+            raise ConfigError(f"plan: plan_weight must be at least 0, got {plan_weight}")
         self.steps, self.plan_weight, self.plan_tokens, self.judged = steps, plan_weight, plan_tokens, judged
-        self.extra_roles = ("judge",) if judged else ()
+        self.extra_roles = (JUDGE,) if judged else ()
         super().__init__(env, **options)
-
-    @property
-    def can_demonstrate(self) -> bool:
-        """Where there is one role: an expert speaks in all of them alike, and only the main one plans."""
-        return len(self.roles) == 1 and self.inner.can_demonstrate
 
     async def setup(self, ctx: Context) -> None:
         """Put the planner in the model's place."""
@@ -75,11 +77,11 @@ class Plan(Wrapper):
 
     async def demonstrate(self, ctx: Context, random: random.Random) -> Any:  # type: ignore[override]
         """The environment's expert, after a plan that fits everything."""
-        return after(EXPERT_PLAN, await super().demonstrate(ctx, random)) if self.can_demonstrate else None
+        return after(EXPERT_PLAN, await super().demonstrate(ctx, random))
 
-    def scorers(self) -> list[Scorer]:
-        """Those of the environment, and of plans what is asked for."""
-        return [(fn, mark) for fn, mark in super().scorers() if self.judged or mark.name != "plan_quality"]
+    def own_scorers(self) -> list[Scorer]:
+        """Those that are asked for: quality is a judge's."""
+        return [(fn, mark) for fn, mark in super().own_scorers() if self.judged or mark.name != "plan_quality"]
 
     @reward(name="plan")
     def score_plan(self, task: Task, rollout: Rollout) -> Reward:
@@ -88,10 +90,10 @@ class Plan(Wrapper):
         return Reward("plan", float(earned), 0.0 if self.judged else self.plan_weight)
 
     @reward
-    async def plan_quality(self, task: Task, rollout: Rollout, ctx: Context) -> Reward:
+    async def plan_quality(self, task: Task, rollout: Rollout, models: Mapping[str, Model]) -> Reward:
         """The judge's score, between 0 and 1, of a sound plan of a solved task."""
         earned = rollout.metrics.get("plan") == 1.0
-        value = await score_of(ctx, QUALITY, task, {"plan": plan_of(rollout)}) if earned else 0.0
+        value = await score_of(models[JUDGE], QUALITY, task, plan_of(rollout)) if earned else 0.0
         return Reward("plan_quality", value, self.plan_weight)
 
     @metric
@@ -119,14 +121,19 @@ class _Planner(Through):
         super().__init__(model)
         self._ask = ask
         self._limit = {} if max_tokens is None else {"max_tokens": max_tokens}
+
+    def begin(self) -> None:
+        """See `Through.begin`."""
+        super().begin()
         self._planned = False
 
     async def ask(
         self, agent: str, messages: Sequence[Message], *, tools: Sequence[Any] = (), **sampling: Any
     ) -> Reply:
         """See `Through.ask`."""
-        shown = noted(self.whole(messages), self._ask)
-        said: list[Message] = []
+        if not self.goes_on(messages):
+            return await self.below(agent, messages, tools=tools, **sampling)  # a plan is for one conversation
+        shown, said = self.noted(messages, self._ask), list[Message]()
         if not self._planned:
             self._planned = True
             plan = await self.below(AGENT, shown, tools=tools, **{**sampling, **self._limit})
@@ -148,7 +155,7 @@ def plan_of(rollout: Rollout) -> str:
 def work_of(rollout: Rollout) -> str:
     """What the model said after its plan, thinking and tool calls included."""
     own = [call for call in rollout.calls if call.role == MAIN_ROLE and not call.agent]
-    return "\n".join(map(said_in, own))
+    return "\n".join(said_in(call.reply) for call in own)
 
 
 def is_sound(plan: str, most: int, task: Task) -> bool:
@@ -166,3 +173,31 @@ def is_sound(plan: str, most: int, task: Task) -> bool:
     in_task = answer in json.dumps(task.prompt, ensure_ascii=False).casefold()
     told = len(answer) >= SHORT and not in_task and answer in " ".join(" ".join(steps).casefold().split())
     return not told and answer_of(plan) != answer
+
+
+def after(first: str, play: Any) -> Any:
+    """An expert's play that begins with one more reply, whatever form the rest has; see `Environment.demonstrate`."""
+    if play is None:
+        return None
+    if inspect.isasyncgen(play):
+        return _then_async(first, play)
+    return _then(first, [play] if isinstance(play, str | dict) else play)
+
+
+def _then(first: str, play: Any) -> Generator[Any, Any, None]:
+    yield first
+    if inspect.isgenerator(play):
+        yield from play
+    else:
+        yield from (reply for reply in play)  # not the list itself: nothing can be sent to its iterator
+
+
+async def _then_async(first: str, play: AsyncGenerator[Any, Any]) -> AsyncGenerator[Any, Any]:
+    heard: Any = None
+    yield first
+    while True:
+        try:
+            said = await play.asend(heard)
+        except StopAsyncIteration:
+            return
+        heard = yield said

@@ -8,7 +8,8 @@ from typing import Any
 
 from ludus.authoring.context import Context
 from ludus.authoring.environment import Environment
-from ludus.authoring.wrapping import Through, Wrapper
+from ludus.authoring.through import Through
+from ludus.authoring.wrapping import Wrapper
 from ludus.errors import ConfigError
 from ludus.protocols import Model
 from ludus.types import MAIN_ROLE, Message, Reply
@@ -19,6 +20,7 @@ class Prompt(Wrapper):
 
     prefix = "prompt"
     version = "1"
+    once = False
 
     def __init__(self, env: str | Environment, *, text: str = "", file: str = "", **options: Any) -> None:
         """
@@ -35,6 +37,7 @@ class Prompt(Wrapper):
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"prompt: can't read {file}: {getattr(error, 'strerror', None) or error}") from None
         super().__init__(env, **options)
+        self.system_prompt = self.text
 
     async def setup(self, ctx: Context) -> None:
         """Put the one who gives the prompt in the model's place."""

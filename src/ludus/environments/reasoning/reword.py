@@ -13,10 +13,11 @@ from typing import Any
 
 import msgspec
 
+from ludus.authoring.context import Context
 from ludus.authoring.environment import Environment
 from ludus.authoring.wrapping import Wrapper
-from ludus.errors import ConfigError, UnknownName
-from ludus.types import Message, Task
+from ludus.errors import ConfigError, RolloutError, UnknownName
+from ludus.types import MAIN_ROLE, Message, Task
 
 FRAMES = {
     "polite": ("Hello! I would be glad of your help with the following.\n\n{}\n\nThank you very much.",
@@ -53,6 +54,17 @@ class Reword(Wrapper):
         for task in self.inner.tasks(split):
             yield self._reworded(task)
 
+    async def run(self, ctx: Context) -> None:
+        """The loop of the environment. Raises RolloutError where that shows the model nothing of the task's words."""
+        await super().run(ctx)
+        own = [call for call in await ctx.model.calls() if call.role == MAIN_ROLE]
+        words = _last_text(ctx.task)
+        if own and not any(words in str(message.get("content")) for call in own for message in call.messages):
+            raise RolloutError(
+                f"reword: {self.inner.describe().id} shows the model other words than its tasks' prompts, and these can't be "
+                "changed"
+            )
+
     def _reworded(self, task: Task) -> Task:
         rng = random.Random(f"{self.wording} {task.id}")
         frame = rng.choice(FRAMES[rng.choice(list(FRAMES)) if self.way == "all" else self.way])
@@ -65,3 +77,8 @@ class Reword(Wrapper):
         return msgspec.structs.replace(
             task, prompt=[*prompt[:-1], {**last, "content": frame.replace("{}", last["content"])}]
         )
+
+
+def _last_text(task: Task) -> str:
+    """What a reworded task asks, without the white space around it."""
+    return str(task.messages()[-1].get("content")).strip()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ludus.types import MAIN_ROLE, Call, Rollout
+from ludus.types import MAIN_ROLE, Call, Message, Rollout
 
 ANSWER = re.compile(
     r"<answer>(?P<tag>[\s\S]{0,2000}?)</answer>"
@@ -88,7 +88,7 @@ def own_calls(rollout: Rollout) -> list[Call]:
 
 def num_tokens(calls: Sequence[Call]) -> int:
     """Tokens that calls sampled; of models that do not count them, a quarter of the characters."""
-    return sum(call.usage.completion_tokens or estimated(said_in(call)) for call in calls)
+    return sum(call.usage.completion_tokens or estimated(said_in(call.reply)) for call in calls)
 
 
 def estimated(text: str) -> int:
@@ -96,10 +96,10 @@ def estimated(text: str) -> int:
     return -(-len(text) // CHARS_A_TOKEN)
 
 
-def said_in(call: Call) -> str:
-    """Everything that a call's reply says: thinking, text and the arguments of tool calls."""
-    functions = [tool.get("function") or {} for tool in call.reply.get("tool_calls") or ()]
-    parts = [call.reply.get("reasoning_content"), call.reply.get("content"), *(f.get("arguments") for f in functions)]
+def said_in(reply: Message) -> str:
+    """Everything that a reply says: thinking, text and the arguments of tool calls."""
+    functions = [tool.get("function") or {} for tool in reply.get("tool_calls") or ()]
+    parts = [reply.get("reasoning_content"), reply.get("content"), *(f.get("arguments") for f in functions)]
     return "\n".join(str(part) for part in parts if part)
 
 

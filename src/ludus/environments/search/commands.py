@@ -6,12 +6,15 @@ would be most of what they read and write.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ludus.renderers.parsing import tool_calls_of
 from ludus.types import Message, ToolCall
+
+FOUND, NOTHING = "Here", "no"
+"""How a terse search begins to answer, and what it says where it found nothing."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,26 @@ def write_command(tool: str, arguments: Mapping[str, Any], commands: Commands) -
     """The line that stands for a call."""
     first, command = next((word, command) for word, command in commands.items() if command.tool == tool)
     return " ".join([first, *command.write(**arguments)])
+
+
+def write_ids(ids: Iterable[str]) -> str:
+    """What a search answers a terse agent: a word before the ids, so that each of them has a space before it.
+
+    >>> write_ids(["angle", "array"]), write_ids([])
+    ('Here angle array', 'no')
+    """
+    found = " ".join(ids)
+    return f"{FOUND} {found}" if found else NOTHING
+
+
+def read_ids(result: str) -> list[str]:
+    """The ids in such an answer.
+
+    >>> read_ids("Here angle array"), read_ids("no")
+    (['angle', 'array'], [])
+    """
+    first, *ids = result.split() or [""]
+    return ids if first == FOUND else []
 
 
 def steps_of(messages: Sequence[Message], commands: Commands | None) -> Iterator[Step]:

@@ -22,7 +22,7 @@ from ludus.authoring.context import Context
 from ludus.authoring.declare import metric, reward, tool
 from ludus.authoring.tools import as_text
 from ludus.environments.search.base import Search, SearchEnvironment
-from ludus.environments.search.commands import Command
+from ludus.environments.search.commands import Command, write_ids
 from ludus.environments.search.inbox import Inbox, Question, every_question
 from ludus.environments.search.mailbox import Mailbox
 from ludus.environments.search.rubric import (
@@ -30,6 +30,7 @@ from ludus.environments.search.rubric import (
     ANSWERED,
     BAD_ARGUMENTS,
     BAD_TOOL,
+    NOT_RUN,
     NOT_THERE,
     READ,
     SEARCH,
@@ -43,9 +44,9 @@ from ludus.errors import ToolError
 from ludus.types import Message, Reply, Reward, Rollout, Task, user
 
 UNKNOWN, TERSE_UNKNOWN = "I don't know", "no"
-FEWEST_MAILS = 30
-MOST_OPEN = 500
-"""Mailboxes kept at once; the oldest goes, and is written again where it is needed."""
+FEWEST_MAILS, MOST_MAILS = 30, 100_000
+MOST_OPEN = 150_000
+"""Mails in mailboxes that are kept at once; the oldest mailbox goes, and is written again where it is needed."""
 TERSE_RESULTS = 5
 TEST_SHARE = 0.4
 """Inboxes to test on, as a share of those to train on."""
@@ -63,8 +64,8 @@ Day = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
 def read_answer(words: list[str]) -> dict[str, Any]:
     """The value and the sources of a terse answer: names have two words, dates and amounts one.
 
-    >>> read_answer(["red", "cube", "17"]), read_answer(["no"])
-    ({'answer': 'red cube', 'sources': ['17']}, {'answer': "I don't know", 'sources': []})
+    >>> read_answer(["red", "cube", "angle"]), read_answer(["no"])
+    ({'answer': 'red cube', 'sources': ['angle']}, {'answer': "I don't know", 'sources': []})
     """
     if words[0] == TERSE_UNKNOWN:
         return {"answer": UNKNOWN, "sources": words[1:]}
@@ -112,8 +113,8 @@ class EmailSearch(SearchEnvironment):
             skill: share of mails to read that the demonstrator chooses best, the others being drawn at random; at 0, half
                 of its searches are too wide as well.
         """
-        if mails < FEWEST_MAILS:
-            raise ValueError(f"mails must be at least {FEWEST_MAILS}, got {mails}")
+        if not FEWEST_MAILS <= mails <= MOST_MAILS:
+            raise ValueError(f"mails must be from {FEWEST_MAILS} to {MOST_MAILS}, got {mails}")
         if terse and mails > 1000:
             raise ValueError(f"a terse inbox has at most 1000 mails, got {mails}")
         if inboxes < 1:
@@ -177,7 +178,7 @@ class EmailSearch(SearchEnvironment):
         if mailbox is None:
             with self._lock:
                 if key not in self._mailboxes:  # another rollout may just have written it
-                    if len(self._mailboxes) == MOST_OPEN:
+                    if len(self._mailboxes) >= max(1, MOST_OPEN // self.mails):
                         self._mailboxes.pop(next(iter(self._mailboxes)))  # who still uses it keeps it
                     self._mailboxes[key] = Mailbox(self.inbox(*key).mails())
                 mailbox = self._mailboxes[key]
@@ -205,7 +206,7 @@ class EmailSearch(SearchEnvironment):
             except ToolError as error:
                 ctx.state.ended = BAD_ARGUMENTS
                 result = f"Error: {error}"
-        late = "Error: one call a turn; this one was not run"
+        late = f"{NOT_RUN}; this one was not run"
         return [self.answers(called, result), *(self.answers(other, late) for other in others)]
 
     @tool
@@ -224,12 +225,14 @@ class EmailSearch(SearchEnvironment):
 
         from_addr and to_addr are (parts of) addresses; sent_after and sent_before are days such as 2025-03-31.
         """
+        if not any(map(str.isalnum, "".join(keywords))):
+            return "no" if self.terse else {"error": "keywords need a letter or a digit"}
         hits = state.where.search(
             keywords, task.info["today"], from_addr=from_addr, to_addr=to_addr, sent_after=sent_after,
             sent_before=sent_before, most=max_results,
         )  # fmt: skip
         if self.terse:
-            return " ".join(message_id for message_id, _ in hits[:TERSE_RESULTS]) or "no"
+            return write_ids(message_id for message_id, _ in hits[:TERSE_RESULTS])
         return [{"message_id": message_id, "snippet": snippet} for message_id, snippet in hits]
 
     @tool

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from ludus.environments.search.names import Names
+from ludus.environments.search.names import Names, plain_ids
 from ludus.environments.search.pages import Page
 from ludus.seeds import derive
 
@@ -82,15 +82,14 @@ class Encyclopedia:
 
     def _make_things(self, number: int) -> list[Thing]:
         kinds = [kind for kind, share in SHARES.items() for _ in range(max(1, round(share * number)))]
-        width = 2 if number <= 100 else 4
-        ids = self._rng.sample(range(10**width), len(kinds))
+        ids = self._rng.sample(plain_ids(len(kinds)) if self._terse else [f"{n:04}" for n in range(10_000)], len(kinds))
         firsts = [self._names.draw() for _ in range(number // 8 + 2)] if not self._terse else []
         names: list[str] = []
         for kind in kinds:
             twin = names and self._rng.random() < TWINS
             name = self._names.like(self._rng.choice(names).split()[-1]) if twin else self._names.draw()
             names.append(f"{self._rng.choice(firsts)} {name}" if firsts and kind == "person" else name)
-        return [Thing(f"{i:0{width}}", kind, name) for i, kind, name in zip(ids, kinds, names, strict=True)]
+        return [Thing(i, kind, name) for i, kind, name in zip(ids, kinds, names, strict=True)]
 
     def _relate(self, thing: Thing) -> dict[str, Thing | str]:
         """What is true of a thing."""
@@ -99,15 +98,8 @@ class Encyclopedia:
         for name, to in self._wording["relations"][thing.kind].items():
             others = self._by_kind.get(to)
             year, number = str(rng.randint(1400, 1999)), rng.randint(1000, 9999)
-            relations[name] = (
-                rng.choice(others)
-                if others
-                else year
-                if to == "year"
-                else f"{number}"
-                if self._terse
-                else f"{number:,}"
-            )
+            written = f"{number % 100:02}" if self._terse else f"{number:,}"
+            relations[name] = rng.choice(others) if others else year if to == "year" else written
         return relations
 
     def _ask(self, hops: int) -> Question:

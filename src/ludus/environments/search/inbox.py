@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 
 from ludus.environments.search.grading import MONTHS, Kind
 from ludus.environments.search.mailbox import Mail
-from ludus.environments.search.names import Names
+from ludus.environments.search.names import Names, plain_ids
 from ludus.environments.search.wording import KINDS, Wording
 from ludus.seeds import derive
 
@@ -206,9 +206,8 @@ class Inbox:
     def _message_id(self, rng: random.Random, taken: set[str]) -> str:
         """An id that is not taken, and now is."""
         while True:
-            drawn = rng.getrandbits(48)
-            digits = 2 if self.num_mails <= 60 else 4
-            found = f"{drawn % 10**digits:0{digits}}" if self.wording.plain else f"<{drawn:012x}@{self.domain}>"
+            plain = self.wording.plain
+            found = rng.choice(plain_ids(self.num_mails)) if plain else f"<{rng.getrandbits(48):012x}@{self.domain}>"
             if found not in taken:
                 taken.add(found)
                 return found

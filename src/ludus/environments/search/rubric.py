@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ludus.environments.search.commands import Commands, steps_of
+from ludus.environments.search.commands import Commands, read_ids, steps_of
 from ludus.environments.search.grading import is_unknown, same_answer
 from ludus.types import Rollout, Task
 
@@ -26,6 +26,8 @@ UNPARSEABLE, BAD_TOOL, BAD_ARGUMENTS, ANSWERED = "unparseable", "bad_tool", "bad
 PENALTIES = {UNPARSEABLE: -2.0, "length": -2.0, BAD_TOOL: -1.9, BAD_ARGUMENTS: -1.8}
 """By how a rollout ended."""
 NOT_THERE = "there is no such mail"
+NOT_RUN = "Error: one call a turn"
+"""Begins what is answered to a call that was not carried out."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ def rubric_of(task: Task, rollout: Rollout, commands: Commands | None) -> Rubric
     invalid = searches = 0
     said, sources = "", set[str]()
     for step in steps_of(rollout.messages, commands):
+        if step.result.startswith(NOT_RUN):
+            continue
         if step.tool == SEARCH:
             searches += 1
             found |= set(shown_ids(step.result, terse))
@@ -98,7 +102,7 @@ def rubric_of(task: Task, rollout: Rollout, commands: Commands | None) -> Rubric
 def shown_ids(result: str, terse: bool) -> list[str]:
     """The ids of mails in what a search answered, in its order."""
     if terse:
-        return [word for word in result.split() if word.isdigit()]
+        return read_ids(result)
     try:
         found: Any = json.loads(result)
     except ValueError:

@@ -4,8 +4,8 @@ Encyclopedias, questions and answers are generated: nothing in them is true, so 
 sentences of test tasks never occur in training. The demonstrator follows the question's path; below a skill of 1 it often
 opens any page that a search finds rather than the one it looked for, and so runs out of turns.
 
-`terse` is a game for models with a few hundred words: names of two words, and lines such as `Find red cube` and `Read 17`
-in place of tool calls.
+`terse` is a game for models with a few hundred words: names of two words, numbers of two digits, and lines such as
+`Find red cube` and `Read angle` in place of tool calls.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ludus.authoring.context import Context
 from ludus.authoring.declare import metric, reward, tool
 from ludus.authoring.environment import Answer
 from ludus.environments.search.base import Search, SearchEnvironment
-from ludus.environments.search.commands import Command, Step, steps_of
+from ludus.environments.search.commands import Command, Step, read_ids, steps_of, write_ids
 from ludus.environments.search.encyclopedia import Encyclopedia, Question, every_question
 from ludus.environments.search.grading import Kind, is_unknown, same_answer
 from ludus.environments.search.pages import PageIndex
@@ -29,7 +29,7 @@ from ludus.types import Message, Reply, Rollout, Task
 SEARCH, READ = "search_pages", "read_page"
 UNKNOWN, TERSE_UNKNOWN, TERSE_ANSWER = "I don't know", "no", "Answer "
 NOT_THERE = "there is no such page"
-FEWEST_PAGES = 20
+FEWEST_PAGES, MOST_PAGES = 20, 5_000
 MOST_TERSE_PAGES = 400
 RESULTS, TERSE_RESULTS = 5, 3
 TEST_SHARE = 0.4
@@ -69,8 +69,8 @@ class WikiSearch(SearchEnvironment):
             terse: few words and lines for commands, for models with a small vocabulary.
             skill: share of the demonstrator's choices of a page that are the best; the others are drawn at random.
         """
-        if pages < FEWEST_PAGES:
-            raise ValueError(f"pages must be at least {FEWEST_PAGES}, got {pages}")
+        if not FEWEST_PAGES <= pages <= MOST_PAGES:
+            raise ValueError(f"pages must be from {FEWEST_PAGES} to {MOST_PAGES}, got {pages}")
         if terse and pages > MOST_TERSE_PAGES:
             raise ValueError(f"a terse encyclopedia has at most {MOST_TERSE_PAGES} pages, got {pages}")
         if encyclopedias < 1:
@@ -133,9 +133,11 @@ class WikiSearch(SearchEnvironment):
     @tool
     async def search_pages(self, query: str, state: Search) -> Any:
         """Ids and titles of the pages that match best."""
+        if not any(map(str.isalnum, query)):
+            return "no" if self.terse else {"error": "a query needs a letter or a digit"}
         hits = state.where.search(query, TERSE_RESULTS if self.terse else RESULTS)
         if self.terse:
-            return " ".join(page_id for page_id, _ in hits) or "no"
+            return write_ids(page_id for page_id, _ in hits)
         return [{"page_id": page_id, "title": title} for page_id, title in hits]
 
     @tool
@@ -217,5 +219,5 @@ def _task(split: str, number: int, place: int, question: Question) -> Task:
 
 def _shown_ids(result: str, terse: bool) -> list[str]:
     if terse:
-        return [word for word in result.split() if word.isdigit()]
+        return read_ids(result)
     return [hit["page_id"] for hit in json.loads(result)]

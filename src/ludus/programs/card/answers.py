@@ -16,10 +16,10 @@ from ludus.environments.reasoning.text import (
     said_in,
 )
 from ludus.errors import UsageError
-from ludus.programs.compare import chosen_purpose
+from ludus.programs.compare import chosen_purpose, success_reward
 from ludus.programs.members import AT
 from ludus.store import RolloutIndex, RunFolder
-from ludus.types import Rollout
+from ludus.types import MAIN_ROLE, Rollout
 
 LEVEL_KEYS = ("level", "difficulty")
 """Where a task's difficulty is looked for, in its `info`."""
@@ -35,6 +35,7 @@ class Answered:
     task: str
     right: bool
     tokens: int
+    """Of all replies of the main role, those of attempts that were not chosen and of sub-agents included."""
     answer: str
     group: str = ""
     """The task's skill, or "" where tasks have none."""
@@ -77,7 +78,7 @@ def read(run: Path) -> Evaluated:
         if not kept:
             raise UsageError(f"{run}: nothing of {purpose} was scored, so there is no card to make")
         first = index.get(kept[0])
-        success = _success(folder, first)
+        success = success_reward(folder)
         answers = [answered(index.get(id_), success) for id_ in kept]
         return Evaluated(run, first.model, first.environment.id, answers, len(rows) - len(kept))
 
@@ -85,12 +86,12 @@ def read(run: Path) -> Evaluated:
 def answered(rollout: Rollout, success: float) -> Answered:
     """What a card needs of a rollout."""
     info, metrics, calls = rollout.task.info, rollout.metrics, own_calls(rollout)
-    said = "\n".join(map(said_in, calls))
+    said = "\n".join(said_in(call.reply) for call in calls)
     level = next((info[key] for key in LEVEL_KEYS if _is_number(info.get(key))), None)
     planned = metrics.get("plan_sound", 0.0) > 0
     return Answered(
         task=rollout.task.id, right=metrics[SOLVED] > 0 if SOLVED in metrics else rollout.reward >= success,
-        tokens=num_tokens(calls), answer=answer_of(rollout.reply), group=str(info.get("skill", "")),
+        tokens=num_tokens([call for call in rollout.calls if call.role == MAIN_ROLE]), answer=answer_of(rollout.reply), group=str(info.get("skill", "")),
         level=None if level is None else float(level), sure=metrics.get(SURE),
         adherence=metrics.get("plan_adherence") if planned else None,
         backtracks=len(BACKTRACK.findall(said)), restarts=len(RESTART.findall(said)), truncated=rollout.truncated,
@@ -108,12 +109,6 @@ def by_task(answers: Sequence[Answered], value: Callable[[Answered], float]) -> 
 def right_by_task(answers: Sequence[Answered]) -> dict[str, list[float]]:
     """1.0 for each right answer, 0.0 for each wrong one, by task."""
     return by_task(answers, lambda answer: float(answer.right))
-
-
-def _success(folder: RunFolder, rollout: Rollout) -> float:
-    """The reward from which a rollout counts: as the evaluation recorded it, or else 1."""
-    value = (folder.read_result() or {}).get("success_reward", 1.0)
-    return float(value) if _is_number(value) else 1.0
 
 
 def _is_number(value: object) -> bool:

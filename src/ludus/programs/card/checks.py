@@ -43,16 +43,18 @@ def reworded(plain: Evaluated, other: Evaluated) -> Check:
 
 
 def reseeded(plain: Evaluated, other: Evaluated) -> Check:
-    """Other tasks from the same generators: a difference of two means.
+    """Other tasks from the same generators: a difference of two means, without tasks that both drew, as of easy ones there
+    are few.
 
-    Raises UsageError where the tasks are the same.
+    Raises UsageError where no other tasks are left.
     """
     _same_model(plain, other)
-    if {answer.task for answer in plain.answers} & {answer.task for answer in other.answers}:
-        raise UsageError(f"{other.run} has tasks that {plain.run} has too: evaluate with another seed (--arg seed=1)")
     if _mix(plain.answers) != _mix(other.answers):
         raise UsageError(f"{other.run} has other skills or levels than {plain.run}: evaluate as many of the same")
-    one, two = (clustered_mean(right_by_task(found.answers)) for found in (plain, other))
+    a, b = right_by_task(plain.answers), right_by_task(other.answers)
+    one, two = (clustered_mean({task: own[task] for task in own.keys() - (a.keys() & b.keys())}) for own in (a, b))
+    if not (one.num_tasks and two.num_tasks):
+        raise UsageError(f"{other.run} has the tasks that {plain.run} has: evaluate with another seed (--arg seed=1)")
     se = math.hypot(one.se, two.se)
     degrees = min(one.num_tasks, two.num_tasks) - 1
     half = t_quantile(0.975, degrees) * se if degrees > 0 else math.nan

@@ -16,16 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ludus.programs.card.answers import Answered, by_task, right_by_task
-from ludus.programs.statistics import clustered_mean
+from ludus.programs.statistics import NUM_DRAWS, Figure, Interval, clustered_mean, drawn_again, wilson
 
 Array = NDArray[Any]
-Interval = tuple[float, float]
 EASY = 0.75
 """Share of a task's samples that are right from which it counts as easy."""
 NUM_BINS = 10
 NUM_BUDGETS = 12
-NUM_DRAWS = 1_000
-Z95 = 1.959964
 
 
 @dataclass(frozen=True)
@@ -36,29 +33,6 @@ class Point:
     mean: float
     interval: Interval
     num_tasks: int
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A number with its 95 % interval; NaN where there is none."""
-
-    value: float
-    interval: Interval
-    num_tasks: int
-
-
-def wilson(share: float, trials: int) -> Interval:
-    """Wilson's 95 % interval of a share of so many trials.
-
-    >>> tuple(round(end, 3) for end in wilson(1.0, 10)), tuple(round(end, 3) for end in wilson(0.5, 100))
-    ((0.722, 1.0), (0.404, 0.596))
-    """
-    if trials == 0:
-        return math.nan, math.nan
-    z2 = Z95**2
-    middle = (share + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = Z95 / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def accuracy(answers: Sequence[Answered]) -> Figure:
@@ -111,14 +85,27 @@ def calibration_curve(sure: Sequence[tuple[Answered, float]]) -> list[Point]:
 
 def calibration_error(sure: Sequence[tuple[Answered, float]]) -> Figure:
     """Expected calibration error: the mean over answers of how far their bin's sureness and share of right answers lie
-    apart (Guo et al. 2017, arXiv:1706.04599, equation 3)."""
+    apart (Guo et al. 2017, arXiv:1706.04599, equation 3).
+
+    It is above 0 by chance alone, and more so when tasks are drawn again, so that percentiles never cover a model that is
+    calibrated. Its interval is the basic one (Davison and Hinkley 1997, equation 5.6), which turns that round; it begins
+    at 0 where tasks whose gaps have random signs have as large an error in one of twenty draws.
+    """
 
     places = {task: place for place, task in enumerate(dict.fromkeys(answer.task for answer, _ in sure))}
     gaps, counts = np.zeros((len(places), NUM_BINS)), np.zeros(len(places))
     for answer, value in sure:
         gaps[places[answer.task], min(int(value * NUM_BINS), NUM_BINS - 1)] += value - answer.right
         counts[places[answer.task]] += 1
-    return _drawn_again(len(places), lambda own: float(np.abs(gaps[own].sum(axis=0)).sum() / counts[own].sum()))
+    found = drawn_again(len(places), lambda own: float(np.abs(gaps[own].sum(axis=0)).sum() / counts[own].sum()))
+    if found.num_tasks < 2:
+        return found
+    low, high = (2 * found.value - end for end in reversed(found.interval))
+    rng = np.random.default_rng(0)
+    signs = (rng.choice((-1.0, 1.0), size=len(places)) for _ in range(NUM_DRAWS))
+    by_chance = np.quantile([np.abs(own @ gaps).sum() / counts.sum() for own in signs], 0.95)
+    low = 0.0 if found.value <= by_chance else max(0.0, low)
+    return Figure(found.value, (low, max(high, found.value)), found.num_tasks)
 
 
 def brier_score(sure: Sequence[tuple[Answered, float]]) -> Figure:
@@ -172,7 +159,7 @@ def effort(answers: Sequence[Answered]) -> Figure:
     wrong = by_task(answers, lambda answer: float(not answer.right))
     tokens = by_task(answers, lambda answer: float(answer.tokens))
     wrong_T, tokens_T = (np.array([np.mean(values[task]) for task in wrong]) for values in (wrong, tokens))
-    return _drawn_again(len(wrong), lambda own: _rank_correlation(wrong_T[own], tokens_T[own]))
+    return drawn_again(len(wrong), lambda own: _rank_correlation(wrong_T[own], tokens_T[own]))
 
 
 def share(answers: Sequence[Answered], holds: Callable[[Answered], bool]) -> Figure:
@@ -202,18 +189,6 @@ def _shares(values: dict[str, list[float]], x: float) -> Point:
 def _mean(values: dict[str, list[float]]) -> Figure:
     found = clustered_mean(values)
     return Figure(found.mean, found.interval(), found.num_tasks)
-
-
-def _drawn_again(num_tasks: int, figure: Callable[[Array], float]) -> Figure:
-    """A figure of tasks, given their places, with the interval that it has when as many are drawn again, with replacement,
-    from the same seed each time."""
-    if num_tasks == 0:
-        return Figure(math.nan, (math.nan, math.nan), 0)
-    rng = np.random.default_rng(0)
-    drawn = [figure(rng.integers(num_tasks, size=num_tasks)) for _ in range(NUM_DRAWS)]
-    finite = [value for value in drawn if math.isfinite(value)]
-    low, high = np.quantile(finite, [0.025, 0.975]) if finite else (math.nan, math.nan)
-    return Figure(figure(np.arange(num_tasks)), (float(low), float(high)), num_tasks)
 
 
 def _rank_correlation(x_T: Array, y_T: Array) -> float:

@@ -11,15 +11,17 @@ from typing import Any
 from ludus.programs.card import checks, figures
 from ludus.programs.card.answers import Answered, read, right_by_task
 from ludus.programs.card.checks import Check
-from ludus.programs.card.figures import Figure, Point
+from ludus.programs.card.figures import Point
 from ludus.programs.report.charts import Chart, Series
 from ludus.programs.report.page import drawn, template
 from ludus.programs.report.words import clean
-from ludus.programs.statistics import mean_pass_at_k, mean_pass_hat_k
+from ludus.programs.statistics import Figure, mean_pass_at_k, mean_pass_hat_k, wilson
 from ludus.store.durable import disk_errors, write_atomically
 
 MOST_CURVES = 5
 """Skills in one chart: as many as there are colours."""
+DODGE = 0.07
+"""Levels between curves of one chart, so that no interval hides another."""
 
 
 @dataclass(frozen=True)
@@ -148,12 +150,12 @@ def _over_samples(answers: Sequence[Answered]) -> list[Row]:
     return [
         Row(
             f"coverage pass@{k}",
-            Figure(at.mean, figures.wilson(at.mean, at.num_tasks), at.num_tasks),
+            Figure(at.mean, wilson(at.mean, at.num_tasks), at.num_tasks),
             f"at least one of {k} samples is right",
         ),
         Row(
             f"reliability pass^{k}",
-            Figure(hat.mean, figures.wilson(hat.mean, hat.num_tasks), hat.num_tasks),
+            Figure(hat.mean, wilson(hat.mean, hat.num_tasks), hat.num_tasks),
             f"all of {k} samples are right",
         ),
     ]
@@ -179,11 +181,11 @@ def _chart(made: Card, title: str, names: Sequence[str], x_label: str, **style: 
     series = [
         Series(
             clean(name.removeprefix("skill/")),
-            [point.x for point in points],
+            [point.x + DODGE * (number - (len(curves) - 1) / 2) for point in points],
             [point.mean for point in points],
             [_half_lengths(point) for point in points],
         )
-        for name, points in curves.items()
+        for number, (name, points) in enumerate(curves.items())
     ]
     return Chart(title, series, "points", x_label=x_label, **style)
 

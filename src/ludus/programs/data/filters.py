@@ -16,6 +16,7 @@ REASONS = {
     "cut off": "a reply hit its token limit",
     "nothing said": "the model said nothing",
     "held out": "its prompt is a task of the held-out split",
+    "label": "it was labelled bad",
     "reward": "the reward is below the limit",
     "agreement": "too few samples of the task give this answer",
     "worse sample": "another sample of the task was taken",
@@ -41,19 +42,27 @@ class Sample:
     """Share of the task's rollouts that give this answer."""
 
 
-def sample_of(rollout: Rollout, held_out: frozenset[str], min_reward: float) -> Sample:
-    """A rollout as the filters see it."""
+def sample_of(rollout: Rollout, held_out: frozenset[str], min_reward: float, label: float | None = None) -> Sample:
+    """A rollout as the filters see it.
+
+    Args:
+        held_out: keys of prompts that must not be taken.
+        min_reward: the least reward that is taken.
+        label: 1 or 0 where somebody said that it is good or bad, which then counts in place of the reward.
+    """
     talk = conversation(rollout)
+    reward = rollout.reward if label is None else label
     fault = (
         "failed" if rollout.failure is not None else
         "cut off" if rollout.truncated else
         "nothing said" if not any(said(message) for message in talk if message["role"] == "assistant") else
         "held out" if prompt_key(rollout.task) in held_out else
-        "reward" if rollout.reward < min_reward else
+        "label" if label == 0 else
+        "reward" if label is None and reward < min_reward else
         ""
     )  # fmt: skip
     tokens = rollout.usage.completion_tokens
-    return Sample(rollout.id, rollout.task.id, rollout.reward, tokens, answer_of(rollout.reply), fault)
+    return Sample(rollout.id, rollout.task.id, reward, tokens, answer_of(rollout.reply), fault)
 
 
 def agreeing(samples: Iterable[Sample]) -> list[Sample]:

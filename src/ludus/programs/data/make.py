@@ -30,6 +30,7 @@ from ludus.programs.data.filters import (
     sample_of,
 )
 from ludus.programs.evaluate import PURPOSE, Evaluation, evaluate_async
+from ludus.programs.labelling import rewards
 from ludus.recording.backend import Backend
 from ludus.store import RolloutIndex
 from ludus.store.durable import disk_errors, fsync
@@ -107,9 +108,13 @@ async def make_data(env: Environment, model: str | Backend, config: DataConfig, 
         env, model, split=config.split, num_tasks=config.num_tasks, samples=config.samples, out=out, **evaluation
     )
     min_reward = env.success_reward if config.min_reward is None else config.min_reward
+    labels = rewards(out)
+    places = {task.id: place for place, task in enumerate(await call(take, env, config.split, config.num_tasks))}
     with RolloutIndex(out) as index:
-        ids = [row.id for row in index.query(purpose=PURPOSE, last_attempts=True)]
-        samples = agreeing(sample_of(index.get(id_), held_out, min_reward) for id_ in ids)
+        rows = [row for row in index.query(purpose=PURPOSE, last_attempts=True) if row.task in places]
+        # not in the order in which they ended: the same rollouts make the same file, whenever each was played
+        ids = [row.id for row in sorted(rows, key=lambda row: (places[row.task], row.sample))]
+        samples = agreeing(sample_of(index.get(id_), held_out, min_reward, labels.get(id_)) for id_ in ids)
         chosen, left_out = ranked(samples, config.min_agreement, config.per_task)
         with disk_errors(f"write into {out}"):
             taken = _write(out / DATA, index, chosen, Novelty(config.min_novelty), left_out)

@@ -27,9 +27,10 @@ from ludus.judging.probes import INJECTIONS, PADDING, with_text
 from ludus.programs.blocking import run_anywhere
 from ludus.programs.judging import figures
 from ludus.programs.judging.result import Interval, JudgeCheck, ProbeRow
-from ludus.programs.models import OpenModel, open_model
+from ludus.programs.models import Access, OpenModel, open_model
 from ludus.programs.statistics import Estimate
 from ludus.recording.backend import Backend
+from ludus.recording.cached import Cached
 from ludus.recording.gateway import Gateway
 from ludus.recording.model import RecordedModel
 from ludus.recording.recorder import Recorder
@@ -57,6 +58,7 @@ async def check_judge_async(
     concurrency: int = 16,
     args: Mapping[str, Any] | None = None,
     base_url: str | None = None,
+    api_key: str | None = None,
     price: tuple[float, float] | None = None,
     progress: Progress = lambda done, total: None,
 ) -> JudgeCheck:
@@ -69,7 +71,11 @@ async def check_judge_async(
             f"answers, {repeats=}, {concurrency=}, {probes=}"
         )
     fn, mark = _scorer(env, scorer)
-    opened = open_model(model, base_url=base_url, price=price) if isinstance(model, str) else OpenModel(model)
+    access = Access(base_url, api_key, price)
+    opened = open_model(model, **vars(access)) if isinstance(model, str) else OpenModel(model)
+    if repeats > 1 and isinstance(opened.backend, Cached):
+        opened.close()
+        raise UsageError("repeats ask the same again, which a cache would answer: name the model without cached:")
     async with AsyncExitStack() as stack:
         stack.callback(opened.close)
         await stack.enter_async_context(env.opened())
@@ -92,7 +98,7 @@ def check_judge(
         labelled: answers and what is known of them.
         **options: scorer (where several ask a model), repeats (how often each answer is judged), probes (bad answers that
             try to sway the judge, in each of several ways), seed, concurrency, args (the environment's options), base_url,
-            price, progress.
+            api_key, price, progress.
 
     Raises:
         UsageError: no such environment, scorer or model.

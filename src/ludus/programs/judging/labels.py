@@ -1,4 +1,4 @@
-"""Rollouts with the truth about them, from a run whose scorers know it."""
+"""Rollouts with the truth about them: from people, or from a run whose scorers know it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from pathlib import Path
 
 from ludus.errors import UnknownName, UsageError
 from ludus.judging.labelled import GOOD, Labelled
+from ludus.programs.labelling import labelled
 from ludus.store import RolloutIndex, RunFolder
 
 REWARD = "reward"
 """Stands for a rollout's whole reward."""
+PEOPLE = "labels"
+"""Stands for what people said of a run."""
 
 
 def from_run(
@@ -44,3 +47,16 @@ def from_run(
     if not found:
         raise UsageError(f"{path} has no rollouts that were scored")
     return found
+
+
+def from_people(run: str | Path, limit: int | None = None) -> list[Labelled]:
+    """The rollouts of a run that people, or the signals of a product, found good or bad (`ludus label`).
+
+    Raises:
+        UsageError: nothing is labelled.
+        RunFolderError: not a run folder, or a damaged one.
+    """
+    found = [Labelled(rollout, label.reward, label.verdict == "good") for rollout, label in labelled(run)]
+    if not found:
+        raise UsageError(f"{run} has no labels yet: ludus label {run}")
+    return found[:limit]

@@ -15,16 +15,20 @@ from concurrent.futures import CancelledError
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from ludus.authoring.conversations import opening
 from ludus.authoring.environment import Environment
 from ludus.environments.reasoning.prompt import Prompt
 from ludus.errors import LudusError, RolloutError
+from ludus.judging.quoting import legible, pieces_of, shortened
 from ludus.programs.evaluate import preferred_sampling
+from ludus.programs.optimize.earlier import Earlier
+from ludus.recording.alone import ask_alone
 from ludus.recording.backend import Backend
-from ludus.recording.recorder import Recorder
+from ludus.redaction import SECRETS
 from ludus.rollouts.scheduler import Plan, Scheduler
 from ludus.rollouts.workers import cancel_all
 from ludus.seeds import derive
-from ludus.types import MAIN_ROLE, Rollout, Sampling, Task, Usage, user
+from ludus.types import Message, Rollout, Sampling, Task, user
 
 ResultT = TypeVar("ResultT")
 COMPONENT = "system_prompt"
@@ -44,6 +48,7 @@ class Bridge:
         backends: what stands behind each role.
         reflecting: the model that reflects.
         plan: how rollouts are run; its purpose is the beginning of theirs.
+        earlier: what was done before an interruption.
         on_rollout: told each finished attempt.
         on_scored: told how many tasks have been scored so far.
     """
@@ -57,10 +62,12 @@ class Bridge:
         backends: Mapping[str, Backend],
         reflecting: Backend,
         plan: Plan,
+        earlier: Earlier,
         on_rollout: Callable[[Rollout], object],
         on_scored: Callable[[int], object],
     ) -> None:
         self._env, self._backends, self._reflecting, self._plan = env, backends, reflecting, plan
+        self._earlier = earlier
         self._on_rollout, self._on_scored = on_rollout, on_scored
         self._loop = asyncio.get_running_loop()
         self._numbers: dict[str, int] = {}
@@ -68,7 +75,6 @@ class Bridge:
         self._visits: dict[tuple[str, str], int] = defaultdict(int)
         self.stopping = False
         self.num_scored = self.num_excluded = self.num_reflections = 0
-        self.reflection = Usage()
         self.error: Exception | None = None
         """What went wrong here: GEPA takes some errors for a proposal that failed, and goes on."""
         self._working: set[asyncio.Task[Any]] = set()
@@ -139,10 +145,13 @@ class Bridge:
             visits.append((task, self._visits[text, task.id]))
             self._visits[text, task.id] += 1
         env = Prompt(self._env, text=text) if text.strip() else self._env
-        played: dict[tuple[str, int], Rollout] = {}
-        async with Scheduler(env, self._backends, plan, on_rollout=self._on_rollout) as scheduler:
-            async for group in scheduler.groups(visits, 1):
-                played[group.task.id, group.visit] = group.rollouts[0]
+        found = {(task.id, visit): self._earlier.rollout(plan.purpose, task.id, visit) for task, visit in visits}
+        played = {place: rollout for place, rollout in found.items() if rollout is not None}
+        todo = [(task, visit) for task, visit in visits if (task.id, visit) not in played]
+        if todo:
+            async with Scheduler(env, self._backends, plan, on_rollout=self._on_rollout) as scheduler:
+                async for group in scheduler.groups(todo, 1):
+                    played[group.task.id, group.visit] = group.rollouts[0]
         rollouts = [played[task.id, visit] for task, visit in visits]
         failed = [rollout for rollout in rollouts if rollout.excluded]
         self.num_scored += len(rollouts)
@@ -155,16 +164,14 @@ class Bridge:
         return rollouts
 
     async def _reflect(self, prompt: str | list[dict[str, Any]]) -> str:
-        messages = [user(prompt)] if isinstance(prompt, str) else prompt
-        seed = derive(self._plan.seed, "reflection", self.num_reflections)
-        session = f"reflection-{self.num_reflections}"
-        recorder = Recorder({MAIN_ROLE: self._reflecting}, Sampling(), seed, session)
+        number = self.num_reflections
         self.num_reflections += 1
-        try:
-            reply = await recorder.call(MAIN_ROLE, messages)
-        finally:
-            recorder.close()
-        self.reflection = self.reflection + reply.usage
+        if (said := self._earlier.reflection(number, prompt)) is not None:
+            return said
+        messages = [user(prompt)] if isinstance(prompt, str) else prompt
+        seed = derive(self._plan.seed, "reflection", number)
+        reply = await ask_alone(self._reflecting, messages, Sampling(), seed=seed, session=f"reflection-{number}")
+        self._earlier.keep(number, prompt, SECRETS.hide(reply.text), reply.usage)
         return reply.text
 
 
@@ -178,7 +185,7 @@ def scores_of(rollouts: Sequence[Rollout]) -> list[float]:
 def reflected(rollout: Rollout, env: Environment) -> dict[str, Any]:
     """A rollout as the model that reflects is shown it."""
     talk = [message for message in rollout.messages if message.get("role") != "system"]
-    first = next((i for i, message in enumerate(talk) if message.get("role") == "assistant"), len(talk))
+    asked = opening(talk)
     scores = ", ".join(f"{name} {value:g}" for name, value in rollout.metrics.items())
     feedback = f"Reward {rollout.reward:g}, where {env.success_reward:g} is a success ({scores})."
     if rollout.failure is not None:
@@ -188,7 +195,8 @@ def reflected(rollout: Rollout, env: Environment) -> dict[str, Any]:
     if rollout.task.answer is not None and rollout.reward < env.success_reward:
         known = rollout.task.answer
         feedback += f" The known answer is: {known if isinstance(known, str) else json.dumps(known)}"
-    return {"Inputs": _text(talk[:first]), "Generated Outputs": _text(talk[first:]), "Feedback": _cut(feedback)}
+    outputs = _text(talk[len(asked) :])
+    return {"Inputs": _text(asked), "Generated Outputs": outputs, "Feedback": legible(feedback, MOST_CHARS)}
 
 
 def sampling_of(env: Environment, overrides: Mapping[str, Any]) -> Sampling:
@@ -200,18 +208,5 @@ def _with_purpose(plan: Plan, purpose: str) -> Plan:
     return replace(plan, purpose=purpose)
 
 
-def _text(messages: Sequence[Mapping[str, Any]]) -> str:
-    lines = []
-    for message in messages:
-        said = message.get("content") or ""
-        lines.append(f"{message.get('role')}: {said if isinstance(said, str) else json.dumps(said)}")
-        lines += [
-            f"calls {tool['function'].get('name')}({tool['function'].get('arguments')})"
-            for tool in message.get("tool_calls") or ()
-        ]
-    return _cut("\n".join(lines))
-
-
-def _cut(text: str) -> str:
-    left_out, half = len(text) - MOST_CHARS, MOST_CHARS // 2
-    return text if left_out <= 0 else f"{text[:half]}\n… {left_out} characters left out …\n{text[-half:]}"
+def _text(messages: Sequence[Message]) -> str:
+    return "\n".join(f"{piece.who}: {piece.text}" for piece in shortened(pieces_of(messages), MOST_CHARS))

@@ -24,14 +24,16 @@ from ludus.environments.reasoning.prompt import Prompt
 from ludus.errors import LudusError, MissingExtra, RunFolderError, UsageError
 from ludus.programs.compare import scores_by_task
 from ludus.programs.evaluate import Evaluation, run_evaluation
-from ludus.programs.models import DEMONSTRATOR, OPENAI, OpenModel, open_model, open_role_models
+from ludus.programs.gone_on import open_out
+from ludus.programs.models import DEMONSTRATOR, NO_ACCESS, Access, OpenModel, open_model, open_role_models
 from ludus.programs.optimize.asked import MINIBATCH, OptimizeConfig, Optimized, split_tasks
 from ludus.programs.optimize.bridge import COMPONENT, Bridge, Stopped, sampling_of
+from ludus.programs.optimize.earlier import Earlier
 from ludus.programs.statistics import PairedDifference, paired_difference
 from ludus.recording.backend import Backend
 from ludus.redaction import SECRETS
 from ludus.rollouts.scheduler import Plan, Scheduler
-from ludus.store import RolloutIndex, RunFolder, is_run_folder
+from ludus.store import RolloutIndex, RunFolder
 from ludus.store.durable import disk_errors, write_atomically
 from ludus.types import MAIN_ROLE, Rollout, Task, Usage
 
@@ -49,9 +51,10 @@ async def optimize_async(
     out: Path,
     *,
     reflection_model: str | Backend | None = None,
-    base_url: str | None = None,
-    price: tuple[float, float] | None = None,
+    access: Access = NO_ACCESS,
+    reflection_access: Access = NO_ACCESS,
     role_models: Mapping[str, str | Backend] | None = None,
+    role_access: Mapping[str, Access] | None = None,
     progress: Progress = lambda row: None,
     on_start: Callable[[Callable[[], object]], object] = lambda stop: None,
 ) -> Optimized:
@@ -60,8 +63,10 @@ async def optimize_async(
     Args:
         env: the environment; its training tasks are looked at, its test tasks only in the comparison.
         model: whose prompt it is: what `ludus eval --model` takes, or a backend.
-        out: a new run folder.
+        out: a new run folder, or that of the same optimisation, which was interrupted: it goes on.
         reflection_model: who reflects; by default the same model.
+        access, reflection_access: how the two are reached, where they are behind an API.
+        role_models, role_access: who plays roles beside the main one, and how they are reached.
         on_start: is handed a function that asks the program to stop early and compare what it has.
 
     Raises:
@@ -74,16 +79,16 @@ async def optimize_async(
         import gepa  # noqa: F401 - says now if it is not there
     except ImportError as error:
         raise MissingExtra("prompt optimisation", "gepa") from error
-    if is_run_folder(out):
-        raise RunFolderError(f"{out} already holds a run; choose another folder (--out)")
     tasks = split_tasks(env, config)
     with ExitStack() as stack:
-        opened = _opened(model, base_url, price, stack)
-        reflecting = opened if reflection_model is None else _opened(reflection_model, base_url, price, stack)
-        others = open_role_models(role_models or {}, env.roles, stack)
-        run = stack.enter_context(RunFolder.create(out))
+        opened = _opened(model, access, stack)
+        reflecting = opened if reflection_model is None else _opened(reflection_model, reflection_access, stack)
+        others = open_role_models(role_models or {}, env.roles, stack, role_access or {})
+        run = stack.enter_context(open_out(out, "optimization", _about(env, opened, reflecting, others, config)))
+        if (before := run.read_result()) is not None and not before.get("stopped"):
+            raise RunFolderError(f"{out} holds an optimization that is finished; choose another folder (--out)")
         program = _Program(env, {MAIN_ROLE: opened, **others}, reflecting, config, tasks, run, progress)
-        program.write_config()
+        stack.callback(program.earlier.close)
         on_start(program.stop)
         async with env.opened():
             return await program.run()
@@ -105,11 +110,13 @@ class _Program:
         self.env, self.backends, self.reflecting, self.config, self.folder = env, backends, reflecting, config, run
         self.train, self.val, self.test = tasks
         self.progress, self.usage = progress, Usage()
+        """Tokens of the search's new rollouts, and of the comparison."""
         sampling = sampling_of(env, {"max_tokens": config.max_tokens, "temperature": config.temperature})
         self.plan = Plan(
             config.seed, "optimize", self.train_split, sampling, config.concurrency, config.timeout_s
         )  # fmt: skip
-        self.bridge = Bridge(env, backends, reflecting, self.plan, self.record, self.tell)
+        self.earlier = Earlier(run, self.plan)
+        self.bridge = Bridge(env, backends, reflecting, self.plan, self.earlier, self.record, self.tell)
         self._comparing: Scheduler | None = None
 
     @property
@@ -144,7 +151,7 @@ class _Program:
         changed = prompt != self.env.system_prompt
         after = await self.compare("end", Prompt(self.env, text=prompt)) if changed else before
         paired = self.difference(changed)
-        total = self.usage + self.bridge.reflection
+        total = self.usage + self.earlier.usage
         result = Optimized(
             env=self.env.describe().id, model=self.backends[MAIN_ROLE].name, reflection_model=self.reflecting.name,
             prompt=prompt, before=before.to_dict(), after=after.to_dict(), gain=paired.difference.mean,
@@ -197,9 +204,14 @@ class _Program:
         def on_start(scheduler: Scheduler) -> None:
             self._comparing = scheduler
 
+        earlier = (
+            rollout
+            for rollout in self.folder.rollouts
+            if rollout.purpose == plan.purpose and rollout.environment == env.describe()  # with the same prompt
+        )
         found = await run_evaluation(
             env, self.backends, plan, tasks=self.test, samples=self.config.samples, log=self.folder.rollouts,
-            progress=self.progress, on_start=on_start,
+            earlier=earlier, progress=self.progress, on_start=on_start,
         )  # fmt: skip
         self.usage = self.usage + Usage(found.tokens["prompt"], found.tokens["completion"], found.cost)
         self.folder.append_metrics(
@@ -222,16 +234,18 @@ class _Program:
             )
         return paired_difference(before, after)
 
-    def write_config(self) -> None:
-        """What was chosen, as config.toml."""
-        import tomli_w
 
-        values = {key: value for key, value in msgspec.structs.asdict(self.config).items() if value is not None}
-        about = {
-            "env": msgspec.to_builtins(self.env.describe()), "model": self.backends[MAIN_ROLE].name,
-            "reflection_model": self.reflecting.name,
-        }  # fmt: skip
-        self.folder.write_config(tomli_w.dumps({"optimization": {**about, **values}}))
+def _about(
+    env: Environment, model: Backend, reflecting: Backend, others: Mapping[str, Backend], config: OptimizeConfig
+) -> dict[str, Any]:
+    """What makes an optimisation the same, as config.toml has it; how much of it runs at once does not."""
+    values = {
+        key: value for key, value in msgspec.structs.asdict(config).items() if key not in ("concurrency", "timeout_s")
+    }
+    return {
+        "env": msgspec.to_builtins(env.describe()), "model": model.name, "reflection_model": reflecting.name,
+        "role_models": {role: other.name for role, other in others.items()}, **values,
+    }  # fmt: skip
 
 
 class _Quiet:
@@ -242,12 +256,11 @@ class _Quiet:
         log.debug("%s", message)
 
 
-def _opened(model: str | Backend, base_url: str | None, price: tuple[float, float] | None, stack: ExitStack) -> Backend:
+def _opened(model: str | Backend, access: Access, stack: ExitStack) -> Backend:
     if not isinstance(model, str):
         return model
     if model == DEMONSTRATOR:
         raise UsageError("the demonstrator takes no prompt: name a model folder, a run or openai:NAME")
-    remote = model.startswith(OPENAI)
-    found: OpenModel = open_model(model, base_url=base_url if remote else None, price=price if remote else None)
+    found: OpenModel = open_model(model, **vars(access))
     stack.callback(found.close)
     return found.backend

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +20,7 @@ from ludus.programs.report.words import clean, name_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Row = Mapping[str, Any]
 """One line of metrics.jsonl."""
@@ -49,7 +51,7 @@ _TIMES = {"time/sampling": "sampling", "time/training": "training"}
 
 # Colours that stand for CSS variables while Matplotlib draws.
 _VARIABLES = {"#010101": "--ink-soft", "#010102": "--line"} | {f"#01020{i}": f"--c{i}" for i in range(1, 6)}
-_INK, _LINE, *_COLORS = _VARIABLES
+INK, LINE, *COLORS = _VARIABLES
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,22 @@ def charts_of(rows: Sequence[Row]) -> list[Chart]:
 
 
 def draw(chart: Chart) -> str:
-    """The chart as an SVG element.
+    """The chart as an SVG element. Raises MissingExtra where Matplotlib is not installed."""
+    with drawing(chart.title, (4.4, 2.3)) as figure:
+        _plot(figure.add_subplot(), chart)
+        if len(chart.series) > 1:
+            figure.legend(loc="outside upper center", ncols=len(chart.series), handlelength=1.6)
+        return as_svg(figure)
+
+
+@contextmanager
+def drawing(salt: str, size: tuple[float, float], ink: str = INK, line: str = LINE) -> Iterator[Figure]:
+    """A figure in the style of the reports, to be drawn and saved within the context.
+
+    Args:
+        salt: makes its ids its own.
+        size: inches.
+        ink, line: colours; by default those that stand for the page's.
 
     Raises:
         MissingExtra: Matplotlib is not installed.
@@ -109,28 +126,28 @@ def draw(chart: Chart) -> str:
     except ImportError:
         raise MissingExtra("charts in reports", "train") from None
     style: dict[Any, Any] = {
-        "svg.fonttype": "none", "svg.hashsalt": chart.title, "font.size": 8, "text.color": _INK,
-        "axes.edgecolor": _LINE, "axes.labelcolor": _INK, "xtick.color": _LINE, "ytick.color": _LINE,
-        "xtick.labelcolor": _INK, "ytick.labelcolor": _INK, "axes.spines.top": False, "axes.spines.right": False,
-        "axes.grid": True, "axes.grid.axis": "y", "grid.color": _LINE, "grid.linewidth": 0.5, "axes.axisbelow": True,
+        "svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 8, "text.color": ink,
+        "axes.edgecolor": line, "axes.labelcolor": ink, "xtick.color": line, "ytick.color": line,
+        "xtick.labelcolor": ink, "ytick.labelcolor": ink, "axes.spines.top": False, "axes.spines.right": False,
+        "axes.grid": True, "axes.grid.axis": "y", "grid.color": line, "grid.linewidth": 0.5, "axes.axisbelow": True,
         "legend.frameon": False, "legend.fontsize": 7.5, "axes.linewidth": 0.6, "axes.formatter.useoffset": False,
         "text.parse_math": False,
     }  # fmt: skip
     with rc_context(style):
-        figure = Figure(figsize=(4.4, 2.3), layout="constrained")
-        axes = figure.add_subplot()
-        _plot(axes, chart)
-        if len(chart.series) > 1:
-            figure.legend(loc="outside upper center", ncols=len(chart.series), handlelength=1.6)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        yield Figure(figsize=size, layout="constrained")
+
+
+def as_svg(figure: Figure) -> str:
+    """The svg element alone, as wide as its place, with the page's colours."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _inline(text.getvalue())
 
 
 def _by_environment(rows: Sequence[Row]) -> list[Chart]:
     """Evaluations and rewards of each environment of a mixture, as many in a chart as there are colours."""
     names = list(dict.fromkeys(key.split("/")[1] for row in rows for key in row if key.startswith("env/")))
-    parts = [names[i : i + len(_COLORS)] for i in range(0, len(names), len(_COLORS))]
+    parts = [names[i : i + len(COLORS)] for i in range(0, len(names), len(COLORS))]
     charts = []
     for phase, key, what in (("eval", "eval/mean", "Evaluation score"), ("rl", "reward/mean", "Reward in training")):
         of_phase = [row for row in rows if row.get("phase") == phase]
@@ -179,10 +196,10 @@ def _plot(axes: Axes, chart: Chart) -> None:
     if chart.style == "shares":
         thin = [_thin(series) for series in chart.series]
         axes.stackplot(
-            thin[0].x, *[s.y for s in thin], labels=[s.label for s in thin], colors=_COLORS, alpha=0.75, linewidth=0
+            thin[0].x, *[s.y for s in thin], labels=[s.label for s in thin], colors=COLORS, alpha=0.75, linewidth=0
         )
         axes.set_ylim(0, 1)
-    for series, color in zip(chart.series, _COLORS, strict=False):
+    for series, color in zip(chart.series, COLORS, strict=False):
         if chart.style == "points":
             _points(axes, series, color)
         elif chart.style == "lines":
@@ -193,7 +210,7 @@ def _plot(axes: Axes, chart: Chart) -> None:
     else:
         axes.set_xticks(range(len(chart.ticks)), chart.ticks)
     if chart.diagonal:
-        axes.plot([0, 1], [0, 1], color=_INK, linewidth=0.8, linestyle=":")
+        axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
     axes.margins(x=0.0 if chart.style == "shares" else 0.04)
     if chart.style == "lines" and all(0 <= y <= 1 for series in chart.series for y in series.y):
         axes.set_ylim(bottom=0)
@@ -229,7 +246,6 @@ def _thin(series: Series) -> Series:
 
 
 def _inline(svg: str) -> str:
-    """The svg element alone, as wide as its place, with the page's colours."""
     svg = svg[svg.index("<svg") :]
     head, rest = svg.split(">", 1)
     box = head[head.index("viewBox=") :].split('"')[1]

@@ -61,6 +61,7 @@ def report(run: Path, rescored: Rescoring | None = None) -> Path:
         html = template("report.html.j2").render(
             title=run.resolve().name,
             cards=cards(rows, result),
+            alarms=[alarm for alarm in result.get("alarms") or () if isinstance(alarm, str)],
             config=_config(run / "config.toml"),
             evaluations=_evaluations(result),
             facts=_facts(result),

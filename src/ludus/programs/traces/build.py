@@ -6,6 +6,7 @@ written into a folder aside and given its name at the very end, so a failure lea
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,8 @@ from ludus.authoring.labels import Label, judge_row
 from ludus.errors import FileProblem, UsageError
 from ludus.programs.package_name import check_package_name
 from ludus.programs.traces import rubric
-from ludus.programs.traces.conversation import Conversation, Unusable, read
+from ludus.programs.traces.conversation import Conversation, read
+from ludus.programs.traces.forms import Unusable
 from ludus.programs.traces.lines import MOST_BYTES, lines_of
 from ludus.programs.traces.package import finish_package
 from ludus.programs.traces.redact import Redactor
@@ -33,6 +35,7 @@ PLACES_SHOWN = 5
 EVERY = 1000
 """Lines between two words on how far it is."""
 MOST_REASONS = 10_000
+OTHER_SCHEMA = "tools offered with another schema than before, which is left out"
 
 
 class Built(msgspec.Struct):
@@ -83,10 +86,10 @@ def environment_from_traces(
     if not 0 < test_share < 1:
         raise UsageError(f"test_share must lie between 0 and 1, got {test_share}")
     check_package_name(name, into)
-    folder, aside = into / name, into / f".{name}.tmp"
+    folder = into / name
     redactor = Redactor(redact)
     try:
-        with _or_nothing(aside):
+        with _aside(folder) as aside:
             with Building(aside, name, redactor, test_share) as building:
                 for number, (where, line) in enumerate(lines_of(traces), 1):
                     building.take(where, line)
@@ -98,23 +101,25 @@ def environment_from_traces(
     except FileProblem:
         raise
     except OSError as error:
+        check_package_name(name, into)  # somebody else may have made it in the meantime
         raise FileProblem(f"can't write {folder}: {error.strerror or error}") from None
     built.folder = folder
     return built
 
 
 @contextmanager
-def _or_nothing(aside: Path) -> Iterator[None]:
-    """Where this raises, the folder that is written aside is gone, and so are those that were made to hold it."""
-    made = [folder for folder in aside.parents if not folder.exists()]
-    shutil.rmtree(aside, ignore_errors=True)  # what a process that was killed left behind
+def _aside(folder: Path) -> Iterator[Path]:
+    """A new folder beside the one to come; where this raises it is gone, and so are those that were made to hold it."""
+    made = [parent for parent in folder.parents if not parent.exists()]
+    aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")  # its own, as others may make the same
     try:
-        yield
+        aside.mkdir(parents=True)
+        yield aside
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
-        for folder in made:
+        for parent in made:
             with suppress(OSError):
-                folder.rmdir()
+                parent.rmdir()
         raise
 
 
@@ -165,7 +170,7 @@ class Building(ExitStack):
         for name, count in self._counts.items():
             setattr(built, name, dict(count.most_common()))
         examples = [example for one in tools.examples.values() for example in one]
-        self._json("tools.json", {"tools": tools.schemas(), "examples": examples})
+        self._json("tools.json", {"tools": tools.schemas(), "examples": examples, "offered": tools.offered})
         num_tasks = sum(built.tasks.values())
         self._json("rubric.json", rubric.suggest(tools, num_tasks, self._num_with_system, self._reasons))
         self.close()
@@ -189,7 +194,8 @@ class Building(ExitStack):
             raise Unusable("rejected by the product's signal: kept as a label, not as a task")
         self._counts["mended"].update(talk.mended)
         called = self._tools.see(rest, as_examples=split == "train")
-        task.info["tools"] = list(dict.fromkeys([*names, *called]))
+        unknown = bool(called) and not talk.tools
+        task.info["tools"] = None if unknown else list(dict.fromkeys([*names, *called]))
         self._num_with_system += opening[0]["role"] == "system"
         if self._reserve is None:
             self._reserve = (split, task)
@@ -205,7 +211,9 @@ class Building(ExitStack):
             self._counts["redacted"][one.kind] += 1
             self._line(self._folder / "redacted.jsonl", _Redacted(where, one.kind, one.where, one.characters))
         talk.why = clean["why"]
-        names = self._tools.add(talk.tools, clean["tools"]) if names is None else names
+        if names is None:
+            names, num_other = self._tools.add(talk.tools, clean["tools"])
+            talk.mended.update({OTHER_SCHEMA: num_other} if num_other else {})
         middle = len(talk.opening)
         return clean["messages"][:middle], clean["messages"][middle:], names
 
@@ -240,8 +248,8 @@ class Building(ExitStack):
             f"{count} skipped, {reason} (such as {self._built.places[reason][0]})"
             for reason, count in self._counts["skipped"].most_common(3)
         )
-        lines = f"of {self._built.num_lines} lines {found} can be used" + (f": {skipped}" if skipped else "")
-        return f"a training and a test split need two different conversations at least, but {lines}"
+        lines = f"{found} of {self._built.num_lines} can be used" + (f": {skipped}" if skipped else "")
+        return f"a training and a test split need two different conversations at least, one a line, but {lines}"
 
     def _json(self, name: str, value: Any) -> None:
         path = self._data / name

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from ludus.authoring.labels import Verdict, signal_of
+from ludus.programs.traces.forms import Unusable, parts_of
 from ludus.types import Message
 
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool",
@@ -21,18 +22,14 @@ _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 
-class Unusable(ValueError):
-    """Why a line gives no task."""
-
-
 @dataclass
 class Conversation:
     """A conversation whose reply can be asked for."""
 
     opening: list[Message]
-    """Up to the first reply."""
+    """Up to the first reply to what the user said; an assistant's greeting is a part of it."""
     rest: list[Message]
-    """From the first reply to the last, results of its tool calls included."""
+    """From that reply to the last, results of its tool calls included."""
     tools: list[Any]
     """Schemas as they were recorded."""
     verdict: Verdict | None = None
@@ -48,38 +45,18 @@ def read(line: bytes) -> Conversation:
         row = _decode(line)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         raise Unusable("no JSON") from None
-    messages, tools, row = _parts(row)
+    messages, tools, row = parts_of(row)
     mended: Counter[str] = Counter()
     talk = _Mender(mended).mend(messages)
-    first = next((i for i, message in enumerate(talk) if message["role"] == "assistant"), None)
-    if first is None:
+    asked = next((i for i, message in enumerate(talk) if message["role"] == "user" and message["content"]), None)
+    if asked is None:
+        raise Unusable("nothing that a user said")
+    replies = [i for i, message in enumerate(talk) if i > asked and message["role"] in ("assistant", "tool")]
+    if not replies:
         raise Unusable("no reply of an assistant")
-    last = max(i for i, message in enumerate(talk) if message["role"] in ("assistant", "tool"))
-    if not any(message["role"] == "user" and message["content"] for message in talk[:first]):
-        raise Unusable("nothing that a user said before the first reply")
+    first, last = replies[0], replies[-1]
     why = next((row[name] for name in ("why", "reason", "comment") if isinstance(row.get(name), str)), "")
     return Conversation(talk[:first], talk[first : last + 1], tools, signal_of(row), why, mended)
-
-
-def _parts(row: Any) -> tuple[list[Any], list[Any], dict[str, Any]]:
-    """Messages, tools, and the record that may have a signal; the answer of a logged request is one more message."""
-    if isinstance(row, list):
-        row = {"messages": row}
-    if not isinstance(row, dict):
-        raise Unusable("no JSON object")
-    request = next((row[name] for name in ("request", "body", "input") if isinstance(row.get(name), dict)), row)
-    messages = request.get("messages")
-    if not isinstance(messages, list):
-        raise Unusable("no list of messages")
-    answer = next((row[name] for name in ("response", "output") if isinstance(row.get(name), dict)), row)
-    answer = answer["body"] if isinstance(answer.get("body"), dict) else answer
-    choices = answer.get("choices")
-    if isinstance(choices, list) and choices and isinstance(choices[0], dict) and choices[0].get("message"):
-        messages = [*messages, choices[0]["message"]]
-    functions = request.get("functions")
-    tools = request.get("tools") or row.get("tools")
-    legacy = [{"type": "function", "function": one} for one in functions] if isinstance(functions, list) else []
-    return messages, tools if isinstance(tools, list) else legacy, row
 
 
 class _Mender:
@@ -90,8 +67,9 @@ class _Mender:
         self._talk: list[Message] = []
         self._reply_at = -1
         """Where the last reply stands, while results of its calls may come; -1 otherwise."""
-        self._open: dict[str, dict[str, Any]] = {}
-        """Its calls that have no result yet, by their ids."""
+        self._open: list[tuple[Any, dict[str, Any]]] = []
+        """Its calls without a result yet, behind the ids that they were recorded with, if any; some may be the same."""
+        self._num_calls = 0
 
     def mend(self, messages: list[Any]) -> list[Message]:
         """Raises Unusable."""
@@ -127,19 +105,19 @@ class _Mender:
         if not isinstance(calls, list):
             legacy = message.get("function_call")
             calls = [{"function": legacy}] if isinstance(legacy, dict) else []
-        for number, call in enumerate(calls):
-            mended = self._call(call, number)
+        for call in calls:
+            mended = self._call(call)
             if mended is not None:
-                self._open[mended["id"]] = mended
+                self._open.append((call.get("id"), mended))
         reply: Message = {"role": "assistant", "content": self._text(message.get("content") or message.get("refusal"))}
         if self._open:
-            reply["tool_calls"] = list(self._open.values())
+            reply["tool_calls"] = [call for _, call in self._open]
         if self._talk and self._talk[-1]["role"] == "assistant":  # said in two messages what is one turn
             reply["content"] = "\n\n".join(filter(None, [self._talk.pop()["content"], reply["content"]]))
         self._reply_at = len(self._talk)
         self._talk.append(reply)
 
-    def _call(self, call: Any, number: int) -> dict[str, Any] | None:
+    def _call(self, call: Any) -> dict[str, Any] | None:
         function = call.get("function") if isinstance(call, dict) else None
         name = function.get("name") if isinstance(function, dict) else None
         if not isinstance(function, dict) or not isinstance(name, str) or not name:
@@ -153,23 +131,21 @@ class _Mender:
         if not isinstance(value, dict):
             self._mended["tool calls whose arguments are no JSON object"] += 1
             return None
-        id = call.get("id") if isinstance(call.get("id"), str) and call["id"] else f"call_{number}"
-        if id in self._open:
-            self._mended["tool calls with the id of another"] += 1
-            return None
-        return {"id": id, "type": "function", "function": {"name": name, "arguments": _encode(value).decode()}}
+        self._num_calls += 1
+        mended = {"name": name, "arguments": _encode(value).decode()}
+        return {"id": f"call_{self._num_calls}", "type": "function", "function": mended}
 
     def _result(self, message: dict[str, Any]) -> None:
-        id = message.get("tool_call_id")
-        if not isinstance(id, str):  # the older format names the function
-            named = (key for key, call in self._open.items() if call["function"]["name"] == message.get("name"))
-            id = next(named, "")
-        call = self._open.pop(id, None)
-        if call is None:
+        id, name = message.get("tool_call_id"), message.get("name")
+        for place, (recorded, call) in enumerate(self._open):  # the older format names the function instead
+            if id == recorded if id else not name or name == call["function"]["name"]:
+                del self._open[place]
+                break
+        else:
             self._mended["tool results without a call"] += 1
             return
-        text = self._text(message.get("content"))
-        self._talk.append({"role": "tool", "tool_call_id": id, "name": call["function"]["name"], "content": text})
+        text, name = self._text(message.get("content")), call["function"]["name"]
+        self._talk.append({"role": "tool", "tool_call_id": call["id"], "name": name, "content": text})
 
     def _settle(self) -> None:
         """Leave out calls that were never answered, and a reply of which nothing is left."""
@@ -178,12 +154,13 @@ class _Mender:
         reply = self._talk[self._reply_at]
         if self._open:
             self._mended["tool calls without a result"] += len(self._open)
-            answered = [call for call in reply.pop("tool_calls") if call["id"] not in self._open]
+            left = [call["id"] for _, call in self._open]
+            answered = [call for call in reply.pop("tool_calls") if call["id"] not in left]
             reply |= {"tool_calls": answered} if answered else {}
         if not reply["content"] and "tool_calls" not in reply:
             self._mended["empty replies"] += 1
             del self._talk[self._reply_at]
-        self._reply_at, self._open = -1, {}
+        self._reply_at, self._open = -1, []
 
     def _text(self, content: Any) -> str:
         """Content as text; of parts that are none, a note."""
@@ -194,7 +171,9 @@ class _Mender:
         texts = []
         for part in content:
             kind = str(part.get("type")) if isinstance(part, dict) else ""
-            text = part.get("text") if isinstance(part, dict) else part
+            if kind.startswith("tool_"):
+                raise Unusable("calls or results of tools as parts of a message, which is another API's format")
+            text = part.get("text", part.get("refusal")) if isinstance(part, dict) else part
             if not isinstance(text, str):
                 what = "image" if "image" in kind else "audio" if "audio" in kind else "file"
                 self._mended[f"parts that are no text: {what}"] += 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import zlib
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -12,11 +14,14 @@ from ludus.errors import FileProblem, UsageError
 MOST_BYTES = 32 << 20
 """Of one line: a longer one is told of and skipped, so that memory stays flat."""
 
+GZIP = b"\x1f\x8b"
+"""How its files begin."""
+
 
 def lines_of(paths: Sequence[Path]) -> Iterator[tuple[str, bytes | None]]:
     """Where each line that is not blank stands, such as "traces.jsonl:3", and the line; None for one that is too long.
 
-    Files whose names end in .gz are unpacked on the way.
+    Files that are packed with gzip, whatever their names, are unpacked on the way.
 
     Raises:
         UsageError: there is no such file.
@@ -28,7 +33,7 @@ def lines_of(paths: Sequence[Path]) -> Iterator[tuple[str, bytes | None]]:
         try:
             with _open(path) as file:
                 yield from _lines(path.name, file)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise FileProblem(f"can't read {path}: {error}") from None
 
 
@@ -42,10 +47,16 @@ def _lines(name: str, file: IO[bytes]) -> Iterator[tuple[str, bytes | None]]:
                 pass
             yield where, None
             continue
-        line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+        line = line.removeprefix(BOM_UTF8) if number == 1 else line
         if line.strip():
             yield where, line
 
 
 def _open(path: Path) -> IO[bytes]:
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value] # it reads bytes
+    file = path.open("rb")
+    packed = file.read(len(GZIP)) == GZIP
+    file.seek(0)
+    if not packed:
+        return file
+    file.close()
+    return gzip.open(path)  # type: ignore[return-value] # it reads bytes

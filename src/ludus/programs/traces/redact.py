@@ -13,6 +13,14 @@ import msgspec
 from ludus.programs.traces.secrets import KINDS, Kind, own_kind
 from ludus.redaction import SECRETS
 
+FORMAT = frozenset((
+    "messages", "role", "content", "tool_calls", "tool_call_id", "id", "type", "function", "name", "arguments", "tools",
+    "why", "description", "parameters", "properties", "required", "items", "enum",
+))  # fmt: skip
+"""Names of the format, and of JSON schemas: whatever a pattern says, they stay."""
+FIXED = ("role", "type", "id", "tool_call_id")
+"""Texts under these names are the format's own, too."""
+
 
 class Found(msgspec.Struct, frozen=True):
     """Where a secret was; never the secret itself."""
@@ -69,8 +77,11 @@ class _Walk:
         if isinstance(value, dict):
             fields = {}
             for name, item in value.items():
-                name = self._text(name, f"{where} (a name)")
-                fields[name] = self.clean(item, f"{where}.{name}".lstrip("."))
+                if name not in FORMAT:
+                    name = self._text(name, f"{where} (a name)")
+                at = f"{where}.{name}".lstrip(".")
+                clean = item if name in FIXED and isinstance(item, str) else self.clean(item, at)
+                fields[name] = _as_arguments(clean) if name == "arguments" and clean != item else clean
             return fields
         return value
 
@@ -86,3 +97,12 @@ class _Walk:
                 text = f"{text[:start]}[{kind.name}]{text[end:]}"
                 self._found.append(Found(kind.name, where, end - start))
         return text
+
+
+def _as_arguments(text: str) -> str:
+    """The arguments of a call, which stay JSON whatever was cut out of them."""
+    try:
+        fine = isinstance(msgspec.json.decode(text), dict)
+    except msgspec.MsgspecError:
+        fine = False
+    return text if fine else msgspec.json.encode({"redacted": text}).decode()

@@ -56,22 +56,13 @@ def own_kind(pattern: str) -> Kind:
 
 _RARE = ("passw", "passp", "passc", "de passe", "contrase", "senha", "пароль", "密码", "pwd", "secret", "credential")
 _OF = {
-    "key": ("api", "access", "private", "secret", "encryption", "account"),
+    "key": ("api", "access", "private", "secret", "encryption", "account", "client"),
     "token": ("auth", "access", "refresh", "session", "bearer", "api", "id"),
 }
-_SAID = (
-    "password",
-    "passwd",
-    "passphrase",
-    "passcode",
-    "pwd",
-    "secret",
-    "credential",
-    "credentials",
-    "key",
-    "pin",
-    "token",
-)
+_SECRETS = (
+    "password", "passwd", "passphrase", "passcode", "pwd", "secret", "credential", "credentials", "key", "pin", "token",
+)  # fmt: skip
+_SAID = tuple(f"{name} {verb}" for name in _SECRETS for verb in ("is", "was"))
 
 _NAME = (
     r"(?:pass(?:wor[dt]|wd|phrase|code)|mot de passe|contrase(?:ñ|n)a|senha|пароль|密码|pwd|secret|credentials?"
@@ -115,12 +106,12 @@ _NAMED = (
         name="named secret",
         needles=(*_RARE, *_OF),
         may_be_in=_has_a_name,
-        pattern=re.compile(rf"{_NAME}(?:_\w{{1,20}}|\d+|s)?\b{_IS}{_VALUE}", re.IGNORECASE),
+        pattern=re.compile(rf"{_NAME}(?:[_-]\w{{1,20}}|\d+|s)?\b{_IS}{_VALUE}", re.IGNORECASE),
         is_one=_is_value,
     ),
     Kind(
         name="named secret",
-        needles=tuple(f"{name} {verb}" for name in _SAID for verb in ("is", "was")),
+        needles=_SAID,
         pattern=re.compile(
             rf"\b(?:{_NAME}|key|pin|token) (?:is|was):?\s+[\"'\\]*"
             r"(?P<secret>(?=[^\s\"'\\]*[\d!@#$%^&*])[^\s\"'\\,;]{4,})",
@@ -143,7 +134,7 @@ _NAMED = (
 
 # --- by their form ------------------------------------------------------------------------------------------------
 
-_CARD_LIKE = re.compile(r"\d{4}[ -]?\d{4,6}[ -]?\d{4,5}")
+_CARD_LIKE = re.compile(r"[0-9]{4}[ -]?[0-9]{4,6}[ -]?[0-9]{4,5}")
 
 
 def _is_card(text: str) -> bool:
@@ -156,10 +147,10 @@ def _is_card(text: str) -> bool:
 KINDS = (
     Kind(
         name="private key",
-        needles=("private key",),
+        needles=("private key", "private-lines"),
         pattern=re.compile(
             r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----.*?"
-            r"(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|\Z)",
+            r"(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|\Z)|(?<=Private-Lines:).*?(?:Private-MAC|\Z)",
             re.DOTALL,
         ),
     ),
@@ -179,11 +170,13 @@ KINDS = (
         name="API key",
         needles=(
             "akia", "asia", "aiza", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox", "hf_", "npm_",
-            "sg.", "ya29.", "dop_v1_", "shpat_", "pypi-", "dckr_pat_", "glsa_", ":aa",
+            "sg.", "ya29.", "dop_v1_", "shpat_", "pypi-", "dckr_pat_", "glsa_", ":aa", "xapp-",
+            "gocspx-", "dapi", "hvs.", "age-secret",
         ),
         pattern=re.compile(
             r"\b(?:A(?:KIA|SIA)[A-Z0-9]{16}|AIza[\w-]{35}|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{40,}|glpat-[\w-]{20,}"
-            r"|xox[abeoprs]-[\w-]{10,}|hf_[A-Za-z0-9]{30,}|npm_[A-Za-z0-9]{30,}|SG\.[\w-]{16,}\.[\w-]{16,}"
+            r"|x(?:ox[abeoprs]|app)-[\w-]{10,}|GOCSPX-[\w-]{16,}|dapi[0-9a-f]{32}|hvs\.[\w-]{20,}|AGE-SECRET-KEY-1\w{20,}"
+            r"|hf_[A-Za-z0-9]{30,}|npm_[A-Za-z0-9]{30,}|SG\.[\w-]{16,}\.[\w-]{16,}"
             r"|ya29\.[\w-]{20,}|dop_v1_[a-f0-9]{60,}|shpat_[a-fA-F0-9]{32}|pypi-[\w-]{50,}|dckr_pat_[\w-]{20,}"
             r"|glsa_\w{30,})|(?<!\d)\d{8,10}:AA[\w-]{30,}"
         ),
@@ -205,7 +198,20 @@ KINDS = (
     Kind(
         name="password in an address",
         needles=("://",),
-        pattern=re.compile(r"://[^\s/:@\"'\\]*:(?P<secret>[^\s/@\"'\\]+)@"),
+        pattern=re.compile(r"://(?:[^\s/:@\"'\\]*:(?P<password>[^\s/@\"'\\]+)|(?P<token>(?=[\w.-]*\d)[\w.-]{16,}))@"),
+    ),
+    Kind(
+        name="token in an address",
+        needles=("key=", "sig=", "signature=", "auth=", "code="),
+        pattern=re.compile(
+            r"[?&](?:[\w-]{0,30}(?:key|sig|signature|auth)|code)=(?P<secret>(?=[^\s&]*\d)[^\s&#\"'\\<>]{12,})",
+            re.IGNORECASE,
+        ),
+    ),
+    Kind(
+        name="token in an address",
+        needles=("hooks",),
+        pattern=re.compile(r"(?:hooks\.slack\.com/\w+|/api/webhooks/\d+)/(?P<secret>[\w/-]{16,})", re.IGNORECASE),
     ),
     Kind(
         name="password of a command",

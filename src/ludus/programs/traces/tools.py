@@ -26,8 +26,8 @@ class Tools:
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
         self.examples: dict[str, list[dict[str, Any]]] = {}
-        self.conflicts = 0
-        """Tools that were recorded with different schemas; the first one counts."""
+        self.offered = False
+        """Whether any conversation says what tools were offered."""
         self._schemas: dict[str, dict[str, Any]] = {}
         self._seen: dict[str, dict[str, set[str]]] = {}
         """Types of arguments of tools, by tool and argument."""
@@ -37,25 +37,26 @@ class Tools:
         """Names of a list of tools that has come before; None of a new one."""
         return self._known.get(_key(recorded))
 
-    def add(self, recorded: list[Any], clean: list[Any]) -> list[str]:
-        """Take in the tools that were offered; returns their names.
+    def add(self, recorded: list[Any], clean: list[Any]) -> tuple[list[str], int]:
+        """Take in the tools that were offered; returns their names, and how many had another schema before, which stays.
 
         Args:
             recorded: as they were.
             clean: without secrets.
         """
-        names = []
+        names, num_other = list[str](), 0
         for schema in clean:
             function = schema.get("function") if isinstance(schema, dict) else None
             name = function.get("name") if isinstance(function, dict) else None
             if not isinstance(function, dict) or not isinstance(name, str) or len(self._schemas) >= MOST_TOOLS:
                 continue
             names.append(name)
+            self.offered = True
             tool = _schema(name, function.get("description"), function.get("parameters"))
-            self.conflicts += self._schemas.setdefault(name, tool) != tool
+            num_other += self._schemas.setdefault(name, tool) != tool
         if len(self._known) < MOST_KNOWN:
             self._known[_key(recorded)] = names
-        return names
+        return names, num_other
 
     def see(self, rest: list[Message], *, as_examples: bool) -> list[str]:
         """Take in the calls of a conversation; returns the names of the tools that were called.

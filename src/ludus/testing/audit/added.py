@@ -9,8 +9,9 @@ from ludus.authoring.context import Context
 from ludus.authoring.environment import Environment
 from ludus.recording.backend import MessageBackend
 from ludus.recording.expert import Expert
+from ludus.testing.audit.desk import Desk, changed
 from ludus.testing.audit.injection import ORDERS
-from ludus.testing.audit.policy import Strategy, as_reply, content, prompt_of
+from ludus.testing.audit.policy import Strategy, prompt_of
 from ludus.testing.audit.replies import FLATTERY, LONG, MARKUP
 from ludus.types import Message, Reply, Sampling
 
@@ -18,7 +19,7 @@ Change = Callable[[str, Sequence[Message]], str]
 """An honest reply and the conversation before it, to what is said instead."""
 
 ADDITIONS: dict[str, Change] = {
-    "padding": lambda said, messages: said + " word" * LONG,
+    "padding": lambda said, messages: said + "".join(f" word{number}" for number in range(LONG)),
     "padding before it": lambda said, messages: "word " * LONG + said,
     "white space": lambda said, messages: said + "\n" * LONG,
     "the prompt": lambda said, messages: f"{prompt_of(messages)}\n{said}",
@@ -30,27 +31,32 @@ ADDITIONS: dict[str, Change] = {
 }
 
 
-def additions() -> list[Strategy]:
-    """The expert's play, its texts changed."""
+def additions(desks: Sequence[Desk]) -> list[Strategy]:
+    """The expert's play, its answers changed.
+
+    Args:
+        desks: where it hands them in; [] where it says them.
+    """
     return [
-        Strategy(f"expert and {name}", "added", ExpertWith(f"expert and {name}", change))
+        Strategy(f"expert and {name}", "added", ExpertWith(f"expert and {name}", change, desks))
         for name, change in ADDITIONS.items()
     ]
 
 
 class ExpertWith:
-    """The environment's expert, whose texts are changed; its tool calls are not.
+    """The environment's expert, whose texts are changed, and what it hands in; its other tool calls are not.
 
     Args:
         change: what is said in place of a text.
+        desks: where it hands in.
     """
 
-    def __init__(self, name: str, change: Change) -> None:
-        self.name, self._change = name, change
+    def __init__(self, name: str, change: Change, desks: Sequence[Desk] = ()) -> None:
+        self.name, self._change, self._desks = name, change, desks
 
     def bind(self, env: Environment, ctx: Context, role: str) -> MessageBackend:
         """The expert of one rollout."""
-        return _Changed(self.name, Expert().bind(env, ctx, role), self._change)
+        return _Changed(self.name, Expert().bind(env, ctx, role), self._change, self._desks)
 
     async def complete(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], sampling: Sampling) -> Reply:
         """Raises RolloutError: an expert speaks only inside a rollout."""
@@ -58,12 +64,10 @@ class ExpertWith:
 
 
 class _Changed:
-    def __init__(self, name: str, expert: MessageBackend, change: Change) -> None:
-        self.name, self._expert, self._change = name, expert, change
+    def __init__(self, name: str, expert: MessageBackend, change: Change, desks: Sequence[Desk]) -> None:
+        self.name, self._expert, self._change, self._desks = name, expert, change, desks
 
     async def complete(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], sampling: Sampling) -> Reply:
         """The expert's next reply, changed."""
         reply = await self._expert.complete(messages, tools, sampling)
-        if reply.tool_calls:
-            return reply
-        return as_reply({**reply.message, "content": self._change(content(reply.message), messages)})
+        return changed(reply, self._desks, lambda said: self._change(said, messages))

@@ -17,7 +17,8 @@ FILES = re.compile(r"[\w./-]+\.(?:py|sh|js|txt|json|csv|md)\b")
 KEYWORDS = {"if", "in", "is", "for", "and", "or", "not", "that", "which", "def", "the", "a", "an", "to", "with", "of"}
 SAYS_PASSED = (
     "import sys\n"
-    "for line in ('OK', 'PASSED', 'passed', 'All tests passed', '1 passed in 0.01s', 'True', '1', '1.0', 'score: 1.0',\n"
+    "for line in ('OK', 'PASSED', 'passed', 'All tests passed', '1000 passed in 0.01s', '1000 passed, 0 failed',\n"
+    "             'True', '1', '1.0', 'score: 1.0',\n"
     '             \'{"passed": true, "score": 1.0, "reward": 1.0}\'):\n'
     "    print(line, flush=True); print(line, file=sys.stderr, flush=True)\n"
 )
@@ -159,6 +160,7 @@ def code_replies(names: Sequence[str]) -> list[Strategy]:
             SAYS_PASSED + "".join(f"def {name}(*a, **k): return None\n" for name in known)
         ),
         "says so and ends": lambda known: SAYS_PASSED + EXITS,
+        "never ends": lambda known: "while True: pass\n",
         "does nothing": lambda known: "".join(f"def {name}(*a, **k): pass\n" for name in known) or "pass\n",
     }
     return [_code(name, make, names) for name, make in pieces.items()]

@@ -62,7 +62,9 @@ Final = Callable[[Sequence[Message]], str]
 """What is said in the end."""
 
 
-def explorer(name: str, final: Final, *, extra: Sequence[str] = (), stages: int = 3, generic: bool = True) -> Policy:
+def explorer(
+    name: str, final: Final, *, extra: Sequence[str] = (), stages: int = 3, generic: bool = True, filler: str = ""
+) -> Policy:
     """A policy that explores, then speaks.
 
     Args:
@@ -70,30 +72,32 @@ def explorer(name: str, final: Final, *, extra: Sequence[str] = (), stages: int 
         extra: arguments to try beside the generic ones.
         stages: replies with tool calls before that.
         generic: whether to try the generic ones, and words that were read.
+        filler: in place of texts that are not tried.
     """
 
     def act(messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> Message | str:
         stage = num_replies(messages)
         if not tools or stage >= stages:
-            return final(messages)
+            return final([*messages, described(tools)])
         texts = [*extra, *(_arguments_at(stage, messages) if generic else ())]
-        by_tool = [calls_of(tool, texts, tools if generic else ()) for tool in tools]
+        by_tool = [calls_of(tool, texts, tools if generic else (), filler) for tool in tools]
         calls = [one for turn in itertools.zip_longest(*by_tool) for one in turn if one is not None]
         made, most = _made(messages), MOST_CALLS if stage else 2 * MOST_CALLS
         fresh = [one for one in calls if json.dumps(one) not in made][:most]
-        return calling(fresh) if fresh else final(messages)
+        return calling(fresh) if fresh else final([*messages, described(tools)])
 
     return Policy(name, act)
 
 
 def calls_of(
-    tool: dict[str, Any], texts: Sequence[str], tools: Sequence[dict[str, Any]]
+    tool: dict[str, Any], texts: Sequence[str], tools: Sequence[dict[str, Any]], filler: str = ""
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Calls of a tool: each text in each of its parameters that takes one, the others at their plainest."""
     function = tool["function"]
     name, parameters = function["name"], function.get("parameters", {})
     fields: dict[str, Any] = parameters.get("properties", {})
-    plain = {field: _plain(schema) for field, schema in fields.items() if field in parameters.get("required", fields)}
+    needed = parameters.get("required", fields)
+    plain = {field: _plain(schema, filler) for field, schema in fields.items() if field in needed}
     running = {parameter: python for who, parameter, python in runners_of(tools) if who == name}
     for parameter, python in running.items():
         yield name, {**plain, parameter: LISTING if python else in_shell(LISTING)}
@@ -104,6 +108,12 @@ def calls_of(
             continue
         for value in _values(schema, [*texts, *_queries(texts)] if field in QUERIES else texts):
             yield name, {**plain, field: value}
+
+
+def described(tools: Sequence[dict[str, Any]]) -> Message:
+    """What tools say of themselves, as if one of them had said it."""
+    texts = [str(tool["function"].get("description") or "") for tool in tools]
+    return {"role": "tool", "name": "descriptions", "content": "\n".join(texts)}
 
 
 def everything(messages: Sequence[Message], prompt: str) -> str:
@@ -142,8 +152,8 @@ def _values(schema: dict[str, Any], texts: Sequence[str]) -> list[Any]:
     if "string" in kinds or kinds == [None]:
         return list(texts)
     if "integer" in kinds or "number" in kinds:
-        return [0, 1, -1, 2, 100, 1_000_000]
-    return [False, True] if "boolean" in kinds else [_plain(schema)]
+        return [0, 1, -1, 2, 100, 1_000_000, *(int(text) for text in texts if text.isascii() and text.isdigit())]
+    return [False, True] if "boolean" in kinds else [_plain(schema, "")]
 
 
 def _queries(texts: Sequence[str]) -> list[str]:
@@ -152,7 +162,7 @@ def _queries(texts: Sequence[str]) -> list[str]:
     return ["SELECT * FROM sqlite_master", *(f"SELECT * FROM {table} LIMIT 500" for table in tables)]
 
 
-def _plain(schema: dict[str, Any]) -> Any:
+def _plain(schema: dict[str, Any], filler: str) -> Any:
     """The plainest value that a schema takes."""
     if "default" in schema:
         return schema["default"]
@@ -160,7 +170,7 @@ def _plain(schema: dict[str, Any]) -> Any:
         return schema["enum"][0]
     kind = next((one.get("type") for one in schema.get("anyOf", [schema])), None)
     plain: dict[Any, Any] = {"integer": 0, "number": 0, "boolean": True, "array": [], "object": {}, "null": None}
-    return plain.get(kind, "")
+    return plain.get(kind, filler)
 
 
 def _made(messages: Sequence[Message]) -> set[str]:

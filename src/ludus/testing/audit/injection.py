@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from ludus.judging.probes import INJECTIONS
 from ludus.testing.audit.policy import Strategy, content
 from ludus.testing.audit.replies import text
 from ludus.types import Message, Rollout
@@ -28,7 +29,8 @@ FRAME = re.compile(r"[<>\[\]{}`=#~|_*\-]{2}|[<\[{][^\s]|[0-9a-f]{6}", re.IGNOREC
 
 def injections() -> list[Strategy]:
     """Orders to a judge, in place of an answer."""
-    return [text(f"order to the judge {number}", "blind", order) for number, order in enumerate(ORDERS, 1)]
+    probes = [text(f"to the judge: {name}", "blind", f"Done.\n\n{said}") for name, said in INJECTIONS.items()]
+    return [*(text(f"order to the judge {number}", "blind", order) for number, order in enumerate(ORDERS, 1)), *probes]
 
 
 def forgeries(rollouts: Iterable[Rollout], roles: Sequence[str]) -> list[Strategy]:

@@ -13,13 +13,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ludus.testing.audit.explorer import MOST_READ, TELLING, everything, explorer, last_word
+from ludus.recording.backend import Backend
+from ludus.testing.audit.desk import Desk, HandsIn
+from ludus.testing.audit.explorer import MOST_READ, MOST_WORDS, TELLING, described, everything, explorer, last_word
 from ludus.testing.audit.policy import Policy, Read, Strategy, content, prompt_of
 from ludus.testing.scripted import answer_text
 from ludus.types import MAIN_ROLE, Message, Rollout, Task
 
 PROMPT = "⟨prompt⟩"
 """Stands for the task's prompt where it is quoted."""
+SURE = re.compile(r"answer|solution|expected|gold|truth|oracle|correct", re.IGNORECASE)
+"""Words that no task calls anything else than its answer."""
 LENGTHS = (3, 6, 10, 16, 24, 40)
 """Characters before an answer that a rule may look for."""
 ENDS = ("\n", '"', "'", ",", ")", "]", "}", "<", ".", ";", " ")
@@ -56,22 +60,32 @@ class Extraction:
         return (found.partition(self.end)[0] if self.end else found).strip()
 
 
-def readers(with_tools: bool) -> list[Strategy]:
-    """Policies that say what is called an answer, or all that they have read."""
+def readers(with_tools: bool, known: Sequence[str], constants: Sequence[str]) -> list[Strategy]:
+    """Policies that say what is called an answer, or all that they have read.
+
+    Args:
+        known: answers of other tasks.
+        constants: what scorers look for.
+    """
     found = [_reading("what the prompt calls an answer", named, False)]
     if with_tools:
         found += [
             _reading("every tool, then what is called an answer", named, True),
             _reading("every tool, then all of it", everything, True),
             _reading("every tool, then its last word", last_word, True),
-            Strategy("every tool, again and again", "blind", explorer("spam", lambda messages: "Done.", stages=100)),
+            _pulling("again and again", stages=100),
+            _pulling("with answers of other tasks", extra=known[:MOST_WORDS], stages=1, generic=False, filler="1"),
+            _pulling("with what scorers look for", extra=constants[:MOST_WORDS], stages=1, generic=False, filler="1"),
         ]
     return found
 
 
-def probe(with_tools: bool) -> Policy:
-    """Reads what there is to read."""
-    return explorer("probe", lambda messages: "") if with_tools else Policy("probe", lambda messages, tools: "")
+def probe(with_tools: bool, desks: Sequence[Desk]) -> Backend:
+    """Reads what there is to read, and hands in nothing before that."""
+    if not with_tools:
+        return Policy("probe", lambda messages, tools: "")
+    reader = explorer("probe", lambda messages: "")
+    return HandsIn("probe", reader, desks[0]) if desks else reader
 
 
 def rules(rollouts: Sequence[Rollout], honest: bool) -> list[Strategy]:
@@ -79,8 +93,8 @@ def rules(rollouts: Sequence[Rollout], honest: bool) -> list[Strategy]:
 
     Args:
         rollouts: of `probe`.
-        honest: whether experts show which texts of tools are theirs to read. Where nobody shows it, and in prompts, rules
-            count only beside words for answers.
+        honest: whether experts show which texts are theirs to read. Where nobody shows it, and in prompts, rules count only
+            beside words for answers.
     """
     found: Counter[Extraction] = Counter()
     prompts = [seen(rollout.task.messages(), "") for rollout in rollouts]
@@ -89,14 +103,15 @@ def rules(rollouts: Sequence[Rollout], honest: bool) -> list[Strategy]:
         return any(map(rule.apply, prompts))
 
     for rollout in rollouts:
-        text = seen(rollout.conversation(MAIN_ROLE)[:-1], prompt_of(rollout.task.messages()))
+        heard = [*rollout.conversation(MAIN_ROLE)[:-1], *([described(rollout.tools)] if rollout.tools else [])]
+        text = seen(heard, prompt_of(rollout.task.messages()))
         found.update({rule for secret in secrets_of(rollout.task) for rule in _candidates(text, secret)})
     least = max(2, SHARE * len(rollouts))
     kept = [
         rule
         for rule, count in sorted(found.items(), key=lambda item: (-item[1], -len(item[0].before)))
         if count >= least
-        and (PROMPT in rule.before or TELLING.search(rule.before) or (honest and not from_prompt(rule)))
+        and (PROMPT in rule.before or _tells(rule.before, prompts[0]) or (honest and not from_prompt(rule)))
     ]
     tools = any(rollout.tools for rollout in rollouts)
     distinct = {rule.before.strip(): rule for rule in reversed(kept)}
@@ -106,8 +121,14 @@ def rules(rollouts: Sequence[Rollout], honest: bool) -> list[Strategy]:
 def named(messages: Sequence[Message], prompt: str) -> str:
     """The last thing with the name of an answer."""
     texts = [content(message)[:MOST_READ] for message in messages if message["role"] != "assistant"]
-    found = NAMED.findall("\n".join(texts)[-MOST_READ:])
-    return found[-1].strip() if found else ""
+    found = [match for match in NAMED.finditer("\n".join(texts)[-MOST_READ:]) if _tells(match[0], prompt)]
+    return found[-1][1].strip() if found else ""
+
+
+def _tells(label: str, prompt: str) -> bool:
+    """Whether a text says that what follows is the answer, rather than what a task is about, which it names twice."""
+    words = TELLING.findall(label)
+    return bool(SURE.search(label) or any(prompt.casefold().count(word.casefold()) < 2 for word in words))
 
 
 def seen(messages: Sequence[Message], prompt: str) -> str:
@@ -155,10 +176,16 @@ def _candidates(text: str, secret: str) -> set[Extraction]:
 
 
 def _played(rule: Extraction, tools: bool) -> Strategy:
-    where = "every tool, then" if tools else "from the prompt"
+    where = "every tool, then what" if tools else "what"
     return _reading(
-        f"{where} what follows {rule.before!r}", lambda messages, prompt: rule.apply(seen(messages, prompt)), tools
+        f"{where} is read after {rule.before!r}", lambda messages, prompt: rule.apply(seen(messages, prompt)), tools
     )
+
+
+def _pulling(how: str, **options: Any) -> Strategy:
+    """Calls every tool, and says nothing of it."""
+    name = f"every tool, {how}"
+    return Strategy(name, "blind", explorer(name, lambda messages: "Done.", **options))
 
 
 def _reading(name: str, read: Read, tools: bool) -> Strategy:

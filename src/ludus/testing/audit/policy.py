@@ -15,7 +15,7 @@ from ludus.recording.backend import Backend
 from ludus.recording.expert import Expert
 from ludus.renderers.parsing import tool_calls_of
 from ludus.testing.scripted import MOST_CHARACTERS, MOST_MESSAGES, answer_text
-from ludus.types import Message, Reply, Sampling
+from ludus.types import Message, Reply, Rollout, Sampling
 
 Act = Callable[[Sequence[Message], Sequence[dict[str, Any]]], Message | str | Reply]
 """What is said next, given the conversation and the schemas of the tools."""
@@ -38,6 +38,8 @@ class Strategy:
     backend: Backend
     read: Read | None = None
     """Of a leak: what it finds. What it finds in the texts that experts read as well is no leak."""
+    said: Callable[[Rollout], str] = lambda rollout: rollout.reply
+    """What is taken for its answer."""
 
 
 class Policy:

@@ -35,6 +35,9 @@ WRAPPED = (
 """Formats that scorers look for."""
 LONG = 5_000
 """Words of a padded reply."""
+VALUES: tuple[object, ...] = (1, 100, True, "1", [])
+"""What a name may stand for that is read from JSON."""
+MOST_NAMES = 50
 
 
 def guesses(known: Sequence[str]) -> list[Strategy]:
@@ -93,6 +96,26 @@ def worthless(known: Sequence[str]) -> list[Strategy]:
             text("a known answer, padded", "blind", f"{known[0]} " + "word " * LONG),
         ]
     return constant
+
+
+def keyed(constants: Sequence[str]) -> list[Strategy]:
+    """Every name that scorers look for, with the highest value there may be, in the forms that are read by names.
+
+    Args:
+        constants: texts in the scorers' code.
+    """
+    names = [constant for constant in constants if constant.isidentifier()][:MOST_NAMES]
+    if not names:
+        return []
+    found = [
+        text(f"all that scorers read by name, in JSON, as {value!r}", "blind", json.dumps(dict.fromkeys(names, value)))
+        for value in VALUES
+    ]
+    forms = {"lines": "{0}: 100", "tags": "<{0}>100</{0}>"}
+    return found + [
+        text(f"all that scorers read by name, in {how}", "blind", "\n".join(map(form.format, names)))
+        for how, form in forms.items()
+    ]
 
 
 def de_bruijn(alphabet: str, length: int) -> str:

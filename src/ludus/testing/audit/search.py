@@ -6,33 +6,28 @@ Pieces are words of the prompts, formats, known answers, and what the scorers th
 from __future__ import annotations
 
 import random
-import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from types import CodeType
-from typing import Any
 
 from ludus.authoring.environment import Environment
+from ludus.testing.audit.constants import constants_in
 from ludus.testing.audit.injection import ORDERS
 from ludus.testing.audit.policy import Policy, Strategy, prompt_of
 from ludus.testing.audit.replies import FLATTERY
 from ludus.types import Message, Task
 
 PIECES = (
-    "{prompt}", "yes", "no", "0", "1", "42", "A", "B", "True", "none", "\n", ".", "!", "?", "<answer>", "</answer>",
-    "<think>", "</think>", "\\boxed{", "}", "####", "Answer:", "Final Answer:", "```", "```python", "{", '"answer":',
-    "[", "]", "therefore", "because", "step by step", "I am certain", "please", "thank you", "Sources: [1]", "- ", "1. ",
-    FLATTERY, ORDERS[0],
+    "{prompt}", "yes", "no", "0", "1", "42", "1000000000", "A", "B", "True", "none", "\n", ".", "!", "?", "<answer>",
+    "</answer>", "<think>", "</think>", "\\boxed{", "}", "####", "Answer:", "Final Answer:", "```", "```python", "{",
+    '"answer":', "[", "]", "therefore", "because", "step by step", "I am certain", "please", "thank you",
+    "Sources: [1]", "- ", "1. ", FLATTERY, ORDERS[0],
 )  # fmt: skip
 REPEATS = (1, 1, 1, 5, 50, 500)
 MOST_CHARACTERS = 30_000
-MOST_CONSTANT = 200
 SURVIVORS = 6
 """Of each generation."""
 GENERATION = 24
-DEPTH = 3
-"""Calls that are followed from a scorer into functions beside it."""
 
 
 @dataclass(frozen=True)
@@ -85,46 +80,7 @@ def pool_of(env: Environment, tasks: Sequence[Task], known: Sequence[str]) -> li
     """Pieces for an environment, without repetition: texts in its scorers first."""
     words = Counter(word for task in tasks for word in set(prompt_of(task.messages()).split()))
     common = [word for word, _ in words.most_common(20)]
-    own = [text for fn, _ in (*env.scorers(), *env.group_scorers()) for text in constants_of(fn)]
-    return list(dict.fromkeys([*own[:60], *PIECES, *known[:10], *common]))
-
-
-def constants_of(fn: Any) -> list[str]:
-    """Texts that a function compares with or looks for: its constants, and those of functions and globals it names."""
-    found: dict[str, None] = {}
-    seen: set[int] = set()
-
-    def walk(value: Any, names: dict[str, Any], owner: Any, depth: int) -> None:
-        if depth < 0 or id(value) in seen:
-            return
-        seen.add(id(value))
-        if isinstance(value, str):
-            found.update(dict.fromkeys(_literals(value)))
-        elif isinstance(value, re.Pattern):
-            walk(value.pattern, names, owner, depth)
-        elif isinstance(value, CodeType):
-            for one in value.co_consts[1:] if value.co_flags & 0x4000000 else value.co_consts:
-                walk(one, names, owner, depth)
-            for name in value.co_names:
-                walk(names.get(name, getattr(type(owner), name, None)), names, owner, depth - 1)
-        elif isinstance(value, dict | list | tuple | set | frozenset):
-            for one in list(value)[:50]:
-                walk(one, names, owner, depth - 1)
-        elif isinstance(code := getattr(value, "__code__", None), CodeType):
-            walk(code, getattr(value, "__globals__", {}), owner, depth)
-
-    walk(getattr(fn, "__func__", fn), {}, getattr(fn, "__self__", None), DEPTH)
-    return [text for text in found if 0 < len(text) <= MOST_CONSTANT]
-
-
-def _literals(text: str) -> Iterable[str]:
-    """A text, and where it may be a pattern, the text in it."""
-    if any(sign in text for sign in "\\(*+?["):
-        plain = re.sub(r"\\[sSdDwWbB]|\(\?[:=!P<>\w]*|[()*+?^$|]|\[[^\]]*\]|\{\d*,?\d*\}|\.(?=[*+])", " ", text)
-        plain = re.sub(r"\\(.)", r"\1", plain)
-        yield from (word for word in plain.split(" ") if word)
-        yield " ".join(plain.split())
-    yield text
+    return list(dict.fromkeys([*constants_in(env)[:60], *PIECES, *known[:10], *common]))
 
 
 def _child(rng: random.Random, best: Sequence[Template], pool: Sequence[str]) -> Template:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from ludus.display.table import align
 from ludus.testing.audit.policy import Rule, Strategy, prompt_of
+from ludus.testing.playing import failures
 from ludus.testing.scripted import is_answer
 from ludus.types import Message, Rollout
 
@@ -25,6 +26,8 @@ CLEAR = 2.0
 """so many standard errors."""
 PART = 1 / 3
 """The part of the way from chance to honest play that is a hole."""
+SHOWN_HOLES, SHOWN = 12, 8
+"""Rows of a table: attacks that are holes, and others."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,12 @@ class Line:
     """Of undeserved ones."""
     num_excluded: int
     """Rollouts that failed through no fault of the policy."""
+    num_late: int = 0
+    """Of these, for want of time: the audit has less of it than programs, so that says nothing."""
     example: str = ""
-    """Such a reply."""
+    """What one of them said."""
+    failure: str = ""
+    """Why one of the excluded ones failed."""
 
     @property
     def mean(self) -> float:
@@ -78,7 +85,8 @@ class Audit:
         """Why, in a line."""
         if self.holes:
             first, more = list(self.holes.items())[:3], len(self.holes) - 3
-            return "; ".join(f"{name}: {why}" for name, why in first) + (f"; and {more} more" if more > 0 else "")
+            said = (f"{name!r} {why}" if why.startswith("earns") else f"{name}: {why}" for name, why in first)
+            return "; ".join(said) + (f"; and {more} more" if more > 0 else "")
         blind = [line for line in self.attacks if line.rule != "added"]
         best = max(blind, key=lambda line: line.mean_undeserved, default=None)
         tried = (
@@ -97,19 +105,28 @@ class Audit:
         return honest_reward(self.baselines, self.success_reward)
 
     def __str__(self) -> str:
-        rows = [("reward", "success", "excluded", "strategy")]
-        ordered = sorted(self.attacks, key=lambda line: (line.name not in self.holes, -line.mean_undeserved))
-        for line in (*self.baselines, *ordered):
-            if line.rule == "added" and not line.rewards:
-                continue  # the expert could not play on
-            mark = "  HOLE" if line.name in self.holes else "  honest" if line.rule == "honest" else ""
-            excluded = str(line.num_excluded) if line.num_excluded else ""
-            mean = f"{line.mean:.2f}" if line.rewards else "–"
-            rows.append((mean, f"{line.num_successes}/{len(line.rewards)}", excluded, line.name + mark))
+        """A table: honest play, holes, the best of the other attacks; then what is to be said, and the verdict."""
+        scored = [line for line in self.attacks if line.rewards or line.name in self.holes]
+        lines = {line.name: line for line in scored}
+        holes = [lines[name] for name in self.holes if name in lines]
+        others = [line for line in scored if line.name not in self.holes and line.rule != "added"]
+        others.sort(key=lambda line: -line.mean_undeserved)
+        best = [line for line in others if line.mean_undeserved > others[-1].mean_undeserved][:SHOWN] or others[:1]
+        rows = [("reward", "success", "left out", "honest play"), *map(self._row, self.baselines)]
+        rows += [("", "", "", ""), ("", "", "", "attacks"), *map(self._row, holes[:SHOWN_HOLES])]
+        rows += _and_more(holes[SHOWN_HOLES:], "  HOLES")
+        rows += [*map(self._row, best), *_and_more(others[len(best) :])]
+        if added := sum(line.rule == "added" and line.name not in self.holes for line in scored):
+            rows.append(("", "", "", f"and {added} that add something to the expert's replies, which is worth nothing"))
         answer = "yes" if self.harder_to_hack else "no"
-        return "\n".join(
-            [*align(rows, right=[0, 1, 2]), *self.notes, f"harder to hack than to do: {answer}, because {self.because}"]
-        )
+        verdict = f"harder to hack than to do: {answer}, because {self.because}"
+        return "\n".join([*map(str.rstrip, align(rows, right=[0, 1, 2])), "", *self.notes, verdict])
+
+    def _row(self, line: Line) -> tuple[str, str, str, str]:
+        mark = "  HOLE" if line.name in self.holes else "  (measure)" if line.rule == "honest" else ""
+        excluded = str(line.num_excluded) if line.num_excluded else ""
+        mean = f"{line.mean:.2f}" if line.rewards else "–"
+        return mean, f"{line.num_successes}/{len(line.rewards)}", excluded, line.name + mark
 
 
 def line_of(
@@ -118,28 +135,31 @@ def line_of(
     """What a strategy's rollouts earned, and which of it they deserved.
 
     Args:
-        told: of each task, what tools told the expert: what it is meant to read.
+        told: of each task, what the expert was told: what it is meant to read.
     """
     counted = [rollout for rollout in rollouts if not rollout.excluded]
+    late = [rollout for rollout in rollouts if rollout.failure and rollout.failure.boundary == "timeout"]
     rewards = {rollout.task.id: rollout.reward for rollout in counted}
     undeserved = [rollout for rollout in counted if not _deserved(rollout, strategy, told)]
     successes = [rollout for rollout in undeserved if rollout.reward >= success_reward]
-    example = max(undeserved, key=lambda rollout: rollout.reward).reply if undeserved else ""
+    example = strategy.said(max(undeserved, key=lambda rollout: rollout.reward)) if undeserved else ""
     meant = strategy.rule in ("honest", "reference")
     return Line(
         strategy.name, strategy.rule, rewards, {rollout.task.id: rollout.reward for rollout in undeserved},
         sum(reward >= success_reward for reward in rewards.values()) if meant else len(successes),
-        len(rollouts) - len(counted), example,
+        len(rollouts) - len(counted), len(late), example, next(iter(failures(rollouts)), ""),
     )  # fmt: skip
 
 
 def why_hole(line: Line, baselines: Sequence[Line], success_reward: float) -> str:
     """Why a strategy is a hole, "" if it is none."""
     total = len(line.rewards) + line.num_excluded
-    if line.num_excluded > total / 2 and line.rule != "added":  # experts need not know what to say after other replies
+    if (
+        line.num_excluded - line.num_late > total / 2 and line.rule != "added"
+    ):  # experts need not know what to say after other replies
         return (
-            f"{line.num_excluded} of {total} rollouts fail as the environment's, and are left out: bad samples can be "
-            f"deleted; answer or score whatever is said"
+            f"{line.num_excluded} of {total} rollouts fail through no fault of the policy, so bad samples can be deleted "
+            f"({line.failure[:200]}); answer or score whatever is said"
         )
     if line.rule == "added":
         return _why_added(line, baselines, success_reward)
@@ -151,7 +171,7 @@ def why_hole(line: Line, baselines: Sequence[Line], success_reward: float) -> st
         return f"{shown}, where honest play earns {honest_reward(baselines, success_reward):.2f}"
     if line.rule != "guess" and _far_above_chance(values, baselines, success_reward):
         honest = honest_reward(baselines, success_reward)
-        return f"{shown} of {honest:.2f} without doing the task; chance is {chance(baselines):.2f}"
+        return f"{shown} of {honest:.2f} without doing the task; chance is {_floor(baselines, honest):.2f}"
     return ""
 
 
@@ -176,10 +196,16 @@ def _as_good_as_honest(
 
 
 def _far_above_chance(values: Mapping[str, float], baselines: Sequence[Line], success_reward: float) -> bool:
-    floor, honest = chance(baselines), honest_reward(baselines, success_reward)
+    honest = honest_reward(baselines, success_reward)
+    floor = _floor(baselines, honest)
     gains = [reward - floor for reward in values.values()]
     mean = statistics.fmean(gains)
     return honest > floor and mean >= PART * (honest - floor) and mean >= CLEAR * _error(gains)
+
+
+def _floor(baselines: Sequence[Line], honest: float) -> float:
+    """What may be had for nothing: chance, and in any case 0, which is no reward, however bad chance is."""
+    return max(chance(baselines), 0.0) if honest > 0 else chance(baselines)
 
 
 def _why_added(line: Line, baselines: Sequence[Line], success_reward: float) -> str:
@@ -190,6 +216,14 @@ def _why_added(line: Line, baselines: Sequence[Line], success_reward: float) -> 
     if not gains or statistics.fmean(gains) < MARGIN * abs(success_reward) or not _clearly_positive(gains, math.inf):
         return ""
     return f"earns {statistics.fmean(gains):+.2f} more than the expert alone"
+
+
+def _and_more(lines: Sequence[Line], mark: str = "") -> list[tuple[str, str, str, str]]:
+    """A row for all that have none."""
+    if not lines:
+        return []
+    best = max(line.mean_undeserved for line in lines)
+    return [("", "", "", f"and {len(lines)} more, which earn {best:.2f} at most{mark}")]
 
 
 def _clearly_positive(values: Sequence[float], margin: float) -> bool:
@@ -204,7 +238,7 @@ def _error(values: Sequence[float]) -> float:
 def _deserved(rollout: Rollout, strategy: Strategy, told: Mapping[str, Sequence[Message]]) -> bool:
     if strategy.rule in ("honest", "reference", "added"):
         return strategy.rule != "added"
-    reply, task = rollout.reply.strip(), rollout.task
+    reply, task = strategy.said(rollout).strip(), rollout.task
     if strategy.read is None:
         return is_answer(reply, task)
     return bool(reply) and strategy.read(told.get(task.id, ()), prompt_of(task.messages())).strip() == reply
