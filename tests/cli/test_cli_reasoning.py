@@ -60,15 +60,17 @@ def test_a_prompt_is_found_and_used(ludus, address):
     Path("echo.py").write_text(ECHO)
     few = ("--num-train", 6, "--num-val", 4, "--num-test", 10, "--max-rollouts", 25)
     api = ("--model", "openai:m", "--base-url", address)
-    result = ludus("optimize", "echo.py", *api, *few, "--price", "1,2", "--out", "found")
+    prices = ("--price", "1,2", "--reflection-model", "openai:large", "--price", "openai:large=10,20")
+    result = ludus("optimize", "echo.py", *api, *few, *prices, "--out", "found")
     assert "Use CAPITALS." in result.stdout and "+1.000" in result.stdout and "leaves out 0" in result.stdout
     found = json.loads(Path("found/result.json").read_text())
-    calls = found["num_rollouts"] + found["num_reflections"] + 20
+    calls = found["num_rollouts"] + 10 * found["num_reflections"] + 20
     assert found["cost"] == pytest.approx(calls * (1000 * 1 + 100 * 2) / 1e6)
     assert not any(b"very-secret" in path.read_bytes() for path in Path("found").rglob("*") if path.is_file())
     result = ludus("eval", "prompt:echo.py", "--arg", "file=found/best_prompt.txt", *api, "-n", 5, "--json")
     assert json.loads(result.stdout)["mean"] == 1.0
-    assert "choose another folder (--out)" in ludus("optimize", "echo.py", *api, *few, "--out", "found", code=1).stderr
+    again = ludus("optimize", "echo.py", *api, *few, *prices, "--out", "found", code=1)
+    assert "finished; choose another folder (--out)" in again.stderr
 
 
 def test_an_expert_has_no_prompt(ludus):

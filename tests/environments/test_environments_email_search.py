@@ -189,7 +189,7 @@ async def test_the_right_answer_earns_every_term():
     rollout = await first_answerable(env, answer(task.answer, gold, "<other>"))
     assert rollout.reward == pytest.approx(1 + 0.3 + 0.05 + 0.1 * (1 - 1 / 10))
     rollout = await first_answerable(env, answer(task.answer))
-    assert rollout.reward == pytest.approx(1 + 0.1 + 0.1 * (1 - 1 / 10)), "without sources"
+    assert rollout.reward == pytest.approx(1 + 0.1 * (1 - 1 / 10)), "without sources"
 
 
 async def test_what_is_not_the_answer():

@@ -72,6 +72,16 @@ async def test_only_the_answer_that_was_carried_out_counts():
     assert rollout.stop == "answered" and rollout.metrics["right"] == 0 and rollout.reward < 0
 
 
+async def test_brevity_is_for_sources_that_are_named():
+    env = EmailSearch(mails=300, inboxes=2)
+    tasks = take(env, "test", 50)
+    for gold in (True, False):
+        place = next(n for n, task in enumerate(tasks) if bool(task.info["gold"]) == gold)
+        said = calls_tool("return_final_answer", answer=tasks[place].answer, sources=[])
+        rollout = (await play(env, Calls(said), num=place + 1))[-1]
+        assert rollout.reward == pytest.approx(1 + (0 if gold else 0.3 + 0.1) + 0.1 * (1 - 1 / 10))
+
+
 @pytest.mark.parametrize(
     ("env", "asked"),
     [

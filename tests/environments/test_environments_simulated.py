@@ -101,6 +101,12 @@ async def test_an_answer_of_another_shape_is_never_a_result(said):
     assert rollout.excluded and rollout.failure.boundary == "tool"
 
 
+async def test_an_answer_without_bottom_is_no_answer():
+    deep = '{"result": ' + '{"a":' * 950 + "1" + "}" * 950 + "}"
+    rollout = await run(['{"result": "ok"}', deep, deep, RIGHT], SET, GET)
+    assert rollout.failure is None and len(rollout.calls) == 7
+
+
 async def test_a_read_that_comes_again_is_answered_from_memory():
     rollout = await run(['{"result": {"item": "tea", "price": 5}}', "not asked"], GET, GET)
     assert len(set(heard(rollout))) == 1 and sum(call.role == "api" for call in rollout.calls) == 1
@@ -190,6 +196,20 @@ def told(name, arguments, result, failed=False):
         ([told("delete_user", {"id": 1}, "ok")], told("get_user", {"id": 1}, {"id": 1, "status": "deleted"}), True),
         ([told("delete_user", {"id": 1}, "ok")], told("get_user", {"id": 1}, {"found": False}), True),
         ([told("set_theme", {"theme": "dark"}, "ok")], told("get_theme", {}, {"theme": "light"}), False),
+        ([told("set_price", {"item": "tea", "price": 5}, "ok")],
+         told("get_price", {"item": "tea"}, {"price": {"amount": 5.0, "currency": "EUR"}}), True),
+        ([told("set_password", {"id": 1, "password": "p4"}, "ok")],
+         told("get_user", {"id": 1}, {"password": "***"}), True),
+        ([told("set_status", {"id": 1, "status": "in_transit"}, "ok")],
+         told("get_order", {"id": 1}, {"status": "In transit"}), True),
+        ([told("set_date", {"id": 1, "day": "2026-01-05"}, "ok")],
+         told("get_order", {"id": 1}, {"day": "2026-01-05T00:00Z"}), True),
+        ([told("set_tags", {"id": 1, "tags": ["a", "b"]}, "ok")],
+         told("get_tags", {"id": 1}, {"tags": ["b", "a"]}), True),
+        ([told("create_order", {"id": 7}, "ok"), told("logout", {}, "ok")],
+         told("get_order", {"id": 7}, "log in first", True), True),
+        ([told("set_name", {"id": 1, "name": "a"}, "ok")], told("get_user", {"id": 1}, {"name": ""}), False),
+        ([told("set_price", {"id": 1, "price": 5}, "ok")], told("get_user", {"id": 1}, {"price": 10**400}), False),
         # other writes
         ([told("add_money", {"account": 1, "amount": 5}, 1), told("add_money", {"account": 1, "amount": 5}, 1)],
          told("get_balance", {"account": 1}, {"amount": 10}), True),

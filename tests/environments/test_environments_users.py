@@ -312,3 +312,13 @@ async def test_a_user_who_hangs_is_cancelled_with_the_rollout():
     (rollout,) = await play(Desk(user="simulated"), Says("no"), roles={"user": Hangs()}, timeout_s=0.2)
     assert rollout.failure.boundary == "timeout" and rollout.failure.blame == "infrastructure"
     assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
+
+
+def test_a_long_reply_without_an_end_is_read_in_no_time():
+    """It took minutes, in which nothing else ran."""
+    persona = Persona(goal="Send it.", knows={"order number": "K-1001"})
+    messages = [
+        {"role": "assistant", "content": "word " * 200_000 + "\nAnd the order number?"},
+        {"role": "user", "content": "I would rather not say."},
+    ]
+    assert [error.kind for error in find_errors(persona, messages)] == ["withheld"]

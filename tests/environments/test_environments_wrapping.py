@@ -13,7 +13,7 @@ from ludus.environments.nim import Nim
 from ludus.environments.reasoning import Attempts, Budget, Delegate, Plan, Prompt, Reword
 from ludus.environments.reasoning.lengths import length_term, success_within
 from ludus.environments.reasoning.plan import CARRY_OUT, EXPERT_PLAN, plan_of
-from ludus.errors import ConfigError
+from ludus.errors import ConfigError, UsageError
 from ludus.recording.backend import TokenBackend
 from ludus.recording.expert import Expert
 from ludus.rollouts.scheduler import Plan as Running
@@ -223,6 +223,14 @@ async def test_environments_of_verifiers_are_within_reach():
     (rollout,) = await play(env, planner("1. Think.", "<answer>0</answer>"))
     assert rollout.failure is None and rollout.metrics["plan_sound"] == 1.0 and len(rollout.sequences) == 2
     assert sum("Use at most 500" in str(message) for message in rollout.messages) == 1
+
+
+def test_an_address_in_a_worker_process_is_out_of_reach():
+    class Bottom:
+        base_url = "http://127.0.0.1:1/v1"
+
+    with pytest.raises(UsageError, match="workers = 0"):
+        _ = Through(Through(Bottom())).base_url
 
 
 async def test_a_wrapper_that_begins_again_forgets():

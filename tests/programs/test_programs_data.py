@@ -11,8 +11,9 @@ from ludus.programs.data import DataConfig, make_data
 from ludus.programs.data.filters import Novelty, Sample, agreeing, ranked
 from ludus.programs.data.read import read_examples
 from ludus.programs.data.similar import Similar
+from ludus.renderers.parsing import tool_calls_of
 from ludus.testing.scripted import Scripted
-from ludus.types import Task, user
+from ludus.types import Reply, Task, calls_tool, user
 
 
 class Sum(ludus.Environment):
@@ -132,6 +133,33 @@ def test_agreement_is_among_the_samples_of_a_task():
     chosen, left_out = ranked(found, 0.5, per_task=1)
     assert [sample.rollout for sample in chosen] == ["0", "3"]
     assert left_out == {"agreement": 1, "failed": 1, "worse sample": 1}
+
+
+def test_an_answer_may_be_the_call_of_a_tool(tmp_path):
+    class Handed(Sum):
+        """The answer is handed in; odd samples hand in another one."""
+
+        @ludus.tool
+        def hand_in(self, answer: str, state) -> str:
+            """Hand in the answer."""
+            state["said"] = answer
+            return "Thank you."
+
+        def setup(self, ctx):
+            ctx.state = {}
+
+        @ludus.reward
+        def right(self, state):
+            return 1.0
+
+    class Hands(Scripted):
+        async def complete(self, messages, tools, sampling):
+            message = calls_tool("hand_in", answer=str(sampling.seed % 2))
+            return Reply(message, tool_calls_of(message), "tool_calls")
+
+    config = DataConfig(samples=8, min_agreement=0.6)
+    made = asyncio.run(make_data(Handed(), Hands("m", adds), config, tmp_path / "d"))
+    assert made.left_out.get("agreement", 0) > 10
 
 
 def test_the_best_sample_has_most_reward_then_agreement_then_is_short():

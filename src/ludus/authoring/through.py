@@ -95,7 +95,7 @@ class Through:
 
     async def answer(self, request: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
         """See `ludus.recording.model.RecordedModel.answer`."""
-        found: tuple[int, dict[str, Any]] = await self._reached().answer(request)
+        found: tuple[int, dict[str, Any]] = await self._reached().answer(request)  # type: ignore[attr-defined] # recorded here
         return found
 
     def forget(self) -> None:
@@ -115,9 +115,9 @@ class Through:
         """See `ludus.protocols.Model.calls`."""
         return await self._model.calls()
 
-    def _reached(self) -> Any:
+    def _reached(self) -> Model:
         """The model at the bottom, at whose address this one answers from now on. Raises UsageError in a worker."""
-        bottom: Any = self._model
+        bottom = self._model
         while isinstance(bottom, Through):
             bottom = bottom._model
         if not hasattr(bottom, "front"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,8 +126,8 @@ def evaluate(
         if stopper.asked:
             break
     results = [row for row in rows if row.out]
-    page = _side_by_side(results, out, access) if len(models) > 1 else None
-    _print(rows, results, page, as_json=as_json, several=len(members) * len(models) > 1)
+    compare = partial(_side_by_side, results, out, access) if len(models) > 1 else lambda: None
+    _print(rows, results, compare, as_json=as_json, several=len(members) * len(models) > 1)
     if stopper.asked:
         sys.exit(INTERRUPTED)
     for result in results:
@@ -202,11 +202,13 @@ def _commonest_failure(result: Evaluation) -> str:
 
 
 def _print(
-    rows: list[Evaluation], results: list[Evaluation], page: Frontier | None, *, as_json: bool, several: bool
-) -> None:
-    """Rows are the results, and of several environments what they come to together."""
+    rows: list[Evaluation], results: list[Evaluation], compare: Callable[[], Frontier | None], *, as_json: bool,
+    several: bool,
+) -> None:  # fmt: skip
+    """Rows are the results, and of several environments what they come to together; `compare` writes the models' page."""
     if as_json:
         values = [row.to_dict() for row in rows]
+        page = compare()
         models = {"models": page.to_dict()} if page else {}
         say_json({"results": values, **models} if several else values[0])
         return
@@ -219,8 +221,9 @@ def _print(
     for line in results_table(rows):
         say("  " + line)
     say()
-    for line in frontier_lines(page) if page else ():
-        say(line)
+    if page := compare():
+        for line in frontier_lines(page):
+            say(line)
     for result in results:
         name = f"{result.env}, {result.model}" if len(names) > 1 else result.model
         if result.stopped:

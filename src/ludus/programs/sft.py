@@ -1,4 +1,4 @@
-"""Warm-up: the environment's expert plays, and the model learns to say what it said; or what a file of conversations says."""
+"""Warm-up: the model learns to say what the environment's expert said, or the assistant in a file of conversations."""
 
 from __future__ import annotations
 

@@ -122,7 +122,11 @@ class SimulatedApi:
                 raise Unusable('expected either "result" or "error"')
             failed = answer.result is msgspec.UNSET
             told = Told(name, arguments, answer.error if failed else answer.result, failed)
-            if problem := self.memory.problem(told):
+            try:
+                problem = self.memory.problem(told)
+            except RecursionError:
+                problem = "it is nested too deeply"
+            if problem:
                 raise Unusable(problem)
             self.memory.add(told)
             self.state = self.state if failed or answer.state is msgspec.UNSET else answer.state

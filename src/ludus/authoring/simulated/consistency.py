@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ludus.authoring.simulated.names import deed_of
+from ludus.authoring.simulated.values import agrees, same
 from ludus.types import content_hash
 
 EMPTY: tuple[Any, ...] = (None, "", [], {}, False)
@@ -27,6 +28,8 @@ _ID = re.compile(r"(?:.*_)?(?:id|uuid)|.+Id")
 _COUNTS = frozenset({"quantity", "count", "amount", "number", "qty"})
 """Of what is removed, there may be more."""
 _GONE = re.compile(r"delete|remove|not.?found|no.?such|gone|cancel|archive|inactive", re.IGNORECASE)
+_ABSENT = re.compile(r"not.?found|no.?such|exist|unknown|404|no \w+ with", re.IGNORECASE)
+"""Errors that say that a thing is not there, and not that one must log in or wait."""
 _PAGES = re.compile(r"next|cursor|page|more|total|offset", re.IGNORECASE)
 """Names of fields that say that a list is only a part."""
 
@@ -117,13 +120,13 @@ class _Write:
         shared = self.thing.keys() & other.thing.keys()
         if not self.thing and not other.thing:
             return self.noun == other.noun
-        return bool(shared) and all(_same(self.thing[name], other.thing[name]) for name in shared)
+        return bool(shared) and all(same(self.thing[name], other.thing[name]) for name in shared)
 
     def is_of(self, record: Mapping[str, Any], read: Told) -> bool:
         """Whether a record is of its thing; what there is only one of is known by its noun."""
         if not self.thing:
             return not read.arguments and deed_of(read.name).noun == self.noun
-        return all(_same(_named(record, name, self.noun), value) for name, value in self.thing.items())
+        return all(same(_named(record, name, self.noun), value) for name, value in self.thing.items())
 
     def would_show(self, records: list[Mapping[str, Any]]) -> bool:
         """Whether its thing could be told from others in records like these."""
@@ -147,16 +150,17 @@ def _contradiction(write: _Write, since: list[_Write], new: Told, records: list[
         if name in write.thing or name in settled or number:
             continue
         found = [inner for record in own for inner in _fields(record, name)]
-        if found and not any(_same(inner, value) or _mentions(new.result, value) for inner in found):
+        if found and not any(agrees(inner, value) or _mentions(new.result, value) for inner in found):
             return f"must say that {name} is {_value(value)}, not {_value(found[0])}"
     missing = does == "set" and write.noun == deed_of(new.name).noun and not own and write.would_show(records)
-    return "must find it" if missing and _asks_for(new, write) and not _is_part(new.result) else ""
+    unsure = _is_part(new.result) or (new.failed and not _ABSENT.search(str(new.result)))
+    return "must find it" if missing and _asks_for(new, write) and not unsure else ""
 
 
 def _asks_for(read: Told, write: _Write) -> bool:
     """Whether what was written must be in what a read returns: everything that it asks by is as it was written."""
     wrote = {**write.told.arguments, **write.thing}
-    return all(_same(_named(wrote, name, write.noun), value) for name, value in read.arguments.items())
+    return all(same(_named(wrote, name, write.noun), value) for name, value in read.arguments.items())
 
 
 def _records(read: Told) -> Iterator[Mapping[str, Any]]:
@@ -187,7 +191,7 @@ def _named(record: Mapping[str, Any], name: str, noun: str) -> Any:
 
 def _says_gone(record: Mapping[str, Any], read: Told) -> bool:
     """Whether a record says that there is nothing, beside what it was asked by."""
-    own = {name: value for name, value in record.items() if not _same(value, read.arguments.get(name))}
+    own = {name: value for name, value in record.items() if not same(value, read.arguments.get(name))}
     words = " ".join(name if value is True else str(value) for name, value in own.items() if value)
     return bool(own) and (bool(_GONE.search(words)) or not any(own.values()))
 
@@ -226,18 +230,6 @@ def _fields(value: Any, name: str) -> Iterator[Any]:
     elif isinstance(value, list):
         for inner in value:
             yield from _fields(inner, name)
-
-
-def _same(a: Any, b: Any) -> bool:
-    """However they are written: 5, 5.0 and "5.00" are one number; a text may say more than a value."""
-    if a == b:
-        return True
-    if a is None or b is None or isinstance(a, bool) or isinstance(b, bool):
-        return str(a).casefold() == str(b).casefold()
-    try:
-        return float(a) == float(b)
-    except (TypeError, ValueError):
-        return str(a).strip().casefold() == str(b).strip().casefold()
 
 
 def _value(value: Any) -> str:

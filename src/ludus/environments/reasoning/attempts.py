@@ -23,7 +23,7 @@ from ludus.authoring.environment import Environment
 from ludus.authoring.tools import Tool
 from ludus.authoring.wrapping import Wrapper
 from ludus.environments.reasoning.judged import JUDGE, best_of, criterion, score_of
-from ludus.environments.reasoning.text import answer_of, said_in
+from ludus.environments.reasoning.text import answer_of, last_words
 from ludus.errors import ConfigError, RolloutError
 from ludus.judging.judge import side_by_side
 from ludus.types import MAIN_ROLE, Call, Rollout
@@ -170,5 +170,5 @@ def last_calls(calls: Sequence[Call]) -> dict[str, Call]:
 
 
 def _final(made: Call | None) -> str:
-    """What a call's reply says at last: its text, or where it has none everything else; "" for no call."""
-    return "" if made is None else str(made.reply.get("content") or "") or said_in(made.reply)
+    """What a call's reply says at last; "" for no call."""
+    return "" if made is None else last_words(made.reply)

@@ -60,10 +60,8 @@ class Reword(Wrapper):
         own = [call for call in await ctx.model.calls() if call.role == MAIN_ROLE]
         words = _last_text(ctx.task)
         if own and not any(words in str(message.get("content")) for call in own for message in call.messages):
-            raise RolloutError(
-                f"reword: {self.inner.describe().id} shows the model other words than its tasks' prompts, and these can't be "
-                "changed"
-            )
+            name = self.inner.describe().id
+            raise RolloutError(f"reword: {name} shows the model other words than its tasks', which can't be changed")
 
     def _reworded(self, task: Task) -> Task:
         rng = random.Random(f"{self.wording} {task.id}")

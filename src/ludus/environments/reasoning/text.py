@@ -103,5 +103,19 @@ def said_in(reply: Message) -> str:
     return "\n".join(str(part) for part in parts if part)
 
 
+def last_words(reply: Message) -> str:
+    """What a reply says at last: its text, or where it has none everything else, such as the tool call that ends a task.
+
+    >>> last_words({"role": "assistant", "content": "42"})
+    '42'
+    """
+    return str(reply.get("content") or "") or said_in(reply)
+
+
+def answer_given(rollout: Rollout) -> str:
+    """The answer that the main role's last reply gives; see `answer_of`."""
+    return "".join(answer_of(last_words(message)) for message in rollout.conversation(MAIN_ROLE)[-1:])
+
+
 def _stem(word: str) -> str:
     return word if word.isdigit() else word[:5]

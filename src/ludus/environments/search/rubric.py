@@ -7,7 +7,8 @@
      1        the right answer, + 0.3 for its sources, + 0.1 / number of sources, + 0.1 * share of turns that are left
 
 After OpenPipe's ART, whose questions all have an answer in one mail. Where several are needed, found and read count by
-their share, and sources have to name all. Where nobody stated it, "I don't know" is the right answer, without sources.
+their share, and sources have to name all; who names none has nothing for their number. Where nobody stated it, "I don't
+know" is the right answer, without sources, and those earn their 0.1.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ class Rubric:
             return PENALTIES[self.ending] + partial
         if self.right:
             speed = 1 - self.turns / max_turns
-            return 1 + 0.3 * self.sources_right + 0.1 / max(1, self.num_sources) + 0.1 * speed
+            brief = 1 / self.num_sources if self.num_sources else float(self.sources_right)
+            return 1 + 0.3 * self.sources_right + 0.1 * brief + 0.1 * speed
         return partial - (self.ending == ANSWERED and not self.gave_up)
 
 

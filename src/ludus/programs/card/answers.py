@@ -10,7 +10,7 @@ from pathlib import Path
 from ludus.environments.reasoning.text import (
     BACKTRACK,
     RESTART,
-    answer_of,
+    answer_given,
     num_tokens,
     own_calls,
     said_in,
@@ -91,7 +91,8 @@ def answered(rollout: Rollout, success: float) -> Answered:
     planned = metrics.get("plan_sound", 0.0) > 0
     return Answered(
         task=rollout.task.id, right=metrics[SOLVED] > 0 if SOLVED in metrics else rollout.reward >= success,
-        tokens=num_tokens([call for call in rollout.calls if call.role == MAIN_ROLE]), answer=answer_of(rollout.reply), group=str(info.get("skill", "")),
+        tokens=num_tokens([call for call in rollout.calls if call.role == MAIN_ROLE]),
+        answer=answer_given(rollout), group=str(info.get("skill", "")),
         level=None if level is None else float(level), sure=metrics.get(SURE),
         adherence=metrics.get("plan_adherence") if planned else None,
         backtracks=len(BACKTRACK.findall(said)), restarts=len(RESTART.findall(said)), truncated=rollout.truncated,

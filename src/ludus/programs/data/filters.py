@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ludus.environments.reasoning.text import answer_of
+from ludus.environments.reasoning.text import answer_given
 from ludus.programs.data.similar import Similar
 from ludus.types import MAIN_ROLE, Message, Rollout, Task, content_hash
 
@@ -62,7 +62,7 @@ def sample_of(rollout: Rollout, held_out: frozenset[str], min_reward: float, lab
         ""
     )  # fmt: skip
     tokens = rollout.usage.completion_tokens
-    return Sample(rollout.id, rollout.task.id, reward, tokens, answer_of(rollout.reply), fault)
+    return Sample(rollout.id, rollout.task.id, reward, tokens, answer_given(rollout), fault)
 
 
 def agreeing(samples: Iterable[Sample]) -> list[Sample]:
