@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -38,8 +37,8 @@ class Run:
     """A finished run; times where it was trained just now."""
 
     path: Path
-    cpu_s: float = math.nan
-    wall_s: float = math.nan
+    cpu_s: float | None = None
+    wall_s: float | None = None
 
     @property
     def scorers(self) -> tuple[str, str]:
@@ -92,10 +91,10 @@ def measure(run: Run, scorer: str, sampling: str) -> tuple[list[str], float]:
     """The cells of one row, and the gain."""
     paired = paired_difference(*(scores(run.path, purpose + sampling, scorer) for purpose in (WARM_UP, END)))
     low, high = paired.interval
-    row = [
-        run.path.name, scorer, "greedy" if sampling else "temperature 1", f"{paired.a.mean:.3f}", f"{paired.b.mean:.3f}",
-        f"{paired.difference.mean:+.3f} [{low:+.3f}, {high:+.3f}]", f"{run.cpu_s:.0f}", f"{run.wall_s:.0f}",
-    ]  # fmt: skip
+    times = ["–" if seconds is None else f"{seconds:.0f}" for seconds in (run.cpu_s, run.wall_s)]
+    gain = f"{paired.difference.mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+    how = "greedy" if sampling else "temperature 1"
+    row = [run.path.name, scorer, how, f"{paired.a.mean:.3f}", f"{paired.b.mean:.3f}", gain, *times]
     return row, paired.difference.mean
 
 

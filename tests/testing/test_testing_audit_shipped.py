@@ -77,7 +77,21 @@ def test_adapters(prefix):
 
 
 def test_every_adapter_is_tried():
-    assert set(own(registry.ADAPTERS)) <= AROUND.keys() | ADAPTED.keys() | SERVED
+    assert set(own(registry.ADAPTERS)) <= AROUND.keys() | ADAPTED.keys() | SERVED | {"labels"}
+
+
+@pytest.mark.slow
+def test_labels(tmp_path):
+    """Always the same verdict is chance, in whatever words."""
+    replies = (("Please send me {}.", "good"), ("{}, and quickly!", "bad"))
+    rows = [
+        {"prompt": f"Ask for key {number}.", "reply": reply.format(f"key {number}"), "label": label}
+        for number in range(30)
+        for reply, label in replies
+    ]
+    (tmp_path / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    audit = passes(f"labels:{tmp_path / 'labels.jsonl'}", {"criterion": "The request is polite."}, num_tasks=12)
+    assert audit.honest == 1.0
 
 
 @pytest.mark.slow
