@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import subprocess
+import sys
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -236,3 +240,44 @@ async def test_hundreds_at_once():
     await asyncio.gather(*(sandbox.kill() for sandbox in sandboxes))
     await asyncio.sleep(0)
     assert len(list(Path("/proc/self/fd").iterdir())) <= before + 2
+
+
+def test_a_session_outlives_whoever_is_slow_to_close_its_pipe(tmp_path):
+    """Between two calls: the writer of the first one has the pipe open until the session waits for the second."""
+    os.mkfifo(tmp_path / "in")
+    program = "import sys; from ludus.sandbox.inside.session import main; main(sys.argv[1])"
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)]) as session:
+        try:
+            first, said = ask(session, tmp_path, "first", "x = 20")
+            assert said == b"ended 0\n"
+            while not any(
+                os.path.realpath(fd) == str(tmp_path / "in") for fd in Path(f"/proc/{session.pid}/fd").iterdir()
+            ):
+                time.sleep(0.001)
+            os.close(first)
+            second, said = ask(session, tmp_path, "second", "assert x == 20")
+            assert said == b"ended 0\n"
+            os.close(second)
+        finally:
+            session.kill()
+
+
+def ask(session, folder, name, code):
+    """The writer's end of the pipe of calls, still open, and what the session says of a call."""
+    call = folder / name
+    call.mkdir()
+    (call / "code").write_text(code)
+    ends = []
+    for pipe in ("o", "e", "done"):
+        os.mkfifo(call / pipe)
+        ends.append(os.open(call / pipe, os.O_RDWR))
+    writer = None
+    while writer is None and session.poll() is None:
+        with suppress(OSError):  # nobody reads yet
+            writer = os.open(folder / "in", os.O_WRONLY | os.O_NONBLOCK)
+    assert writer is not None, "the session has ended"
+    os.write(writer, f"{call}\n".encode())
+    said = os.read(ends[2], 100)
+    for end in ends:
+        os.close(end)
+    return writer, said

@@ -23,8 +23,11 @@ def main(folder: str) -> None:
     calls: list[str] = []
 
     def receive() -> bytes:
-        with open(f"{folder}/in") as requests:
-            calls.append(requests.readline().rstrip("\n"))
+        call = ""
+        while not call:  # who wrote the last line may still be about to close the pipe, and says nothing more
+            with open(f"{folder}/in") as requests:
+                call = requests.readline().rstrip("\n")
+        calls.append(call)
         for fd, name in ((1, "o"), (2, "e")):
             _lead(fd, f"{calls[-1]}/{name}")
         with open(f"{calls[-1]}/code", "rb") as file:
