@@ -102,9 +102,8 @@ def write_note(things: Sequence[str], open_wishes: Collection[str], rng: Random,
     opening = rng.choice(rude) if POLITE in open_wishes else "please"
     tail = rng.choice(tails) if BRIEF in open_wishes else rng.choice((*SHORT_TAILS, ""))
     text = " ".join(filter(None, [opening, rng.choice(VERBS), things_named(named), tail]))
-    if PLAIN in open_wishes:
-        text = _broken(text, rng)
-    return f"{text[:1].upper()}{text[1:]}."
+    text = _broken(text, rng) if PLAIN in open_wishes else f"{text}."
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def write_junk(things: Sequence[str], rng: Random) -> str:
@@ -133,15 +132,17 @@ def _other_things(things: Sequence[str], rng: Random) -> list[str]:
 
 
 def _broken(text: str, rng: Random) -> str:
-    """The words of a sentence that are no sentence any more."""
+    """What is no sentence any more: its words in disorder, too few or too many of them, or without a full stop."""
     words = WORD.findall(text)
-    match rng.randrange(4):
+    match rng.randrange(5):
         case 0:
             rng.shuffle(words)
         case 1:
             words = [word for word in words if word not in ("the", "and", *VERBS)]
         case 2:
             words = words[: rng.randrange(len(words))]
-        case _:
+        case 3:
             words += words[rng.randrange(len(words)) :]
-    return " ".join(words)
+        case _:
+            return text
+    return " ".join(words) + rng.choice((".", ""))
