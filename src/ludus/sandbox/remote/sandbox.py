@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import posixpath
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
@@ -49,9 +50,9 @@ class RemoteSandbox(Computer):
     # --- beginning and end --------------------------------------------------------------------------------------
 
     @classmethod
+    @abstractmethod
     async def check(cls) -> None:
         """Whether its client, and the engine where it needs one, is there. Raises MissingExtra, SandboxUnavailable."""
-        raise NotImplementedError
 
     @classmethod
     async def create(cls, spec: SandboxSpec) -> Self:

@@ -5,6 +5,7 @@ Keys stay in this process: what a computer there is given is the spec's own envi
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -36,9 +37,9 @@ class Service(RemoteSandbox):
         except ImportError:
             raise MissingExtra(f"a sandbox of the tier {cls.tier!r}", cls.tier) from None
 
+    @abstractmethod
     async def _make(self) -> Any:
         """The client's object for a new computer."""
-        raise NotImplementedError
 
     async def _start(self) -> None:
         try:
