@@ -26,6 +26,10 @@ class Folder(RemoteSandbox):
 
     tier, unlimited = "none", ""
 
+    @classmethod
+    async def check(cls):
+        pass
+
     async def _start(self):
         self.home = f"{self._folder}/work"
 
