@@ -21,9 +21,15 @@ def status(pid: int, key: str) -> str:
     return next((line.split()[1] for line in lines if line.startswith(f"{key}:")), "")
 
 
-def below(ancestors: set[int]) -> list[int]:
-    pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
-    return [pid for pid in pids if int(status(pid, "PPid") or 0) in ancestors]
+def parents() -> dict[int, int]:
+    """Of every process, its parent's number; read once, for there may be hundreds."""
+    pids = (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
+    return {pid: int(status(pid, "PPid") or 0) for pid in pids}
+
+
+def below(ancestors: set[int]) -> set[int]:
+    """The children of these processes."""
+    return {pid for pid, parent in parents().items() if parent in ancestors}
 
 
 def groups_of(zygote: int) -> list[Path]:
@@ -40,11 +46,12 @@ def groups() -> set[str]:
 
 
 def left_behind() -> list[object]:
-    first = below({zygote.process.pid for zygote in host._zygotes.values()})
-    making_ahead = {zygote.process.pid for zygote in host._zygotes.values() if zygote.tier == "namespaces"}
-    spares = [pid for pid in below(making_ahead) if status(pid, "Seccomp") == "0"]
-    left: list[object] = [*set(first) - set(spares), *below(set(first)), *Path("/tmp").glob("ludus-sandbox-*")]
-    return left + sorted(groups())[len(spares) :]
+    zygotes = {zygote.process.pid: zygote.tier for zygote in host._zygotes.values()}
+    parent_of = parents() if zygotes else {}
+    first = {pid for pid, parent in parent_of.items() if parent in zygotes}
+    spares = {pid for pid in first if zygotes[parent_of[pid]] == "namespaces" and status(pid, "Seccomp") == "0"}
+    left: list[object] = [*first - spares, *(pid for pid, parent in parent_of.items() if parent in first)]
+    return [*left, *Path("/tmp").glob("ludus-sandbox-*"), *sorted(groups())[len(spares) :]]
 
 
 def left_at_last() -> list[object]:

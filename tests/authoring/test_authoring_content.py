@@ -151,6 +151,7 @@ def test_a_file_that_moves_counts_and_caches_and_hidden_files_do_not(package):
     assert hashed() != before
 
 
+@pytest.mark.slow
 def test_other_processes_and_folders_agree(package, sums, tmp_path):
     folder, hashed = package
     copied = tmp_path / "copied" / folder.name
@@ -162,6 +163,7 @@ def test_other_processes_and_folders_agree(package, sums, tmp_path):
 
 @given(st.dictionaries(st.sampled_from(["largest", "words", "c"]), st.integers() | st.text("ab")))
 @settings(max_examples=50, deadline=None)
+@pytest.mark.slow
 def test_the_order_of_options_does_not_count(options):
     kind = type(load_environment("guess"))
     turned = dict(reversed(options.items()))

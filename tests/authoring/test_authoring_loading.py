@@ -60,6 +60,7 @@ def test_a_family_of_another_package():
     assert env.ref.options == {"seed": 0, "min_terms": 2, "max_terms": 2}
 
 
+@pytest.mark.slow
 def test_items_that_a_family_fails_to_make_are_passed_over():
     pytest.importorskip("reasoning_gym")
     env = load_environment("rg:maze")

@@ -146,6 +146,7 @@ def test_rows_with_other_fields():
     assert from_row({"prompt": "a", "answer": 0}).answer == 0
 
 
+@pytest.mark.slow
 def test_hugging_face_data_sets():
     datasets = pytest.importorskip("datasets")
     rows = datasets.Dataset.from_list([{"question": "1 + 1?", "answer": "2", "level": 1}])

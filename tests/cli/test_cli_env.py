@@ -21,7 +21,8 @@ class Cheated(ludus.Environment):
 '''
 
 
-@pytest.mark.parametrize("name", ["my-shop", pytest.param("corner_store2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["my-shop", "corner_store2"])
 def test_a_new_package_passes_its_own_tests(ludus, tmp_path, name):
     """In a process of its own, without being installed."""
     out = ludus("env", "new", name).stdout

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("protocol", ["openenv", "ors"])
+@pytest.mark.parametrize("protocol", ["openenv", pytest.param("ors", marks=pytest.mark.slow)])
 def test_an_environment_is_served_until_it_is_interrupted(protocol):
     pytest.importorskip("websockets")
     httpx2 = pytest.importorskip("httpx2")

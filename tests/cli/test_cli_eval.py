@@ -84,6 +84,7 @@ def test_what_is_not_a_number_is_null(ludus):
     assert json.loads(ludus("eval", "guess", "--model", "demonstrator", "-n", 1, "--json").stdout)["se"] is None
 
 
+@pytest.mark.slow
 def test_several_models_are_one_table_and_one_object(ludus):
     args = ["eval", "guess", "--model", "demonstrator", "--model", "demonstrator", "-n", 4]
     found = json.loads(ludus(*args, "--json").stdout)
@@ -215,7 +216,7 @@ class Gate:
         raise AssertionError(f"it never said {words!r}")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_the_first_signal_finishes_what_runs_and_prints_it(tmp_path, number):
     gate = Gate(tmp_path, "--json")
     gate.signal_and_wait_for(number, "finishing the rollouts that run; again to abort")

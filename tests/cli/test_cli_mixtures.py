@@ -63,6 +63,7 @@ def test_several_environments_are_one_table(ludus):
     assert not any("ludus compare" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_several_environments_and_models_have_a_folder_each(ludus):
     ludus("eval", "guess", "other.py", "--model", "demonstrator", "--model", "demonstrator", "-n", 1, "--out", "all")
     assert {path.parent.name for path in Path("all").glob("*/demonstrator")} == {"guess", "other.py"}

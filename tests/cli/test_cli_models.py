@@ -98,6 +98,7 @@ def test_waiting_for_a_busy_api_is_shown_and_is_no_latency(ludus, servers):
     assert found["waited_s"] >= 0.25 / 2 and found["latency_s"]["p99"] < 0.25
 
 
+@pytest.mark.slow
 def test_a_report_of_several_evaluations(ludus, servers):
     api = ("--base-url", url(servers[0]), "-n", 3)
     ludus("eval", "odd.py", "-m", "openai:odd", *api, "--out", "first")

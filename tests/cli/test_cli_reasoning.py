@@ -117,6 +117,7 @@ def test_a_card_of_an_evaluation(ludus, evaluated):
     assert "not-there does not exist" in ludus("card", "not-there", code=1).stderr
 
 
+@pytest.mark.slow
 def test_cards_tell_what_hangs_on_the_words(ludus, evaluated):
     ludus("eval", "reword:guess", "--model", "demonstrator", "-n", 6, "--out", "reworded")
     result = ludus("card", evaluated, "--reworded", "reworded")

@@ -96,6 +96,7 @@ def test_options_are_read_back_as_they_were(options):
     assert config.merge({}, words[1::2]) == options
 
 
+@pytest.mark.slow
 def test_json_is_the_result_and_a_finished_run_can_be_resumed_evaluated_and_compared(ludus, recipe):
     out = ludus("train", recipe, "--json").stdout
     found = json.loads(out)

@@ -175,6 +175,7 @@ def test_a_sparkline_survives_rounding():
         assert len(sparkline(values)) == 3
 
 
+@pytest.mark.slow
 def test_a_log_of_ten_hours_can_be_read():
     every_second = [(second, {"phase": "eval:start", "done": second, "total": 10**6}) for second in range(36_000)]
     written = lines({}, every_second)

@@ -53,7 +53,11 @@ def run_python(block: Block, namespace: dict[str, object], page_name: str) -> No
     exec(code, namespace)
 
 
-LONG = ("mcp.md", "mixtures.md", "notebooks-and-sinks.md", "reasoning-gym.md", "tested-code.md")
+LONG = (
+    "3-evaluate.md", "4-warm-up.md", "5-train.md", "6-change-the-algorithm.md", "audit.md", "games.md", "mcp.md",
+    "mixtures.md", "notebooks-and-sinks.md", "openenv.md", "prompts-and-data.md", "reasoning-gym.md", "reasoning.md",
+    "tested-code.md",
+)  # fmt: skip
 """Pages that start servers, train, or load much."""
 
 

@@ -42,6 +42,7 @@ def test_every_stack_has_every_kind_but_one():
 
 
 @pytest.mark.skipif(capabilities().tier is None, reason="this machine can't contain code")
+@pytest.mark.slow
 def test_ours_work():
     assert played("ludus_envs", sys.executable) == len(KINDS)
 

@@ -219,7 +219,9 @@ def test_packed_matrices_multiply_as_others(dtype):
         torch.testing.assert_close(packed.linear(x, bias), F.linear(x, weight, bias), atol=1e-4, rtol=2e-2)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", ["qwen3", *(pytest.param(name, marks=pytest.mark.slow) for name in MODELS if name != "qwen3")]
+)
 async def test_an_engine_with_kernels_samples_as_one_without(name, tiny, random_decoder, make_engine, tmp_path):
     """Ragged prompts at once, two turns, a shared beginning, an adapter and its base."""
     config = dataclasses.replace(CONFIG, **MODELS[name])
@@ -267,6 +269,7 @@ needs_compiler = pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "cla
 
 
 @needs_compiler
+@pytest.mark.slow
 def test_the_library_is_compiled_once(fresh, monkeypatch):
     assert isinstance(build.kernel_library(), ctypes.CDLL)
     (library,) = (fresh / "cache" / "ludus").iterdir()
@@ -297,6 +300,7 @@ def test_a_compiler_that_fails_is_quoted(fresh, monkeypatch, caplog):
 
 
 @needs_compiler
+@pytest.mark.slow
 def test_a_compiler_without_openmp_does(fresh, monkeypatch):
     compiler = fresh / "plain-cc"
     compiler.write_text('#!/bin/sh\ncase " $* " in *" -fopenmp "*) exit 1;; esac\nexec cc "$@"\n')
@@ -314,6 +318,7 @@ def test_it_can_be_switched_off(fresh, monkeypatch, caplog):
 
 
 @needs_compiler
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_is_no_obstacle(fresh, monkeypatch):
     (fresh / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(fresh / "file"))

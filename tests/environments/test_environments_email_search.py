@@ -147,6 +147,7 @@ def test_a_mail_has_its_recipients():
     assert Mailbox(LETTERS).read("<3>", "2025-01-01") is None and Mailbox(LETTERS).read("\ud800", "2025-01-01") is None
 
 
+@pytest.mark.slow
 def test_an_inbox_of_five_thousand_mails_is_quick(whole, mails):
     """Bounds far above what it takes, so that a busy machine doesn't fail."""
     began = time.perf_counter()

@@ -10,12 +10,14 @@ from ludus.environments.reason_suite import LEVELS, SKILLS, answer_in, sureness
 from ludus.errors import ConfigError, UnknownName
 
 
+@pytest.mark.slow
 def test_every_skill_at_every_level_comes_in_turn():
     tasks = take(load_environment("reason-suite"), "test", LEVELS * len(SKILLS))
     assert {(t.info["skill"], t.info["level"]) for t in tasks} == {(s, n) for s in SKILLS for n in range(LEVELS)}
     assert all(load_environment("reason-suite").demonstrate(task) for task in tasks)
 
 
+@pytest.mark.slow
 def test_dials_choose_and_seeds_make_other_tasks():
     env = load_environment("reason-suite", {"skills": ["sum", "legs"], "levels": [4, 0]})
     tasks = take(env, "train", 40)

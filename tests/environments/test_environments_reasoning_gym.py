@@ -80,6 +80,7 @@ def test_what_is_no_formula(text):
     assert not is_formula(text)
 
 
+@pytest.mark.slow
 def test_a_family_whose_checker_takes_anything_is_scored_here():
     env = load_environment("rg:game_of_life_halting")
     for task in take(env, "train", 4):

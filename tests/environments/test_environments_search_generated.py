@@ -48,6 +48,7 @@ def test_all_names_of_a_split_can_be_drawn():
         names.draw()
 
 
+@pytest.mark.slow
 def test_the_largest_of_each_kind_can_be_made():
     for number in range(3):
         assert len(WikiSearch(pages=400, terse=True).book("test", number).things) == 400

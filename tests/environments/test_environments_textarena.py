@@ -111,6 +111,7 @@ def test_a_game_that_needs_a_key_says_so_in_one_line(monkeypatch):
     assert "\n" not in str(told.value)
 
 
+@pytest.mark.slow
 def test_word_lists_that_are_not_here_are_named(monkeypatch):
     def missing(game, settings):
         raise LookupError("\n*****\n  Resource words not found.\n  Please use the NLTK Downloader\n")
@@ -199,6 +200,7 @@ def test_interleaved_games_are_those_that_were_alone(game, moves):
     assert [together[seed] for seed in seeds] == alone
 
 
+@pytest.mark.slow
 async def test_hundreds_at_once_through_the_scheduler_say_the_same_each_time():
     env, model = TextArena("KuhnPoker-v0"), Says("[bet]", "[call]", "[check]")
     many = await play(env, model, num=300, concurrency=300)

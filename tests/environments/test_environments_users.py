@@ -282,6 +282,7 @@ async def test_who_stands_in_and_does_not_answer_is_never_the_policys_fault(role
     assert rollout.excluded and rollout.failure.boundary == boundary and rollout.rewards == []
 
 
+@pytest.mark.slow
 async def test_hundreds_of_users_at_once_keep_to_their_own_talks():
     def number(messages):
         known = messages[0]["content"].partition("order number: ")[2].split()[0]

@@ -81,6 +81,7 @@ async def test_what_cannot_be_sent_leaves_both_ends_as_they_were():
     assert model.asked[-1] == {"messages": [user("go"), user("on")]}
 
 
+@pytest.mark.slow
 async def test_calls_side_by_side():
     model = Echo()
     speaker, _, _ = connect(model)

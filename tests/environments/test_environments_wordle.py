@@ -47,6 +47,7 @@ def test_marks_of_repeated_letters(guess, secret, expected):
 
 @given(st.integers(1, 8).flatmap(lambda n: st.tuples(*[st.text("abc", min_size=n, max_size=n)] * 2)))
 @settings(max_examples=400, deadline=None)
+@pytest.mark.slow
 def test_marks_are_those_of_the_definition(pair):
     guess, secret = pair
     found = marks(guess, secret)

@@ -148,6 +148,7 @@ def test_advantages_are_those_of_the_package(twin):
     assert twin.group_advantages(rewards_G).tolist() == pytest.approx(ours.tolist(), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_it_learns(twin, capsys):
     history = twin.main(steps=60, groups=8)
     assert sum(history[-5:]) / 5 > 2 * sum(history[:5]) / 5 > 0

@@ -55,6 +55,7 @@ def test_calibration_by_hand():
     assert math.isnan(figures.calibration_error([]).value)
 
 
+@pytest.mark.slow
 def test_the_error_of_a_calibrated_model_is_told_apart_from_one_that_is_not(monkeypatch):
     monkeypatch.setattr(figures, "NUM_DRAWS", 200)
     rng = np.random.default_rng(0)

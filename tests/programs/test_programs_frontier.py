@@ -195,6 +195,7 @@ def test_waits_are_shown_apart(tmp_path):
     assert 0 < section.models[0].waited_s <= 0.001 + 1e-9
 
 
+@pytest.mark.slow
 def test_who_was_always_excluded_is_named(runs, tmp_path):
     class Down(Paid):
         async def complete(self, messages, tools, sampling):
@@ -267,6 +268,7 @@ def test_models_with_one_task_and_without_price_still_have_a_page(tmp_path):
     assert draw_axis(section, AXES[1]).startswith("<svg")
 
 
+@pytest.mark.slow
 def test_what_can_t_be_compared(runs, tmp_path):
     with pytest.raises(UsageError, match="named twice"):
         compared([runs[0], runs[0]])

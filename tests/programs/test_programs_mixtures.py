@@ -156,6 +156,7 @@ def test_what_a_mixture_takes_is_an_average_by_weight(tmp_path, lengths):
 # --- runs ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_batches_have_every_environment_by_weight(whole):
     _, run = whole
     steps = [row for row in rows_of(run) if row["phase"] == "rl"]
@@ -276,7 +277,8 @@ def test_a_crashed_mixture_ends_like_one_that_was_not(whole, tmp_path, lengths, 
     assert rows_of(tmp_path / "mix") == rows_of(run)
 
 
-@pytest.mark.parametrize("at", [16, pytest.param(40, marks=pytest.mark.slow), pytest.param(75, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [16, 40, 75])
 def test_a_stopped_mixture_ends_like_one_that_was_not(whole, tmp_path, lengths, at):
     result, run = whole
     started, seen = [], 0

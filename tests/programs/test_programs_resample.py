@@ -61,6 +61,7 @@ def worst(result, name="logprob_sampled"):
     return max(finding.figures[name] for finding in result.findings if finding.figures)
 
 
+@pytest.mark.slow
 def test_a_deterministic_run_gives_the_same_bits_again(trained):
     result = replay(trained, "resample")
     assert result.same, result.different

@@ -57,6 +57,7 @@ def test_one_model_plays_both_roles_and_evaluations_have_a_rival(tmp_path):
 
 
 @pytest.mark.parametrize(("frozen", "other"), [(OPPONENT, MAIN_ROLE), (MAIN_ROLE, OPPONENT)])
+@pytest.mark.slow
 def test_either_role_may_be_frozen(tmp_path, frozen, other, model):
     result, rollouts = trained(tmp_path, role_models={frozen: model}, eval=None)
     assert result["complete"]
@@ -101,6 +102,7 @@ def test_an_evaluation_says_who_plays_the_other_role(tmp_path, model):
         evaluate(NIM, model, num_tasks=4, role_models={"oponent": "demonstrator"})
 
 
+@pytest.mark.slow
 def test_the_model_may_judge_itself_and_is_not_trained_as_a_judge(tmp_path):
     """In fixed batches too: the scorers of a group have its last place at the engine."""
     made = []

@@ -79,6 +79,7 @@ def test_the_exported_model_is_what_transformers_loads(whole):
     assert model.config.num_hidden_layers > 0
 
 
+@pytest.mark.slow
 def test_the_same_recipe_gives_the_same_bits(whole, tmp_path):
     result, run = whole
     again = asyncio.run(train(recipe(tmp_path)))
@@ -126,6 +127,7 @@ def test_resume_without_a_whole_state_is_an_error(whole, tmp_path):
         asyncio.run(resume(tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on(tmp_path):
     stopped = []
 

@@ -71,6 +71,7 @@ def turns(draw, renderer):
 
 @given(which=st.sampled_from(KEPT), data=st.data())
 @settings(max_examples=100, deadline=None)
+@pytest.mark.slow
 def test_what_extends_is_the_whole_conversation(which, data):
     renderer = renderer_of(*which)
     tools, messages, ids = tools_of(renderer), list(QUESTION), None

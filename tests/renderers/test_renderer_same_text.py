@@ -104,6 +104,7 @@ def agree(name, source, variables, messages, tools, add_generation_prompt):
     variables=st.fixed_dictionaries({}, optional={name: st.booleans() for name in ("enable_thinking", *KEEPS)}),
 )
 @settings(max_examples=150, deadline=None)
+@pytest.mark.slow
 def test_same_text_or_both_refuse(name, messages, tools, prompt, variables):
     # Some templates write today's date: asked once more, both have the same day.
     arguments = (name, SOURCES[name], variables, messages, tools, prompt)

@@ -249,7 +249,8 @@ async def test_512_rollouts_share_a_process():
     await check_many(Tooled(McpServer(TOOLBOX)))
 
 
-@pytest.mark.parametrize("mode", ["auto", pytest.param("legacy", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
 async def test_512_rollouts_share_an_http_connection(mode):
     with serving(toolbox().streamable_http_app()) as url:
         await check_many(Tooled(McpServer(url=url, mode=mode)))
@@ -299,7 +300,8 @@ async def test_forty_rollouts_with_a_server_each():
 # --- servers that fail --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [BARE, pytest.param(TOOLBOX, marks=pytest.mark.slow)], ids=["bare", "sdk"])
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [BARE, TOOLBOX], ids=["bare", "sdk"])
 async def test_a_shared_server_that_crashes_is_started_again_and_only_the_culprit_fails(command):
     def crash_first(messages):
         number = int(messages[0]["content"].split()[-1])
@@ -384,6 +386,7 @@ async def test_what_is_printed_between_messages_does_no_harm():
         assert await said(env, ("stray", {}), ("add", {"a": 1, "b": 2})) == ["said", "3"]
 
 
+@pytest.mark.slow
 async def test_an_http_server_that_is_busy_now_and_then():
     app, asked = toolbox().streamable_http_app(), []
 

@@ -113,6 +113,7 @@ async def test_a_worker_that_cannot_open_says_why(tmp_path):
         await run(env, workers=1)
 
 
+@pytest.mark.slow
 async def test_workers_that_nobody_waits_for_any_more_end(tmp_path):
     slow = """
     async def open(self):

@@ -32,7 +32,7 @@ asyncio.run(main())
 def all_below(pid: int) -> set[int]:
     found, front = set(), {pid}
     while front:
-        front = set(below(front)) - found
+        front = below(front) - found
         found |= front
     return found
 
@@ -46,6 +46,7 @@ def gone(pids: set[int], within_s: float = 10) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_the_host_is_killed():
     with subprocess.Popen([sys.executable, "-c", HOST], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -61,6 +61,7 @@ def test_tests_may_have_an_image_of_their_own(folder):
         read_task(folder, kind="docker")
 
 
+@pytest.mark.slow
 async def test_a_task_with_an_image_is_solved_and_judged(folder, tmp_path, monkeypatch):
     pytest.importorskip("docker")
     from fake_engine import fake_engine

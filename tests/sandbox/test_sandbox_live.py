@@ -169,6 +169,7 @@ async def test_cancelled_while_it_starts():
             await outcome.kill()
 
 
+@pytest.mark.slow
 async def test_many_at_once():
     async def one(number):
         async with open_sandbox(SandboxSpec(limits=Limits(memory_bytes=64 << 20))) as sandbox:

@@ -133,6 +133,7 @@ print(attempt(s.sendto, b"x", ("255.255.255.255", 9)))
         assert len(lines) == len(KINDS) + 3 and all(line.startswith("refused") for line in lines), lines
 
 
+@pytest.mark.slow
 async def test_hundreds_of_connections_at_once():
     code = """
 port, count = map(int, sys.argv[1:]) if sys.argv[1:] else PLACE

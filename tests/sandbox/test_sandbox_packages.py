@@ -26,6 +26,7 @@ async def test_every_way_to_run_python_finds_them(packages):
         assert len(said) == 1 and "7 ['drawers.py']" in said.pop()
 
 
+@pytest.mark.slow
 async def test_they_can_not_be_changed_and_nothing_beside_them_is_seen(packages):
     async with open_sandbox(SandboxSpec(packages=(packages,))) as sandbox:
         changed = await sandbox.python("import drawers; open(drawers.__file__, 'w')")

@@ -138,6 +138,7 @@ with socket.socket(socket.AF_UNIX) as server:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", ['{"number": 1, "events": [[1, 2, "?"]]}', "{"])
 async def test_a_server_there_that_was_replaced_hurts_nobody_else(sandbox, answer):
     await sandbox.reach("http://127.0.0.1:9")

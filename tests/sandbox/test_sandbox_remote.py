@@ -134,6 +134,7 @@ async def test_what_can_not_be_removed_is_told_and_fails_nobody(engined, caplog)
     assert sandbox.name in caplog.text and "goes on until its time is over" in caplog.text
 
 
+@pytest.mark.slow
 async def test_so_many_are_started_at_a_time_and_no_more(engined):
     kind, found = engined
     made = await asyncio.gather(*(create(SandboxSpec(tier=kind)) for _ in range(STARTS_AT_A_TIME + 8)))

@@ -26,6 +26,7 @@ open("x", "w").close()
 """
 
 
+@pytest.mark.slow
 async def test_folders_too_deep_to_be_reached(tmp_path):
     async with open_sandbox() as sandbox:
         await sandbox.run(DEEP)
@@ -192,6 +193,7 @@ async def test_the_kill_during_everything():
             assert not isinstance(outcome, BaseException) or isinstance(outcome, SandboxFailed), outcome
 
 
+@pytest.mark.slow
 def test_a_sandbox_ends_with_its_event_loop():
     async def forget() -> list[LocalSandbox]:
         made = [await LocalSandbox.create(), await LocalSandbox.create(SandboxSpec(network=("a.example",)))]

@@ -241,6 +241,7 @@ async def played(env, model, split, num):
     ],
     ids=["conversation", "tools", "cut off", "own agent"],
 )
+@pytest.mark.slow
 async def test_rewards_are_the_same_near_and_far(env, model, split, num):
     near = await played(env, model, split, num)
     async with serving(env) as (url, _):

@@ -76,6 +76,7 @@ def test_a_sink_gets_exactly_the_rows_of_the_run_and_what_it_is(tmp_path, heard)
     assert [step for _, step in rows] == [row["step"] for row in written] == [0, 1, 2, 3, 3]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_gives_every_row_that_it_kept_once_more(tmp_path, heard):
     def crash(row):
         if row["phase"] == "rl" and row["step"] == 3:  # a row that the state of step 2 has not
@@ -93,6 +94,7 @@ def test_a_resumed_run_gives_every_row_that_it_kept_once_more(tmp_path, heard):
     assert [step for _, step in rows] == [0, 1, 2, 3, 3]
 
 
+@pytest.mark.slow
 def test_an_overwritten_run_is_another_one(tmp_path, heard):
     for overwrite in (False, True):
         asyncio.run(train(recipe(tmp_path, sinks="kept", rl=None, overwrite=overwrite)))
@@ -100,7 +102,9 @@ def test_an_overwritten_run_is_another_one(tmp_path, heard):
     assert first.id != second.id and not second.resumed
 
 
-@pytest.mark.parametrize("when", ["open", "log", "close"])
+@pytest.mark.parametrize(
+    "when", [pytest.param("open", marks=pytest.mark.slow), "log", pytest.param("close", marks=pytest.mark.slow)]
+)
 def test_a_sink_that_fails_is_warned_about_once_and_the_others_go_on(tmp_path, heard, caplog, when):
     @sink("broken")
     class Broken(Sink):

@@ -58,6 +58,7 @@ def save_again(path: Path) -> None:
         asyncio.run(run.save_state_async(2, write("new")))
 
 
+@pytest.mark.slow
 def test_killed_while_a_state_is_saved_again(tmp_path: Path) -> None:
     left = kills(save_again, make_run(tmp_path / "run"))
     assert len(left) > 10
@@ -75,6 +76,7 @@ def export_again(path: Path) -> None:
         asyncio.run(run.export(2, write("new")))
 
 
+@pytest.mark.slow
 def test_killed_while_a_model_is_exported_again(tmp_path: Path) -> None:
     left = kills(export_again, make_run(tmp_path / "run"))
     for path in left:
@@ -92,6 +94,7 @@ def export_next(path: Path) -> None:
         asyncio.run(run.export(3, write("new")))
 
 
+@pytest.mark.slow
 def test_killed_while_the_next_model_is_exported(tmp_path: Path) -> None:
     left = kills(export_next, make_run(tmp_path / "run"))
     assert [model_folder(str(path)).name for path in left] == ["2"] * (len(left) - 1) + ["3"]
@@ -102,6 +105,7 @@ def overwrite(path: Path) -> None:
         advance(run, 7)
 
 
+@pytest.mark.slow
 def test_killed_while_a_run_is_overwritten(tmp_path: Path) -> None:
     left = kills(overwrite, make_run(tmp_path / "run"))
     assert len(left) > 10

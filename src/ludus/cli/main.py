@@ -96,6 +96,8 @@ def main() -> None:
 def _as_typed() -> str:
     """What to type to run this once more: `ludus`, or the way to it where a shell finds another one or none."""
     typed, found = Path(sys.argv[0]), shutil.which("ludus")
+    if typed.name == "__main__.py":
+        return "python -m ludus"
     if typed.stem != "ludus" or (found and Path(found).resolve() == typed.resolve()):
         return "ludus"
     return sys.argv[0]
