@@ -113,7 +113,7 @@ def servers(shape: str, dtype: str) -> Iterator[Server | Side]:
     """Ours and vLLM's, as their command lines start them."""
     folder = str(model_folder(shape, dtype))
     port = free_port()
-    yield Server(OURS, [sys.executable, "-m", "ludus.cli", "serve", folder, "--port", str(port)], port, folder)
+    yield Server(OURS, [sys.executable, "-m", "ludus", "serve", folder, "--port", str(port)], port, folder)
     port = free_port()
     command = [str(python_of("vllm")), "-m", "vllm.entrypoints.openai.api_server", "--model", folder, "--dtype", dtype]
     command += ["--port", str(port), "--max-model-len", str(CONTEXT), "--no-enable-prefix-caching"]

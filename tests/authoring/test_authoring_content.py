@@ -217,6 +217,7 @@ def test_without_any_source_there_is_no_hash():
     assert namespace["Sums"]().describe().hash == ""
 
 
+@pytest.mark.slow
 def test_the_file_of_a_script_is_its_source(sums, tmp_path):
     """Run as a script, a file has the hash that it has when it is loaded by name."""
     sums.write_text(sums.read_text() + "\nif __name__ == '__main__':\n    print(Sums().describe().hash)\n")

@@ -12,7 +12,7 @@ import pytest
 def test_an_environment_is_served_until_it_is_interrupted(protocol):
     pytest.importorskip("websockets")
     httpx2 = pytest.importorskip("httpx2")
-    command = [sys.executable, "-m", "ludus.cli", "env", "serve", "guess", "--protocol", protocol, "--port", "0"]
+    command = [sys.executable, "-m", "ludus", "env", "serve", "guess", "--protocol", protocol, "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ) as server:
         try:
             line = server.stdout.readline()

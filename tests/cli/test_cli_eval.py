@@ -201,7 +201,7 @@ class Gate:
         self.folder = folder
         (folder / "gated.py").write_text(GATED)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "ludus.cli", "eval", "gated.py", "-m", "demonstrator", "--concurrency", "2", *args],
+            [sys.executable, "-m", "ludus", "eval", "gated.py", "-m", "demonstrator", "--concurrency", "2", *args],
             cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         while not (folder / "started").exists():

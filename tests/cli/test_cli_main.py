@@ -66,6 +66,13 @@ def test_help_lists_every_command(ludus):
     assert [line.split()[0] for line in text.partition("Commands:\n")[2].splitlines()] == list(COMMANDS)
 
 
+def test_as_a_module_it_is_named_as_it_was_typed(tmp_path):
+    run = subprocess.run([sys.executable, "-m", "ludus", "evl"], cwd=tmp_path, capture_output=True, text=True)
+    assert run.stderr.startswith("ludus: unknown command 'evl'") and run.stderr.endswith(
+        "(see python -m ludus --help)\n"
+    )
+
+
 def test_version(ludus):
     assert ludus("--version").stdout == f"ludus {package.__version__}\n"
 
@@ -134,7 +141,7 @@ def test_an_error_that_nobody_raised_on_purpose_keeps_its_traceback(tmp_path):
         "    def tasks(self, split):\n        raise RuntimeError('my bug')\n"
     )
     run = subprocess.run(
-        [sys.executable, "-m", "ludus.cli", "eval", "broken.py", "--model", "demonstrator"],
+        [sys.executable, "-m", "ludus", "eval", "broken.py", "--model", "demonstrator"],
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert run.returncode == 1
@@ -145,7 +152,7 @@ def test_a_reader_that_has_gone_is_no_error():
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "w") as gone:
-        run = subprocess.run([sys.executable, "-m", "ludus.cli", "env", "list"], stdout=gone, stderr=subprocess.PIPE)
+        run = subprocess.run([sys.executable, "-m", "ludus", "env", "list"], stdout=gone, stderr=subprocess.PIPE)
     assert run.returncode == 1
     assert run.stderr == b""
 

@@ -70,7 +70,7 @@ def test_a_command_that_is_ended_leaves_nothing_behind(tmp_path):
     command = [
         sys.executable,
         "-m",
-        "ludus.cli",
+        "ludus",
         "env",
         "from-traces",
         traces,

@@ -90,6 +90,7 @@ def test_what_to_do_next_keeps_the_options_and_offers_no_expert_that_was_not_met
     )
 )
 @settings(deadline=None)
+@pytest.mark.slow
 def test_options_are_read_back_as_they_were(options):
     words = options_as_args(options)
     assert words[::2] == ["--arg"] * (len(words) // 2)
@@ -174,7 +175,7 @@ def test_an_interrupted_run_is_saved_and_goes_on(tmp_path, tiny_model, number):
     (tmp_path / "gated.py").write_text(GATED)
     text = RECIPE.format(model=tiny_model).replace('env = "guess"', 'env = "gated.py"')
     (tmp_path / "gated.toml").write_text(text.partition("[sft]")[0] + "[rl]" + text.partition("[rl]")[2])
-    command = [sys.executable, "-m", "ludus.cli", "train"]
+    command = [sys.executable, "-m", "ludus", "train"]
     run = subprocess.Popen([*command, "gated.toml"], cwd=tmp_path, text=True, stdout=-1, stderr=-1)
     while not (tmp_path / "started").exists():
         assert run.poll() is None, run.stderr.read()

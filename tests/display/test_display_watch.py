@@ -113,7 +113,7 @@ def on_a_terminal(folder, *words, columns=80, **env):
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     clean = {name: value for name, value in os.environ.items() if name not in SHAPING}
-    command = [sys.executable, "-m", "ludus.cli", *words]
+    command = [sys.executable, "-m", "ludus", *words]
     run = subprocess.Popen(command, cwd=folder, stdout=-1, stderr=follower, env={**clean, "TERM": "xterm", **env})
     os.close(follower)
     written = b""
@@ -146,6 +146,7 @@ def test_a_terminal_that_moves_its_cursor_has_a_live_display(tmp_path, env, live
     assert "\x1b" not in out
 
 
+@pytest.mark.slow
 def test_a_narrow_terminal_without_colours(tmp_path):
     written, _ = on_a_terminal(tmp_path, *EVAL, columns=40, NO_COLOR="1")
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]", written), "a colour"

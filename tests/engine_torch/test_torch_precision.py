@@ -40,6 +40,7 @@ async def test_bfloat16_is_close_to_float32_and_to_transformers(make_engine, sha
     assert (found[:, 1:] - reference).abs().mean() < BFLOAT16_TOLERANCE / 2
 
 
+@pytest.mark.slow
 async def test_bfloat16_samples_what_it_trains(make_engine):
     """After every update: the sampler and the trainer compute with the same weights, and so does transformers."""
     engine = make_engine(dtype="bfloat16")

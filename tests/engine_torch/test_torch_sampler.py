@@ -94,6 +94,7 @@ async def test_rollouts_that_begin_alike_share_what_is_computed(make_engine):
     await assert_trainer_agrees(engine, conversations)
 
 
+@pytest.mark.slow
 async def test_short_memory_only_costs_time(make_engine):
     bytes_per_position = 2 * 4 * 2 * 32 * 4
     engine = make_engine(cache_bytes=bytes_per_position * 300)
@@ -123,6 +124,7 @@ async def test_more_tokens_than_one_iteration_takes_are_computed_in_several(make
     await assert_trainer_agrees(engine, conversations)
 
 
+@pytest.mark.slow
 async def test_small_batches_make_the_rest_wait(make_engine):
     engine = make_engine(max_batch=3)
     conversations = [Conversation(i) for i in range(10)]

@@ -275,6 +275,7 @@ class Worked(CommandLineAgent):
 """
 
 
+@pytest.mark.slow
 async def test_in_worker_processes(tmp_path):
     (tmp_path / "worked.py").write_text(FILE)
     env = ludus.load_environment(str(tmp_path / "worked.py"))

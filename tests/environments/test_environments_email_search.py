@@ -46,6 +46,7 @@ async def first_answerable(env, *said, model=None):
 # --- what there is ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_inbox_has_its_mails_in_order_each_id_once(whole, mails):
     assert len(mails) == 5000 and len({mail.message_id for mail in mails}) == 5000
     assert mails == sorted(mails, key=lambda mail: (mail.date, mail.message_id)) == whole.mails()

@@ -85,6 +85,7 @@ async def test_an_observation_instead_of_a_drawing():
     assert spoken(rollout)[0].endswith("\n0") and spoken(rollout)[2] == "4"
 
 
+@pytest.mark.slow
 async def test_the_same_seeds_the_same_luck_whoever_else_plays():
     env = Gymnasium("FrozenLake-v1")
     together = await play(env, Says("right", "down"), num=100, concurrency=100)

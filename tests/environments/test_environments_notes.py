@@ -135,6 +135,7 @@ def test_the_judge_of_the_demonstrator_makes_no_mistakes():
     assert 0 < result.mean == result.metrics["met"] < 1
 
 
+@pytest.mark.slow
 def test_an_expert_of_less_skill_leaves_wishes_open():
     judge = {JUDGE: Scripted("judge", fair)}
     result = ludus.evaluate(Notes(skill=0.5), "demonstrator", num_tasks=200, role_models=judge)
@@ -216,6 +217,7 @@ def test_marks_between_the_best_and_the_worst_agree_in_part():
     assert ludus.evaluate(Graded(), says('{"mark": 1}'), num_tasks=1).mean == 0.5
 
 
+@pytest.mark.slow
 def test_labels_slip_and_the_expert_does_not():
     result = ludus.evaluate(NotesJudge(slips=0.1), "demonstrator", num_tasks=400)
     assert 0.85 < result.mean < 0.95

@@ -387,6 +387,7 @@ def test_a_wrapper_is_named_built_again_and_changes_with_what_is_inside():
         Plan(Sum(), turns=3)
 
 
+@pytest.mark.slow
 def test_in_worker_processes_too():
     fake = TokenBackend("fake", FakeEngine(lambda prompt, rng: "1. Guess.\n5"), fake_renderer())
     result = ludus.evaluate("attempts:delegate:plan:guess", fake, num_tasks=3, workers=1, progress=lambda row: None)

@@ -21,6 +21,7 @@ from ludus.types import calls_tool
     number=st.integers(0, 50), split=st.sampled_from(["train", "test"]), terse=st.booleans(),
     unanswerable=st.sampled_from([0.1, 0.5]),
 )  # fmt: skip
+@pytest.mark.slow
 def test_a_question_is_answered_by_its_own_mails_and_by_no_other(number, split, terse, unanswerable):
     wording = read_wording(terse)
     inbox = Inbox(split, number, 60 if terse else 120, unanswerable, 0.5, wording)
@@ -40,6 +41,7 @@ def test_a_question_is_answered_by_its_own_mails_and_by_no_other(number, split, 
             assert dates == sorted(set(dates)) and f"{dates[-1]:%Y-%m-%d}" <= question.today
 
 
+@pytest.mark.slow
 def test_all_names_of_a_split_can_be_drawn():
     held_out = [f"{a} {b}" for a in WORDS for b in WORDS if not is_trained(f"{a} {b}")]
     names = Names(random.Random(0), "test", plain=True)

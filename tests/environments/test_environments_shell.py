@@ -163,6 +163,7 @@ async def test_both_tools_in_one_sandbox():
     assert heard(rollout) == ["(no output)", "2"] and rollout.metrics["counted"] == 1.0
 
 
+@pytest.mark.slow
 async def test_many_at_once_leave_nothing():
     own = f"9{os.getpid()}"  # seconds, that nobody else sleeps
     rollouts = await play(Notes(), bash(f"(sleep {own} > /dev/null 2>&1 &) ; true"), size=24, concurrency=24)

@@ -65,6 +65,7 @@ async def test_a_game_for_one():
     assert len({rollout.num_turns for rollout in rollouts}) > 1, "each task hides another number"
 
 
+@pytest.mark.slow
 async def test_a_game_that_is_broken_off_says_so():
     (rollout,) = await play(TextArena("TicTacToe-v0", turns=2), Says(by=cell), roles={OPPONENT: Says("[8]")})
     assert (rollout.stop, rollout.reward, rollout.metrics["finished"]) == ("max_turns", 0.0, 0.0)

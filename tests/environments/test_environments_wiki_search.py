@@ -100,6 +100,7 @@ async def test_the_expert_knows_what_it_does(options):
     assert statistics.fmean(rollout.reward for rollout in rollouts) > 0.95
 
 
+@pytest.mark.slow
 async def test_an_expert_of_less_skill_is_worse_but_sound():
     rollouts = await play(WikiSearch(**TERSE, skill=0.0), Expert(), num=100)
     assert {rollout.stop for rollout in rollouts} == {"done"}

@@ -171,6 +171,7 @@ async def test_a_reply_that_another_limit_cuts_off_is_no_end_of_the_time():
 # --- several roles, experts, each other ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_only_the_main_role_plans_and_so_do_their_experts():
     env = Plan(Nim())
     for place in range(8):

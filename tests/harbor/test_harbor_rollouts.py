@@ -120,6 +120,7 @@ async def test_a_command_that_hangs_is_told_to_the_model():
     assert "stopped after 0.2 s" in rollout.messages[-4]["content"] and rollout.reward == 1.0
 
 
+@pytest.mark.slow
 async def test_when_the_time_is_over_what_is_there_is_judged(folder):
     change(folder, "task.toml", "timeout_sec = 60.0", "timeout_sec = 0.5")
     rollout = await attempt(Harbor(str(folder)), Types("echo 7 > answer.txt", "sleep 60"))
@@ -194,6 +195,7 @@ async def test_commands_that_no_program_can_be_given_are_the_models_mistake(comm
     assert said[0].startswith("Error: ") and said[1] == "(no output)" and rollout.reward == 1.0
 
 
+@pytest.mark.slow
 async def test_of_many_that_fail_at_once_one_finds_out_why(folder):
     (folder / "tests" / "test.sh").write_text("exit 1\n")
     env = Counted(str(folder))

@@ -50,6 +50,7 @@ def test_an_answer_that_is_none_is_the_authors_fault(check):
         assert caught.value.blame == "environment"
 
 
+@pytest.mark.slow
 def test_threads_compare_side_by_side(check):
     found = []
     threads = [threading.Thread(target=lambda n=n: found.append(check(f"${n}$", str(n)))) for n in range(8)]

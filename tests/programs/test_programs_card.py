@@ -200,6 +200,7 @@ def test_a_page_without_charts_says_why(tmp_path, monkeypatch):
     assert "charts in reports" in card(folder).path.read_text()
 
 
+@pytest.mark.slow
 def test_one_sample_of_tasks_without_levels_makes_a_card_too(tmp_path):
     made = card(run(tmp_path / "run", samples=1))
     assert not [row for row in made.figures if "pass" in row.name or row.name == "overthinking"]

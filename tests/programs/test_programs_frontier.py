@@ -257,6 +257,7 @@ def test_the_page_stands_alone_and_runs_nothing(runs, tmp_path):
     assert [model["model"] for model in values] == ["good", "cheap", "dear <b>"] and "cost" in values[1]["front"]
 
 
+@pytest.mark.slow
 def test_models_with_one_task_and_without_price_still_have_a_page(tmp_path):
     pytest.importorskip("matplotlib")
     for name in ("a", "b"):

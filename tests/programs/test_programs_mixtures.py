@@ -203,6 +203,7 @@ async def test_over_time_batches_have_exactly_the_weights(tmp_path, lengths):
             assert abs(count - share * 5 * (step + 1)) < 10, "what is ahead is held against the next batches"
 
 
+@pytest.mark.slow
 def test_groups_never_mix_and_settings_are_each_environments_own(whole):
     _, run = whole
     rollouts = [rollout for rollout in RunFolder.open(run).rollouts if rollout.purpose.startswith("train")]
@@ -307,6 +308,7 @@ def test_side_by_side_and_in_workers(tmp_path, lengths):
 BROKEN = LENGTHS.replace("class Lengths", "class Broken").replace("return 2.0 *", "raise OSError('gone'); return 2.0 *")
 
 
+@pytest.mark.slow
 def test_one_that_fails_stops_the_run_and_is_named(tmp_path, lengths):
     (tmp_path / "broken.py").write_text(BROKEN)
     envs = [{"env": "guess", "options": GUESS}, {"env": str(tmp_path / "broken.py"), "name": "broken"}]

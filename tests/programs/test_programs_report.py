@@ -143,6 +143,7 @@ def test_a_training_run(tmp_path: Path) -> None:
     assert page.tags.count("article") == 9
 
 
+@pytest.mark.slow
 def test_nothing_in_it_runs_or_loads(tmp_path: Path) -> None:
     html = report(training_run(tmp_path / "demo")).read_text()
     page = Page(html)
@@ -210,6 +211,7 @@ def test_a_run_that_has_hardly_begun(tmp_path: Path) -> None:
         report(tmp_path / "nwe")
 
 
+@pytest.mark.slow
 def test_without_matplotlib_the_report_says_what_is_missing(tmp_path: Path) -> None:
     run = training_run(tmp_path / "demo")
     code = (

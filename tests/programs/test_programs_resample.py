@@ -76,6 +76,7 @@ def test_a_deterministic_run_gives_the_same_bits_again(trained):
     assert "bit for bit as recorded" in result.proves
 
 
+@pytest.mark.slow
 def test_one_rollout_is_sampled_among_those_that_it_was_sampled_with(trained):
     with RolloutIndex(trained) as index:
         chosen = index.query(purpose="train")[5].id
@@ -163,6 +164,7 @@ class Two(ludus.Environment):
 """
 
 
+@pytest.mark.slow
 def test_roles_that_other_models_played_are_left_out_and_named(model, tmp_path):
     other = tmp_path / "other"
     init_model(other, seed=5)

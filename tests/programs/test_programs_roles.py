@@ -70,6 +70,7 @@ def test_either_role_may_be_frozen(tmp_path, frozen, other, model):
     assert versions[other] == {2, 3}
 
 
+@pytest.mark.slow
 def test_the_demonstrator_may_be_an_opponent(tmp_path):
     result, rollouts = trained(tmp_path, role_models={OPPONENT: "demonstrator"}, deterministic=True, eval=None)
     assert result["complete"]

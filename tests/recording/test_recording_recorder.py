@@ -236,6 +236,7 @@ def test_parallel_calls_on_one_parent_fork(script, width):
 
 @given(st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=3), min_size=1, max_size=5), st.randoms())
 @settings(max_examples=60, deadline=None)
+@pytest.mark.slow
 def test_any_tree_of_concurrent_calls(batches, rng):
     """Each batch runs at once; each call goes on from some earlier conversation, or begins one, in either role."""
     engine = FakeEngine(lambda prompt, draw: draw.choice(["a", "bb", "<think>c</think>d"]))

@@ -227,6 +227,7 @@ def mangled(draw, message):
 
 @given(message=messages(), data=st.data())
 @settings(max_examples=100, deadline=None)
+@pytest.mark.slow
 def test_a_mangled_copy_has_the_same_key(message, data):
     assert wire.canonical(mangled(data.draw, message)) == wire.canonical(message)
 
@@ -242,6 +243,7 @@ def meaning(message):
 
 @given(messages(), messages())
 @settings(max_examples=200, deadline=None)
+@pytest.mark.slow
 def test_different_messages_have_different_keys(one, other):
     assume(meaning(one) != meaning(other))
     assert wire.canonical(one) != wire.canonical(other)

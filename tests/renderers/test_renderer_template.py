@@ -84,6 +84,7 @@ def test_same_text_as_transformers(name, messages, add_generation_prompt):
         "{% for m in messages %}{{ loop.previtem }}{{ loop.last }}{{ loop.nope is defined }}{% endfor %}",
     ],
 )
+@pytest.mark.slow
 def test_same_jinja_as_transformers(source):
     messages = CONVERSATIONS[1]
     ours = ChatTemplate(source, {"bos_token": "<s>"}).render(messages)

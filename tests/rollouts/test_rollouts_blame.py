@@ -377,6 +377,7 @@ async def test_tools_that_cannot_be_made_are_a_failure_like_any_other():
     assert "a schema needs named parameters" in rollout.failure.error
 
 
+@pytest.mark.slow
 async def test_author_code_has_no_hold_on_the_process():
     """A tool that calls sys.exit, and a thread that never ends, are survived by the interpreter's own exit."""
     code = (

@@ -177,6 +177,7 @@ async def test_an_answer_that_its_schema_forbids():
         assert await said(env, ("add", {"a": 1, "b": 2})) == ["3"]
 
 
+@pytest.mark.slow
 async def test_long_answers():
     env = Tooled(McpServer(BARE))
     async with env.opened():
@@ -273,6 +274,7 @@ async def test_a_server_for_each_rollout_keeps_its_state_apart():
     assert not any(map(runs, pids))
 
 
+@pytest.mark.slow
 async def test_an_http_session_for_each_rollout():
     counts = Counter()
 
@@ -453,6 +455,7 @@ async def test_a_run_that_is_cancelled_leaves_nothing(per_rollout):
 
 
 @pytest.mark.parametrize("per_rollout", [False, True])
+@pytest.mark.slow
 async def test_a_start_that_is_cancelled_leaves_nothing(per_rollout, tmp_path):
     command = ["sh", "-c", f"sleep 600 & echo $! > {tmp_path}/written; mv {tmp_path}/written {tmp_path}/child; wait"]
     running = asyncio.create_task(run(Tooled(McpServer(command, per_rollout=per_rollout)), size=2))
@@ -465,6 +468,7 @@ async def test_a_start_that_is_cancelled_leaves_nothing(per_rollout, tmp_path):
         await asyncio.sleep(0.02)
 
 
+@pytest.mark.slow
 async def test_a_rollout_that_times_out_in_a_tool_leaves_nothing():
     env = Tooled(McpServer(BARE, per_rollout=True))
     failure = await failed(env, ("hang", {}), timeout_s=1.0)

@@ -134,6 +134,7 @@ async def test_workers_that_nobody_waits_for_any_more_end(tmp_path):
         assert not Path(f"/proc/{process}").exists()
 
 
+@pytest.mark.slow
 async def test_what_a_worker_started_ends_with_it(tmp_path):
     started = """
     async def open(self):

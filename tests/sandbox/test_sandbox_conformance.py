@@ -119,6 +119,7 @@ async def test_calls_run_at_the_same_time(sandbox):
     assert (await waits).stdout == "went\n"
 
 
+@pytest.mark.slow
 async def test_a_time_out_kills_everything_and_keeps_files_and_output(sandbox):
     await sandbox.exec("sleep 600 >/dev/null 2>&1 & echo $! > left")
     assert (await sandbox.exec("kill -0 $(cat left)")).exit_code == 0
@@ -150,6 +151,7 @@ async def test_a_python_session_keeps_its_variables(sandbox):
     assert (await sandbox.python(f"len({'é' * 60_000!r})")).stdout == "60000\n"
 
 
+@pytest.mark.slow
 async def test_a_time_out_ends_the_session_and_says_so(sandbox):
     await sandbox.python("x = 1")
     result = await sandbox.python("while True: pass", timeout_s=0.5)
@@ -257,6 +259,7 @@ async def test_killed_is_killed(sandbox):
     await sandbox.kill()
 
 
+@pytest.mark.slow
 async def test_many_at_once_and_some_of_them_cancelled(kind):
     async def one(number):
         made = await create(SandboxSpec(tier=kind))

@@ -36,6 +36,7 @@ async def test_all_else_is_as_it_was():
 
 
 @pytest.mark.skipif(not X86, reason="the numbers are those of x86_64")
+@pytest.mark.slow
 async def test_what_is_refused_is_refused_there_as_well():
     without = {"loopback", "any internet socket"}  # it has these
     async with open_sandbox(SandboxSpec(folders=("/app",), network=())) as sandbox:

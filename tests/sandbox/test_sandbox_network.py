@@ -182,6 +182,7 @@ print(attempt(read))
         assert "refused" in (await sandbox.run(BEFORE + code, timeout_s=20)).stdout
 
 
+@pytest.mark.slow
 async def test_the_kill_of_a_sandbox_ends_its_connections():
     begun, ended = asyncio.Event(), asyncio.Event()
 

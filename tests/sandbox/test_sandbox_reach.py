@@ -118,6 +118,7 @@ async def test_it_works_again_after_a_time_out_has_killed_everything(sandbox):
         assert asked.stdout == "me sent 0\n"
 
 
+@pytest.mark.slow
 async def test_who_is_not_there_is_not_there(sandbox):
     url = await sandbox.reach("http://127.0.0.1:9")
     said = await sandbox.exec(["python3", "-c", ASK, url], timeout_s=20)
@@ -157,6 +158,7 @@ async def test_what_can_not_be_reached():
             await made.reach("https://127.0.0.1:1")
 
 
+@pytest.mark.slow
 async def test_nothing_goes_on_after_the_end():
     before = asyncio.all_tasks()
     async with served(APP) as port:

@@ -154,6 +154,7 @@ async def test_cancelled_while_it_starts_leaves_nothing(engined):
     assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes) and not found.containers
 
 
+@pytest.mark.slow
 async def test_images_are_pulled_or_built_once(engined, tmp_path):
     kind, found = engined
     spec = SandboxSpec(tier=kind, image="debian:12")

@@ -111,6 +111,7 @@ async def test_files_of_the_kernel_are_none():
 # --- programs and sessions ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_input_that_nobody_reads():
     async with open_sandbox() as sandbox:
         assert (await sandbox.exec("echo over", stdin=bytes(9_000_000))).stdout == "over\n"

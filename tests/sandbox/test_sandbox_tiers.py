@@ -110,6 +110,7 @@ except SandboxUnavailable as error:
 """
 
 
+@pytest.mark.slow
 def test_where_namespaces_are_refused_the_next_tier_or_an_error_says_so():
     done = subprocess.run([sys.executable, "-c", REFUSED], capture_output=True, text=True, check=True, timeout=60)
     why, then, asked = done.stdout.splitlines()

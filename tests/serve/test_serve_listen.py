@@ -26,7 +26,7 @@ def test_a_trained_model_is_served_on_a_socket(tmp_path):
     from ludus.engine.torch.presets import init_model
 
     init_model(tmp_path / "tiny")
-    command = [sys.executable, "-m", "ludus.cli", "serve", str(tmp_path / "tiny"), "--port", "0"]
+    command = [sys.executable, "-m", "ludus", "serve", str(tmp_path / "tiny"), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ) as server:
         try:
             line = server.stdout.readline()

@@ -184,6 +184,7 @@ async def test_our_own_client_gets_the_same_reward():
         assert not floor._episodes
 
 
+@pytest.mark.slow
 async def test_our_own_client_waits_for_a_free_place():
     async with serving(Shop(), most=2) as (url, floor):
         env = await asyncio.to_thread(ORS, url)

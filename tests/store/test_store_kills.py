@@ -121,6 +121,7 @@ def go_back(path: Path) -> None:
         run.truncate_to(run.load_state(1))
 
 
+@pytest.mark.slow
 def test_killed_while_a_run_goes_back(tmp_path: Path) -> None:
     left = kills(go_back, make_run(tmp_path / "run"))
     found = []

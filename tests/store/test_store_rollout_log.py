@@ -23,6 +23,7 @@ from ludus.types import Rollout
 
 @given(rollouts)
 @settings(max_examples=60, deadline=None)
+@pytest.mark.slow
 def test_any_record_comes_back_equal(rollout: Rollout) -> None:
     line = record.encode(rollout)
     assert line.count(b"\n") == 1

@@ -199,7 +199,7 @@ greedy = false
 def test_several_of_them_in_one_recipe(tiny, tmp_path):
     pytest.importorskip("textarena")
     (tmp_path / "mixed.toml").write_text(RECIPE.format(model=tiny))
-    command = [sys.executable, "-m", "ludus.cli", "train", "mixed.toml"]
+    command = [sys.executable, "-m", "ludus", "train", "mixed.toml"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     rows = [json.loads(line) for line in (tmp_path / "runs" / "mixed" / "metrics.jsonl").read_text().splitlines()]
