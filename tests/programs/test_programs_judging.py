@@ -172,7 +172,17 @@ def test_the_truth_may_come_from_a_run(tmp_path):
     assert (result.num, result.accuracy) == (4, 1.0)
     with pytest.raises(UnknownName, match="did you mean 'exact'"):
         from_run(tmp_path / "run", "exat")
-    assert len(from_run(tmp_path / "run", "exact", limit=2)) == 2
+
+
+def test_answers_are_drawn_from_the_whole_run_in_whole_groups(tmp_path):
+    policy = Scripted("policy", lambda messages: "hi")
+    models = {"judge": judge(lambda question: True)}
+    ludus.evaluate(Greets(), policy, num_tasks=4, samples=3, role_models=models, out=tmp_path / "run")
+    everyone = [answer.group for answer in from_run(tmp_path / "run")]
+    drawn = [answer.group for answer in from_run(tmp_path / "run", limit=6)]
+    assert len(drawn) == 6 and len(set(drawn)) == 2 and set(drawn) != set(everyone[:6])
+    assert drawn == [answer.group for answer in from_run(tmp_path / "run", limit=6)]
+    assert len(from_run(tmp_path / "run", limit=100)) == 12
 
 
 # --- what can't be done -------------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ def judge() -> None:
     help="Which of the run's scorers knows it; labels: what people said in ludus label.",
 )  # fmt: skip
 @click.option("--scorer", metavar="NAME", show_default="the only one", help="The scorer that asks the judge.")
-@count_option("-n", "--num", default=200, help_="Answers, from the first on.")
+@count_option("-n", "--num", default=200, help_="Answers: of a file the first, of a run drawn from all of it.")
 @count_option("--repeats", default=1, help_="How often each is judged.")
 @click.option(
     "--probes",

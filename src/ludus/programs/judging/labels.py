@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Iterable
+from itertools import chain, islice
 from pathlib import Path
+from random import Random
 
 from ludus.errors import UnknownName, UsageError
 from ludus.judging.labelled import GOOD, Labelled
 from ludus.programs.labelling import labelled
-from ludus.store import RolloutIndex, RunFolder
+from ludus.store import IndexRow, RolloutIndex, RunFolder
 
 REWARD = "reward"
 """Stands for a rollout's whole reward."""
@@ -25,7 +27,7 @@ def from_run(
         run: a run folder.
         truth: the scorer's name; "reward" is the whole reward.
         success_reward: from which that counts as good; of a single scorer, half of 1 does.
-        limit: the first so many.
+        limit: so many, drawn by groups from all that the run is for: its first ones are of a model that knows nothing yet.
 
     Raises:
         UnknownName: no such scorer, with the nearest one.
@@ -35,8 +37,8 @@ def from_run(
     path = Path(run)
     found, scorers = list[Labelled](), set[str]()
     with RunFolder.open(path), RolloutIndex(path) as index:
-        rows = (row for row in index.query(last_attempts=True) if not row.excluded)
-        for rollout in (index.get(row.id) for row in itertools.islice(rows, limit)):
+        rows = [row for row in index.query(last_attempts=True) if not row.excluded]
+        for rollout in (index.get(row.id) for row in (rows if limit is None else _drawn(rows, limit))):
             values = {REWARD: rollout.reward, **rollout.metrics}
             scorers |= values.keys()
             if rollout.failure is None and truth in values:
@@ -47,6 +49,16 @@ def from_run(
     if not found:
         raise UsageError(f"{path} has no rollouts that were scored")
     return found
+
+
+def _drawn(rows: Iterable[IndexRow], num: int) -> Iterable[IndexRow]:
+    """So many of them, the same ones each time, group after group: judges that compare need a group whole."""
+    groups: dict[str, list[IndexRow]] = {}
+    for row in rows:
+        groups.setdefault(row.group, []).append(row)
+    drawn = list(groups.values())
+    Random(0).shuffle(drawn)
+    return islice(chain.from_iterable(drawn), num)
 
 
 def from_people(run: str | Path, limit: int | None = None) -> list[Labelled]:
