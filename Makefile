@@ -22,7 +22,7 @@ quickstart: setup
 	$(BIN)/ludus train examples/guess.toml name=guess-$(SEED) seed=$(SEED) overwrite=true
 
 test: setup
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup
 	$(BIN)/ruff check .
@@ -32,7 +32,7 @@ check: setup
 	$(BIN)/python -m ludus.cli.reference --check docs/cli.md
 
 test-all: setup
-	$(BIN)/python -m pytest -n 2 -m ''
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m ''
 
 # Beside others on this machine; they are installed into .bench the first time.
 bench: setup

@@ -2,11 +2,16 @@
 
 import os
 import signal
+import sys
 
 import pytest
 
 # Several workers test at once: operators of one that spin on many threads would hold up the others.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# They start hundreds of interpreters, each of which would compile the package anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # A shell that starts the tests in the background has interrupts ignored, and some of them wait for one.
 signal.signal(signal.SIGINT, signal.default_int_handler)

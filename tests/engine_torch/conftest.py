@@ -23,6 +23,14 @@ MakeEngine = Callable[..., TorchEngine]
 
 
 @pytest.fixture(scope="session")
+def peft() -> Any:
+    """The package, which takes seconds to load, where a test uses it."""
+    import peft
+
+    return peft
+
+
+@pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The preset as made: nearly uniform distributions."""
     folder = tmp_path_factory.mktemp("models") / "tiny"

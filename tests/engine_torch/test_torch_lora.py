@@ -6,7 +6,6 @@ import json
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -61,13 +60,13 @@ def data(tokens, arrays=None):
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_equals_peft_on_the_same_files(settings, sharp, make_engine, tmp_path):
+def test_equals_peft_on_the_same_files(settings, sharp, make_engine, tmp_path, peft):
     base = AutoModelForCausalLM.from_pretrained(sharp)
-    config = LoraConfig(
+    config = peft.LoraConfig(
         r=settings.rank, lora_alpha=settings.alpha, target_modules=list(settings.targets), task_type="CAUSAL_LM",
         use_rslora=settings.rank_stabilised,
     )  # fmt: skip
-    theirs = get_peft_model(base, config)
+    theirs = peft.get_peft_model(base, config)
     scramble(parameter for name, parameter in sorted(theirs.named_parameters()) if "lora" in name)
     theirs.save_pretrained(tmp_path)
     values = json.loads((tmp_path / "adapter_config.json").read_text())
@@ -87,7 +86,7 @@ def test_equals_peft_on_the_same_files(settings, sharp, make_engine, tmp_path):
     assert all(parameter.grad is None for parameter in engine.decoder.parameters())
 
 
-async def test_peft_loads_what_was_trained_here(sharp, make_engine, tmp_path):
+async def test_peft_loads_what_was_trained_here(sharp, make_engine, tmp_path, peft):
     engine = make_engine(lora=SETTINGS[0])
     before = logits_of(engine, TOKENS)
     torch.testing.assert_close(before, logits_of(make_engine(), TOKENS))  # B is zero: nothing is added yet
@@ -98,7 +97,7 @@ async def test_peft_loads_what_was_trained_here(sharp, make_engine, tmp_path):
     await engine.export(tmp_path)
     assert (logits_of(engine, TOKENS) - before).abs().max() > 0.1
 
-    theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(sharp), tmp_path)
+    theirs = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(sharp), tmp_path)
     torch.testing.assert_close(theirs(TOKENS).logits, logits_of(engine, TOKENS), atol=1e-4, rtol=1e-4)
     again = make_engine(tmp_path)
     assert torch.equal(logits_of(again, TOKENS), logits_of(engine, TOKENS))

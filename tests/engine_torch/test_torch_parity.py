@@ -6,7 +6,6 @@ import json
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from transformers import (
@@ -208,11 +207,13 @@ async def test_after_every_update_the_sampler_says_what_the_reference_says(their
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # in peft
-def test_an_adapter_equals_pefts(theirs, tmp_path):
+def test_an_adapter_equals_pefts(theirs, tmp_path, peft):
     theirs.save_pretrained(tmp_path / "base")
     targets = ["q_proj", "o_proj"] if "Moe" in type(theirs).__name__ else ["k_proj", "gate_proj", "down_proj"]
     base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
-    adapted = get_peft_model(base, LoraConfig(r=3, lora_alpha=6, target_modules=targets, task_type="CAUSAL_LM"))
+    adapted = peft.get_peft_model(
+        base, peft.LoraConfig(r=3, lora_alpha=6, target_modules=targets, task_type="CAUSAL_LM")
+    )
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:

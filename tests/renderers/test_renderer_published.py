@@ -4,7 +4,7 @@ import itertools
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from published import CASES, MORE, QUESTION, SOURCES, call, honours, measure, renderer_of, step, table, tools_of
 from published import written as ways
@@ -14,8 +14,9 @@ from ludus.renderers.parsing import arguments_of
 if not SOURCES:
     pytest.skip("the library trl is not installed", allow_module_level=True)
 
+CHOICES = (None, True, False)
+"""Of `keep_thinking`."""
 PAGE = Path(__file__).parents[2] / "docs" / "templates.md"
-KEPT = [(name, keep) for name in SOURCES for keep in (None, True, False) if honours(name, keep)]
 
 # Text that templates leave as it is: no white space at its ends, no marks, no quotes.
 text = st.text(
@@ -69,11 +70,12 @@ def turns(draw, renderer):
     return out
 
 
-@given(which=st.sampled_from(KEPT), data=st.data())
-@settings(max_examples=100, deadline=None)
 @pytest.mark.slow
-def test_what_extends_is_the_whole_conversation(which, data):
-    renderer = renderer_of(*which)
+@given(name=st.sampled_from(list(SOURCES)), keep=st.sampled_from(CHOICES), data=st.data())
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+def test_what_extends_is_the_whole_conversation(name, keep, data):
+    assume(honours(name, keep))
+    renderer = renderer_of(name, keep)
     tools, messages, ids = tools_of(renderer), list(QUESTION), None
     for reply, new in data.draw(turns(renderer)):
         written = ways(renderer, messages, reply)[-1]
@@ -88,12 +90,19 @@ def test_what_extends_is_the_whole_conversation(which, data):
         assert ids == renderer.render(messages, tools)
 
 
-ALWAYS = [(name, keep) for name, keep in KEPT if "forks" not in measure(name, keep).cells]
+def never_forking(name):
+    """Its renderers, by what is kept of the thinking; not made where tests are collected, for that takes seconds."""
+    kept = [keep for keep in CHOICES if honours(name, keep) and "forks" not in measure(name, keep).cells]
+    return [renderer_of(name, keep) for keep in kept]
 
 
-@pytest.mark.parametrize(("name", "keep"), ALWAYS)
-def test_templates_that_never_fork_give_one_sequence(name, keep):
-    renderer = renderer_of(name, keep)
+@pytest.mark.parametrize("name", SOURCES)
+def test_templates_that_never_fork_give_one_sequence(name):
+    for renderer in never_forking(name):
+        assert_one_sequence(renderer)
+
+
+def assert_one_sequence(renderer):
     tools, messages = tools_of(renderer), list(QUESTION)
     ids = renderer.render(messages, tools)
     cases = [visible(renderer, reply) for reply, _ in CASES.values() if tools or not reply.get("tool_calls")]
@@ -105,9 +114,13 @@ def test_templates_that_never_fork_give_one_sequence(name, keep):
     assert ids == renderer.render(messages, tools)
 
 
-@pytest.mark.parametrize(("name", "keep"), ALWAYS)
-def test_demonstrations_are_what_would_have_been_recorded(name, keep):
-    renderer = renderer_of(name, keep)
+@pytest.mark.parametrize("name", SOURCES)
+def test_demonstrations_are_what_would_have_been_recorded(name):
+    for renderer in never_forking(name):
+        assert_recorded_so(renderer)
+
+
+def assert_recorded_so(renderer):
     tools, messages = tools_of(renderer), list(QUESTION)
     ids = renderer.render(messages, tools)
     mask = [0] * len(ids)
