@@ -1,5 +1,6 @@
 """Environments by name: every form of it, and what a wrong one is told."""
 
+import os
 import sys
 import textwrap
 from importlib.metadata import EntryPoint
@@ -47,6 +48,15 @@ def test_a_file_and_a_class_in_it(sums):
         assert [task.answer for task in take(env, "test")] == ["1", "2"]
         assert env.ref.id == spec
         assert env.ref.version == "7"
+
+
+def test_a_file_is_read_as_it_is_now_and_nothing_is_left_beside_it(sums):
+    before = sums.stat()
+    for version in "78":
+        sums.write_text(sums.read_text().replace('version = "7"', f'version = "{version}"'))
+        os.utime(sums, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert load_environment(str(sums)).version == version
+    assert list(sums.parent.iterdir()) == [sums]
 
 
 def test_a_module_and_a_class_in_it():

@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Mapping
+from importlib.machinery import SourceFileLoader
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
@@ -100,12 +101,21 @@ def _names() -> list[str]:
     return [*registry.entries(registry.ENVIRONMENTS), *(f"{p}:" for p in registry.entries(registry.ADAPTERS))]
 
 
+class _AsItIsNow(SourceFileLoader):
+    """Reads what the file says, and leaves nothing beside it: what Python compiles and keeps is taken for that of a file
+    edited within the same second, if its size is the same."""
+
+    def path_stats(self, path: str) -> Any:
+        """Nothing, so that nothing compiled is looked for or kept."""
+        raise OSError
+
+
 def _module_from_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise UsageError(f"no such environment file: {path}")
     name = f"ludus_file_{path.stem}_{hashlib.blake2b(str(path.resolve()).encode(), digest_size=4).hexdigest()}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None  # it ends in .py
+    spec = importlib.util.spec_from_file_location(name, path, loader=_AsItIsNow(name, str(path)))
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # pickling and type hints look it up there
     try:
