@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -101,7 +102,8 @@ def measure(run: Run, scorer: str, sampling: str) -> tuple[list[str], float]:
 def faithful(run: Run) -> list[str]:
     """How far the judge's rewards go with the measure that it never saw, before and after."""
     pairs = [(scores(run.path, purpose, "pleases"), scores(run.path, purpose, "met")) for purpose in (WARM_UP, END)]
-    return [f"{correlation([v for t in a for v in a[t]], [v for t in a for v in b[t]]):.3f}" for a, b in pairs]
+    found = [correlation([v for t in a for v in a[t]], [v for t in a for v in b[t]]) for a, b in pairs]
+    return ["–" if math.isnan(value) else f"{value:.3f}" for value in found]  # where one of them never varies
 
 
 def scores(run: Path, purpose: str, scorer: str) -> dict[str, list[float]]:
