@@ -471,12 +471,16 @@ SECRETS = {
     "Vault": "hvs.CAESIJlU9JMYEhOPYv4igdhm9PnZ",
     "kubernetes": "client-key-data: LS0tLS1CRUdJTiBSU0EgUFJJVkFURSBLRVkt",
     "PuTTY": "Private-Lines: 1\nAAABAQC1xyz\n",
+    "base64 of a key": "c2stcHJvai1hYmNERUYxMjM0NTY3ODkwYWJjREVGMTIzNDU2Nzg5MA==",
+    "bare header": "Authorization: 9944b09199c62bcf9418ad846dd0e4bb",
+    "JSON header": json.dumps({"Authorization": "Basic ZG9uJ3RsZWFr"}),
+    "MySQL": "mysqldump -h db -u root -phunter2 shop",
     "key block": "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\nabc\n-----END RSA PRIVATE KEY-----",
 }
 PARTS = ("Ab12Cd34", "IOSFODNN7", "a1B2a1B2", "123456789012-abc", "eyJzdWIi", "DEF123456", "hunter2", "Tr0ub", "1234 5678",
          "open sesame", "4111 1111", "MIIEow", "cs9988", "0123456789abcdef", "9944b09", "abc123def", "Er34Ty56", "99aabbcc",
          "a1b2c3d4", "Zm9vYmFy", "AbCdEf1234", "0123456789abcdef0123", "yyyy1111", "CAESIJ", "LS0tLS1C",
-         "AAABAQC1")  # fmt: skip
+         "AAABAQC1", "c2stcHJvai", "ZG9uJ3Rs")  # fmt: skip
 
 
 def test_secrets_are_nowhere_in_what_is_written(made):
@@ -512,13 +516,55 @@ def test_secrets_are_nowhere_in_what_is_written(made):
         "The token limit is 4096 tokens, and max_tokens=512.", "risk-free task-oriented-work",
         "password: null", '{"type": "object", "properties": {"password": {"type": "string"}}}', "Order 1234567890123456",
         "See https://example.com/a:b@c", "the secret to good tea is time", "your API key is required",
-        "task-management-systems-online",
+        "task-management-systems-online", "my password is not working", "your password is expired.", "the password is wrong",
+        "password = os.environ['PASSWORD']", "password=get_password()", "secret: Optional[str] = None", "PIN code: 560001",
+        "my order number is 482913", "the promo code is 482913", "error code 482913", "482913 is your order code",
+        "call 415-555-2671", "DE89370400440532013001", "the code is 404", "password SHA256 hash", "tests pass: 45",
         "eyJ is how tokens begin", "f(key=lambda x: x)", "timestamp 1700000000000 id 550e8400-e29b-41d4-a716-446655440000",
     ],
 )  # fmt: skip
 def test_what_is_no_secret_stays(text):
     value = {"messages": [asked(text)]}
     assert Redactor().redact(value) == (value, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        ("my password is correcthorse.", "correcthorse"), ("my password is hunter2", "hunter2"), ("pwd: hunter2", "hunter2"),
+        ("the password's hunter2", "hunter2"), ("use the password hunter2 to log in", "hunter2"), ("pw: hunter2", "hunter2"),
+        ("mi contraseña es gato2020", "gato2020"), ("Passwort lautet geheim123", "geheim123"), ("密码是abc123", "abc123"),
+        ("password: P@ss(word)1", "P@ss(word)1"), ("login: bob / hunter2x", "hunter2x"),
+        ("your code is 482913", "482913"), ("OTP 123456", "123456"), ("one-time code: 482-913", "482-913"),
+        ("482913 is your Amazon OTP", "482913"), ('{"verificationCode": "482913"}', "482913"), ("2FA code 839201", "839201"),
+        ("use code 482913 to log in", "482913"), ("PIN: 4821", "4821"), ("CVV 123", "123"),
+        ("DE89370400440532013000", "DE89370400440532013000"), ("to gb82 west 1234 5698 7654 32 please", "gb82 west"),
+        ("ES91 2100 0418 4502 0005 1332 THEN", "2100"), ("my SSN is 078-05-1120", "078-05-1120"), ("ssn: 219099999", "2190"),
+        ("30569309025904", "30569309025904"), ("3530 1113 3330 0000", "3530"),
+        ("seed phrase: witch collapse practice feed shame open despair creek road again ice least", "witch"),
+        ("bot token MTk4NjIyNDgzNDcxOTI1MjQ4.Cl2FMQ.ZnCjm1XVW7vRze4b7Cq4se7kKWs", "MTk4"),
+    ],
+)  # fmt: skip
+def test_what_is_said_in_plain_words_is_taken_out(text, secret):
+    clean, found = Redactor().redact({"messages": [asked(text)]})
+    assert secret not in clean["messages"][0]["content"] and len(found) == 1
+
+
+def test_a_secret_is_taken_out_wherever_it_stands():
+    deep = json.dumps({"body": json.dumps({"text": "pw\nhunter2\u00e9"})})
+    messages = [asked("my password is hunter2\u00e9."), called("f", {"x": ["hunter2\u00e9"], "y": deep}), asked("hunter2\u00e9")]
+    clean, found = Redactor().redact({"messages": messages, "why": "hunter2\u00e9? hunter23 is another"})
+    assert "hunter2\u00e9" not in str(clean) and "u00e9" not in str(clean) and len(found) == 5
+    assert clean["why"] == "[named secret]? hunter23 is another"
+    assert json.loads(clean["messages"][1]["tool_calls"][0]["function"]["arguments"])["x"] == ["[named secret]"]
+
+
+def test_json_stays_json_where_a_number_is_taken_out():
+    messages = [called("f", {"otp": 482913, "pin": 4821, "n": 1}), result('{"cvv": 123, "ok": true}')]
+    clean, _ = Redactor().redact({"messages": messages})
+    arguments = clean["messages"][0]["tool_calls"][0]["function"]["arguments"]
+    assert json.loads(arguments) == {"otp": "[one-time code]", "pin": "[PIN]", "n": 1}
+    assert json.loads(clean["messages"][1]["content"]) == {"cvv": "[card code]", "ok": True}
 
 
 async def test_whatever_is_taken_out_a_conversation_stays_one(made):
