@@ -20,7 +20,12 @@ SPEC = "desk-env/src/desk_env/__init__.py"
 def test_traces_become_a_package_that_can_be_evaluated(ludus):
     write(
         Path("traces.jsonl.gz"),
-        [*(talk(n) for n in range(20)), "{", talk(3), {"messages": [asked("key sk-Ab12Cd34Ef56Gh78Ij90"), said("x")]}],
+        [
+            *(talk(n) for n in range(20)),
+            '{"a',
+            talk(3),
+            {"messages": [asked("key sk-Ab12Cd34Ef56Gh78Ij90"), said("x")]},
+        ],
     )
     out = ludus("env", "from-traces", "traces.jsonl.gz", "--name", "desk-env").stdout
     for words in (

@@ -70,7 +70,9 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
 
     def may_stand_in(self, look: Look) -> bool:
         """False where a text has none; quickly."""
-        if self.run and not look.has_run(self.run) or self.digits and not look.has_digits(self.digits):
+        if self.run and not look.has_run(self.run):
+            return False
+        if self.digits and not look.has_digits(self.digits):
             return False
         if self.needles:
             for needle in self.needles:

@@ -50,7 +50,7 @@ _CODES = (
     rf"(?<![A-Za-z]){_CODE}{_SEP}(?:[A-Z]-)?(?P<named>{_DIGITS})",
     r"\b(?:(?:your|my) code|code (?:that )?(?:i|you|we|they) (?:just )?(?:got|received|sent)(?: (?:me|you|us))?)"
     rf" (?:is|was):?\s+[\"'\\]*(?P<own>{_DIGITS})",
-    rf"\bthe code (?:is|was):?\s+(?P<the>\d{{6}}(?!\w|\.\d))",
+    r"\bthe code (?:is|was):?\s+(?P<the>\d{6}(?!\w|\.\d))",
     rf"(?<![\w.-])(?:[A-Z]-)?(?P<before>\d{{3}}[ -]\d{{3}}|\d{{4,8}}) (?:is|as) (?:your|my|the)"
     rf"(?!(?: [\w'-]+){{0,4}} {_NO_LOGIN})(?: [\w'-]+){{0,4}} (?:code|otp|passcode|pin)\b",
     rf"\b(?:use|enter|type|using) (?:(?:the|this|my|your) )?code (?P<used>{_DIGITS}) (?:to|when you) "
@@ -62,8 +62,8 @@ NUMBERS = (
         name="payment card",
         digits=14,
         pattern=re.compile(
-            r"(?<![\d.-])(?:4\d{3}|5[1-5]\d\d|2[2-7]\d\d|6011|64[4-9]\d|65\d\d|35[2-8]\d)([ -]?)\d{4}\1\d{4}\1\d{4}(?![\d-])"
-            r"|(?<![\d.-])3[47]\d\d([ -]?)\d{6}\2\d{5}(?![\d-])|(?<![\d.-])3(?:0[0-5]|[689]\d)\d([ -]?)\d{6}\3\d{4}(?![\d-])"
+            r"(?<![\d.-])(?:(?:4\d{3}|5[1-5]\d\d|2[2-7]\d\d|6011|64[4-9]\d|65\d\d|35[2-8]\d)([ -]?)\d{4}\1\d{4}\1\d{4}"
+            r"|3[47]\d\d([ -]?)\d{6}\2\d{5}|3(?:0[0-5]|[689]\d)\d([ -]?)\d{6}\3\d{4})(?![\d-])"
         ),
         is_one=_is_card,
     ),

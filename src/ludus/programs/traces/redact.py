@@ -1,7 +1,8 @@
 """Takes secrets out of what was recorded, before anything is written.
 
 What was found in one place of a conversation is taken out wherever else it stands in it: who says "my password is x" may
-say x alone in the next message, and a tool may be called with it. A pattern runs only over texts that hold one of its needles, so that conversations without secrets cost next to nothing.
+say x alone in the next message, and a tool may be called with it. A pattern runs only over texts that hold one of its
+needles, so that conversations without secrets cost next to nothing.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ _FORMS = (
 
 
 _ENCODED = ("c2st", "c2tf", "Z2hwX", "Z2l0aHVi", "QUtJQ", "eG94", "aGZf", "QUl6Y", "LS0tLS1CRUdJTi")
-"""How the beginnings of `sk-`, `sk_`, `ghp_`, `github_pat_`, `AKIA`, `xox`, `hf_`, `AIza` and of key blocks look in base64."""
+"""How `sk-`, `sk_`, `ghp_`, `github_pat_`, `AKIA`, `xox`, `hf_`, `AIza` and the beginnings of key blocks look in base64."""
 
 
 def _is_a_key(text: str) -> bool:
