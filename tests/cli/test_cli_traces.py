@@ -114,3 +114,12 @@ def test_the_users_of_a_run(ludus, evaluated):
     assert "2 rollouts with a user" in out and "satisfied 2" in out and "different openings" in out
     assert json.loads(ludus("users", "run", "--json").stdout)["num_failed"] == 0
     assert "no rollouts whose tasks have a user" in ludus("users", evaluated, code=2).stderr
+
+
+def test_the_users_of_a_run_of_traces(ludus):
+    write(Path("traces.jsonl"), [talk(n) for n in range(20)])
+    ludus("env", "from-traces", "traces.jsonl", "--name", "desk-env")
+    package.evaluate(package.load_environment(SPEC), "demonstrator", split="train", num_tasks=3, out="run")
+    found = json.loads(ludus("users", "run", "--json").stdout)
+    assert found["num_rollouts"] == found["diversity"]["num_users"] == 3 and found["num_failed"] == 0
+    assert found["diversity"]["words_per_utterance"] > 3

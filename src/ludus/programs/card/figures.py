@@ -136,9 +136,10 @@ def tokens_by_level(answers: Sequence[Answered]) -> list[Point]:
 
 
 def overthinking(answers: Sequence[Answered]) -> Figure:
-    """Share of the tokens on easy tasks that were not needed: what each reply has beyond the task's shortest right answer.
+    """Share of the tokens on easy tasks that were not needed: what replies have beyond the task's shortest right answer.
 
-    Wrong replies that are shorter than that have wasted nothing. Easy is what at least three of four samples get right; so it is measured, not declared, and needs several samples.
+    A wrong reply that is shorter has wasted nothing. Easy is what at least three of four samples get right; so it is
+    measured, not declared, and needs several samples.
     """
     groups: dict[str, list[Answered]] = {}
     for answer in answers:

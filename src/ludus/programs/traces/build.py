@@ -172,7 +172,8 @@ class Building(ExitStack):
         examples = [example for one in tools.examples.values() for example in one]
         self._json("tools.json", {"tools": tools.schemas(), "examples": examples, "offered": tools.offered})
         num_tasks = sum(built.tasks.values())
-        self._json("rubric.json", rubric.suggest(tools, num_tasks, self._num_with_system, self._reasons))
+        criteria = rubric.suggest(tools, num_tasks, self._num_with_system, self._reasons)
+        self._json("rubric.json", {"criteria": criteria})
         self.close()
         finish_package(self._folder, self._name, built)
         return built
