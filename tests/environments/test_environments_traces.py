@@ -493,6 +493,18 @@ def test_what_python_writes_for_no_number_and_the_api_own_tools_are_read():
     assert any(kind.startswith("signals that say neither") for kind in found.mended)
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [{"type": "object", "properties": [1]}, "text", {"required": "x"}, {"type": "object", "properties": {"x": 1}}],
+)  # fmt: skip
+def test_a_malformed_schema_is_left_out_and_said_so(made, parameters):
+    tool = {"type": "function", "function": {"name": "get_price", "parameters": parameters}}
+    built, env = made([talk(n) | {"tools": [tool]} for n in range(6)])
+    assert built.mended == {"tools whose schema is malformed and left out": 1}
+    (offered,) = env().make_tools().values()
+    assert offered.schema["function"]["parameters"] == {"type": "object", "properties": {}}
+
+
 # --- secrets ------------------------------------------------------------------------------------------------------
 
 SECRETS = {
