@@ -58,11 +58,20 @@ def _has_a_name(lowered: str) -> bool:
     return False
 
 
+_PROGRAM = re.compile(
+    r"(?:self|cls|this|ctx|config|settings|os|process|env|options|args|client|req|request)\.[A-Za-z_.]+"
+    r"|[A-Za-z_]*_(?:key|secret|token|password|credentials)|raise|yield|return|bool|bytes"
+)
+"""What stands behind such a name in a program: another name of one, a type, the next line."""
+
+
 def _is_value(text: str) -> bool:
     """Whether what stands after "password:" is one: not a word of programs, nor one that is blotted out already."""
     plain = text.strip().casefold()
     placeholder = plain in ("none", "null", "true", "false", "undefined", "string", "required", "redacted", "hidden")
-    return len(plain) >= 4 and not placeholder and len(set(plain)) > 1 and not plain.startswith(("[", "<", "${", "{{"))
+    if len(plain) < 4 or placeholder or len(set(plain)) == 1 or plain.startswith(("[", "<", "${", "{{")):
+        return False
+    return _PROGRAM.fullmatch(text.strip()) is None
 
 
 _SAID_OF_PASSWORDS = re.compile(
