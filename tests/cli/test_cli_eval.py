@@ -257,3 +257,10 @@ def test_another_model_may_play_another_role(ludus):
 )
 def test_who_can_not_play_another_role_is_refused(ludus, given, said, code):
     assert said in ludus("eval", NIM, "--model", "demonstrator", "--role-model", given, code=code).stderr
+
+
+def test_who_has_no_demonstrator_and_who_is_named_twice(ludus):
+    refused = ludus("eval", "attempts:guess", "--model", "demonstrator", code=2)
+    assert "has no demonstrate(task)" in refused.stderr and not Path("runs").exists()
+    out = ludus("eval", "guess", "-m", "demonstrator", "-m", "demonstrator", "-n", 2, "--out", "x", "--json").stdout
+    assert json.loads(out)["num_tasks"] == 2

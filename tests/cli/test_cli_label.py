@@ -251,3 +251,7 @@ def test_labels_are_rewards_of_a_rescoring(ludus, evaluated):
     said = ludus("report", evaluated, "--rescore", "--env", "liked.py").stdout
     (row,) = [line.split() for line in said.splitlines() if line.startswith("reward ")]
     assert row[-3:-1] == ["1.000", "1.500"]
+
+
+def test_a_verdict_counts_whose_reason_never_comes(ludus, evaluated):
+    assert json.loads(ludus("label", evaluated, "--json", input="g\n").stdout)["good"] == 1

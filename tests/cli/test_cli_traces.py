@@ -20,7 +20,12 @@ SPEC = "desk-env/src/desk_env/__init__.py"
 def test_traces_become_a_package_that_can_be_evaluated(ludus):
     write(
         Path("traces.jsonl.gz"),
-        [*(talk(n) for n in range(20)), "{", talk(3), {"messages": [asked("key sk-Ab12Cd34Ef56Gh78Ij90"), said("x")]}],
+        [
+            *(talk(n) for n in range(20)),
+            '{"a',
+            talk(3),
+            {"messages": [asked("key sk-Ab12Cd34Ef56Gh78Ij90"), said("x")]},
+        ],
     )
     out = ludus("env", "from-traces", "traces.jsonl.gz", "--name", "desk-env").stdout
     for words in (
@@ -109,3 +114,12 @@ def test_the_users_of_a_run(ludus, evaluated):
     assert "2 rollouts with a user" in out and "satisfied 2" in out and "different openings" in out
     assert json.loads(ludus("users", "run", "--json").stdout)["num_failed"] == 0
     assert "no rollouts whose tasks have a user" in ludus("users", evaluated, code=2).stderr
+
+
+def test_the_users_of_a_run_of_traces(ludus):
+    write(Path("traces.jsonl"), [talk(n) for n in range(20)])
+    ludus("env", "from-traces", "traces.jsonl", "--name", "desk-env")
+    package.evaluate(package.load_environment(SPEC), "demonstrator", split="train", num_tasks=3, out="run")
+    found = json.loads(ludus("users", "run", "--json").stdout)
+    assert found["num_rollouts"] == found["diversity"]["num_users"] == 3 and found["num_failed"] == 0
+    assert found["diversity"]["words_per_utterance"] > 3

@@ -403,3 +403,11 @@ def test_they_keep_the_promises_of_environments(spec):
 
 def test_the_demonstrator_can_be_opened_by_name():
     assert open_model("demonstrator").backend.name == "demonstrator"
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [(r"So \boxed{\frac{\sqrt{2}}{2}}.", r"\frac{\sqrt{2}}{2}"), (r"\boxed{1} or \boxed{x^{2}}", "x^{2}")],
+)
+def test_answers_in_nested_braces_are_read(text, answer):
+    assert answer_of(text) == answer

@@ -21,6 +21,7 @@ from ludus.programs.traces.build import Building
 from ludus.programs.traces.conversation import read
 from ludus.programs.traces.forms import Unusable
 from ludus.programs.traces.redact import Redactor
+from ludus.programs.traces.streams import put_together
 from ludus.recording.expert import Expert
 from ludus.testing import check_environment
 from recorded_talks import TOOL, asked, called, result, said, talk, write
@@ -438,6 +439,72 @@ def test_no_record_however_strange_ends_the_building(tmp_path, rows):
     shutil.rmtree(folder)
 
 
+CHUNKS = [
+    {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "It is "}}]},
+    {"choices": [{"index": 1, "delta": {"content": "another choice"}}]},
+    {"choices": [{"index": 0, "delta": {"content": "5."}}]}, {"choices": [], "usage": {}},
+]  # fmt: skip
+STREAMS = {
+    "chunks": CHUNKS,
+    "server-sent events": "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in CHUNKS) + "data: [DONE]\n",
+    "events of responses": [{"type": "response.created"}, {"type": "response.completed", "response": {
+        "output": [{"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "It is 5."}]}]}}],
+    "text": json.dumps({"choices": [{"message": said("It is 5.")}]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("response", STREAMS.values(), ids=STREAMS)
+def test_answers_that_were_streamed_are_put_together(response):
+    request = json.dumps({"messages": [asked("What is it?")]})
+    found = read(json.dumps({"request": request, "response": response}).encode())
+    assert found.opening == [asked("What is it?")] and found.rest == [said("It is 5.")]
+
+
+def test_pieces_of_streamed_calls_are_put_together():
+    pieces = [{"index": 0, "id": "a", "function": {"name": "f", "arguments": ""}},
+              {"index": 1, "id": "b", "function": {"name": "g", "arguments": "{}"}},
+              {"index": 0, "function": {"arguments": '{"x":'}}, {"index": 0, "function": {"arguments": "1}"}}]  # fmt: skip
+    (message,) = put_together([{"choices": [{"delta": {"tool_calls": [piece]}}]} for piece in pieces])
+    calls = [(call["id"], call["function"]["name"], call["function"]["arguments"]) for call in message["tool_calls"]]
+    assert calls == [("a", "f", '{"x":1}'), ("b", "g", "{}")]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"[", "over several lines"), ('{"a": "é"}'.encode("latin-1"), "another encoding than UTF-8"), (b'{"a', "no JSON"),
+        (json.dumps({"messages": [asked("x"), called("f", {})]}).encode(), "no reply but calls without a result"),
+    ],
+)  # fmt: skip
+def test_a_line_that_gives_no_task_says_why(line, reason):
+    with pytest.raises(Unusable, match=reason):
+        read(line)
+
+
+def test_what_python_writes_for_no_number_and_the_api_own_tools_are_read():
+    items = [
+        {"role": "user", "content": "x"},
+        {"type": "web_search_call", "id": "w"},
+        {"role": "assistant", "content": "y"},
+    ]
+    found = read(json.dumps({"input": items, "score": float("nan"), "rating": 4}).encode())
+    assert found.rest == [said("y")] and found.verdict is None
+    assert found.mended["tool calls of another kind: web_search_call"] == 1
+    assert any(kind.startswith("signals that say neither") for kind in found.mended)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"type": "object", "properties": [1]}, "text", {"required": "x"}, {"type": "object", "properties": {"x": 1}}],
+)  # fmt: skip
+def test_a_malformed_schema_is_left_out_and_said_so(made, parameters):
+    tool = {"type": "function", "function": {"name": "get_price", "parameters": parameters}}
+    built, env = made([talk(n) | {"tools": [tool]} for n in range(6)])
+    assert built.mended == {"tools whose schema is malformed and left out": 1}
+    (offered,) = env().make_tools().values()
+    assert offered.schema["function"]["parameters"] == {"type": "object", "properties": {}}
+
+
 # --- secrets ------------------------------------------------------------------------------------------------------
 
 SECRETS = {
@@ -471,12 +538,16 @@ SECRETS = {
     "Vault": "hvs.CAESIJlU9JMYEhOPYv4igdhm9PnZ",
     "kubernetes": "client-key-data: LS0tLS1CRUdJTiBSU0EgUFJJVkFURSBLRVkt",
     "PuTTY": "Private-Lines: 1\nAAABAQC1xyz\n",
+    "base64 of a key": "c2stcHJvai1hYmNERUYxMjM0NTY3ODkwYWJjREVGMTIzNDU2Nzg5MA==",
+    "bare header": "Authorization: 9944b09199c62bcf9418ad846dd0e4bb",
+    "JSON header": json.dumps({"Authorization": "Basic ZG9uJ3RsZWFr"}),
+    "MySQL": "mysqldump -h db -u root -phunter2 shop",
     "key block": "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\nabc\n-----END RSA PRIVATE KEY-----",
 }
 PARTS = ("Ab12Cd34", "IOSFODNN7", "a1B2a1B2", "123456789012-abc", "eyJzdWIi", "DEF123456", "hunter2", "Tr0ub", "1234 5678",
          "open sesame", "4111 1111", "MIIEow", "cs9988", "0123456789abcdef", "9944b09", "abc123def", "Er34Ty56", "99aabbcc",
          "a1b2c3d4", "Zm9vYmFy", "AbCdEf1234", "0123456789abcdef0123", "yyyy1111", "CAESIJ", "LS0tLS1C",
-         "AAABAQC1")  # fmt: skip
+         "AAABAQC1", "c2stcHJvai", "ZG9uJ3Rs")  # fmt: skip
 
 
 def test_secrets_are_nowhere_in_what_is_written(made):
@@ -512,13 +583,66 @@ def test_secrets_are_nowhere_in_what_is_written(made):
         "The token limit is 4096 tokens, and max_tokens=512.", "risk-free task-oriented-work",
         "password: null", '{"type": "object", "properties": {"password": {"type": "string"}}}', "Order 1234567890123456",
         "See https://example.com/a:b@c", "the secret to good tea is time", "your API key is required",
-        "task-management-systems-online",
+        "task-management-systems-online", "my password is not working", "your password is expired.",
+        "the password is wrong",
+        "password = os.environ['PASSWORD']", "password=get_password()", "secret: Optional[str] = None",
+        "f(api_key=self.api_key)",
+        "f(api_key=api_key)", "if self.secret:\n    raise ValueError", "PIN code: 560001",
+        "my order number is 482913", "the promo code is 482913", "error code 482913", "482913 is your order code",
+        "call 415-555-2671", "DE89370400440532013001", "the code is 404", "password SHA256 hash", "tests pass: 45",
         "eyJ is how tokens begin", "f(key=lambda x: x)", "timestamp 1700000000000 id 550e8400-e29b-41d4-a716-446655440000",
     ],
 )  # fmt: skip
 def test_what_is_no_secret_stays(text):
     value = {"messages": [asked(text)]}
     assert Redactor().redact(value) == (value, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        ("my password is correcthorse.", "correcthorse"), ("my password is hunter2", "hunter2"),
+        ("pwd: hunter2", "hunter2"),
+        ("the password's hunter2", "hunter2"), ("use the password hunter2 to log in", "hunter2"),
+        ("pw: hunter2", "hunter2"),
+        ("mi contraseña es gato2020", "gato2020"), ("Passwort lautet geheim123", "geheim123"), ("密码是abc123", "abc123"),
+        ("password: P@ss(word)1", "P@ss(word)1"), ("login: bob / hunter2x", "hunter2x"),
+        ("your code is 482913", "482913"), ("OTP 123456", "123456"), ("one-time code: 482-913", "482-913"),
+        ("482913 is your Amazon OTP", "482913"), ('{"verificationCode": "482913"}', "482913"),
+        ("2FA code 839201", "839201"),
+        ("use code 482913 to log in", "482913"), ("PIN: 4821", "4821"), ("CVV 123", "123"),
+        ("DE89370400440532013000", "DE89370400440532013000"), ("to gb82 west 1234 5698 7654 32 please", "gb82 west"),
+        ("ES91 2100 0418 4502 0005 1332 THEN", "2100"), ("my SSN is 078-05-1120", "078-05-1120"),
+        ("ssn: 219099999", "2190"),
+        ("30569309025904", "30569309025904"), ("3530 1113 3330 0000", "3530"),
+        ("seed phrase: witch collapse practice feed shame open despair creek road again ice least", "witch"),
+        ("bot token MTk4NjIyNDgzNDcxOTI1MjQ4.Cl2FMQ.ZnCjm1XVW7vRze4b7Cq4se7kKWs", "MTk4"),
+    ],
+)  # fmt: skip
+def test_what_is_said_in_plain_words_is_taken_out(text, secret):
+    clean, found = Redactor().redact({"messages": [asked(text)]})
+    assert secret not in clean["messages"][0]["content"] and len(found) == 1
+
+
+def test_a_secret_is_taken_out_wherever_it_stands():
+    deep = json.dumps({"body": json.dumps({"text": "pw\nhunter2\u00e9"})})
+    messages = [
+        asked("my password is hunter2\u00e9."),
+        called("f", {"x": ["hunter2\u00e9"], "y": deep}),
+        asked("hunter2\u00e9"),
+    ]
+    clean, found = Redactor().redact({"messages": messages, "why": "hunter2\u00e9? hunter23 is another"})
+    assert "hunter2\u00e9" not in str(clean) and "u00e9" not in str(clean) and len(found) == 5
+    assert clean["why"] == "[named secret]? hunter23 is another"
+    assert json.loads(clean["messages"][1]["tool_calls"][0]["function"]["arguments"])["x"] == ["[named secret]"]
+
+
+def test_json_stays_json_where_a_number_is_taken_out():
+    messages = [called("f", {"otp": 482913, "pin": 4821, "n": 1}), result('{"cvv": 123, "ok": true}')]
+    clean, _ = Redactor().redact({"messages": messages})
+    arguments = clean["messages"][0]["tool_calls"][0]["function"]["arguments"]
+    assert json.loads(arguments) == {"otp": "[one-time code]", "pin": "[PIN]", "n": 1}
+    assert json.loads(clean["messages"][1]["content"]) == {"cvv": "[card code]", "ok": True}
 
 
 async def test_whatever_is_taken_out_a_conversation_stays_one(made):

@@ -97,6 +97,8 @@ def test_overthinking_is_measured_on_easy_tasks():
     answers = [one("easy", True, 10), one("easy", True, 30), one("hard", False, 90), one("hard", True, 10), one("once")]
     found = figures.overthinking(answers)
     assert (found.value, found.num_tasks) == (0.5, 1)
+    wrong_and_short = [one("easy", True, 10), one("easy", True, 10), one("easy", True, 10), one("easy", False, 1)]
+    assert figures.overthinking(wrong_and_short).value == 0.0
     assert math.isnan(figures.overthinking([one()]).value)
 
 

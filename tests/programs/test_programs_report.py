@@ -16,11 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ludus.display.numbers import duration
 from ludus.errors import RunFolderError
 from ludus.programs.report import report
 from ludus.programs.report.charts import Chart, Series, charts_of, draw
 from ludus.programs.report.samples import bubbles_of, choose_purposes
-from ludus.programs.report.words import clean, duration, name_of, number, score
+from ludus.programs.report.words import clean, name_of, number, score
 from ludus.store import RunFolder
 from ludus.types import Call, EnvironmentRef, Failure, Message, Reward, Rollout, Seeds, Task, Usage, user
 

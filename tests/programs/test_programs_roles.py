@@ -81,7 +81,10 @@ def test_the_demonstrator_may_be_an_opponent(tmp_path):
     ("changes", "said"),
     [
         ({"role_models": {"oponent": "demonstrator"}}, "did you mean 'opponent'"),
-        ({"role_models": {OPPONENT: "nowhere"}}, "no such model"),
+        (
+            {"role_models": {OPPONENT: "nowhere"}},
+            "no such model: 'nowhere', for the role opponent.*run its recipe first",
+        ),
         ({"role_models": {OPPONENT: "demonstrator", MAIN_ROLE: "demonstrator"}}, "leaves no role to train"),
         ({"eval": {"role_models": {"oponent": "demonstrator"}}}, "did you mean 'opponent'"),
         ({"eval": {"role_models": {MAIN_ROLE: "demonstrator"}}}, "the role that is evaluated"),

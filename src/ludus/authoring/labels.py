@@ -53,6 +53,8 @@ def signal_of(row: Mapping[str, Any]) -> Verdict | None:
         value = row.get(name)
         if isinstance(value, Mapping):
             value = next((value[key] for key in ("value", "type", *_FIELDS) if key in value), None)
+        if name in ("accepted", "accept") and isinstance(value, int) and value == 0:
+            return "bad"  # as databases write what is true or false; a rating of 0 says nothing
         if isinstance(value, bool) or (value in (1, -1) and isinstance(value, int)):
             return "good" if value > 0 else "bad"
         if isinstance(value, str):
@@ -60,6 +62,11 @@ def signal_of(row: Mapping[str, Any]) -> Verdict | None:
             if word in _GOOD | _BAD:
                 return "good" if word in _GOOD else "bad"
     return None
+
+
+def has_signal(row: Mapping[str, Any]) -> bool:
+    """Whether a product's record has a signal at all, understood or not: a rating of 4, or of none that is known."""
+    return any(row.get(name) not in (None, "", 0) for name in _FIELDS)
 
 
 def read_signal(row: Mapping[str, Any]) -> Label:

@@ -29,6 +29,7 @@ from ludus.cli.output import faint, heading, note, say, say_json
 from ludus.cli.stopping import INTERRUPTED, Stopper
 from ludus.display.watch import watching
 from ludus.errors import LudusError
+from ludus.types import MAIN_ROLE
 
 if TYPE_CHECKING:
     from ludus.cli.access import Accesses
@@ -93,13 +94,15 @@ def evaluate(
         ludus eval rg:spell_backward --model openai:NAME --price 0.25,2 --max-cost 1
         ludus eval guess -m openai:SMALL -m openai:LARGE --price openai:SMALL=0.1,0.4 --price openai:LARGE=2,8
     """
+    if out is not None:
+        models = tuple(dict.fromkeys(models))  # one that is named twice would go on in the folder of the first
     access.check(models, role_models.values(), hourly=len(models) > 1)
     role_access = access.of_roles(role_models, role_prices)
     by_token = [price.by_token for price in access.prices.values()] + list(role_prices.values())
     if max_cost is not None and not any(by_token):
         raise click.UsageError("--max-cost needs --price or --role-price, IN,OUT, or no cost is known")
     from ludus.authoring.tasks import take
-    from ludus.programs.evaluate import Budget
+    from ludus.programs.evaluate import Budget, check_expert
     from ludus.programs.together import together
 
     members = open_members(envs, args)
@@ -107,8 +110,10 @@ def evaluate(
         take(member.env, settings["split"], 1)  # refuses a split that does not exist, before any model is loaded
     for model in models:
         _check_model(model, access.of(model))
+        for member in members:
+            check_expert(member.env, model)
     for role, model in role_models.items():
-        _check_model(model, role_access[role])
+        _check_model(model, role_access[role], role)
     settings |= {"budget": Budget(max_cost, max_tokens_total), "role_models": role_models, "role_access": role_access}
     stopper = Stopper("finishing the rollouts that run")
     rows: list[Evaluation] = []
@@ -160,14 +165,14 @@ def _evaluate(member: Member, model: str, folder: Path, stopper: Stopper, settin
     return result
 
 
-def _check_model(model: str, access: Access) -> None:
+def _check_model(model: str, access: Access, role: str = MAIN_ROLE) -> None:
     """What can be known to be wrong before the first one runs. Raises UsageError, ModelFolderError."""
     from ludus.programs.models import check_model, is_remote, open_model
 
     if is_remote(model):
         open_model(model, **vars(access)).close()
     else:
-        check_model(model)
+        check_model(model, role)
 
 
 def _folder(member: Member, model: str, out: Path | None, several_envs: bool, several_models: bool) -> Path:

@@ -115,10 +115,18 @@ def _asked(ask: Callable[[str], str]) -> tuple[str, str]:
             if verdict in ("skip", "quit"):
                 return verdict, ""
             if verdict:
-                return verdict, ask("why (may be empty): ").strip()
+                return verdict, _reason(ask)
             note(f"expected one of {', '.join(KEYS.values())}, or its first letter")
     except EOFError:
         return "quit", ""
+
+
+def _reason(ask: Callable[[str], str]) -> str:
+    """Why; the end of the input says nothing, and leaves the verdict as it was given."""
+    try:
+        return ask("why (may be empty): ").strip()
+    except EOFError:
+        return ""
 
 
 def _summary(run: Path, as_json: bool) -> None:

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
 @purpose_option
 @click.option(
-    "--success-reward", metavar="X", type=float, default=1.0, show_default=True,
+    "--success-reward", metavar="X", type=float, show_default="the environment's own",
     help="Reward from which a rollout has not failed.",
 )  # fmt: skip
 @json_option
-def users(run: Path, purpose: str | None, success_reward: float, as_json: bool) -> None:
+def users(run: Path, purpose: str | None, success_reward: float | None, as_json: bool) -> None:
     """Look at the simulated users of RUN: how they differ, what they got wrong, and whose fault failures were."""
     from ludus.programs.users import users_of
 

@@ -64,10 +64,10 @@ def duration(seconds: float) -> str:
     """A time that has passed.
 
     >>> duration(59.6), duration(61), duration(3_725)
-    ('1 min 0 s', '1 min 1 s', '1 h 2 min')
+    ('1 min 00 s', '1 min 01 s', '1 h 02 min')
     """
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

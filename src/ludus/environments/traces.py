@@ -22,6 +22,7 @@ from ludus.authoring.simulated.environment import API
 from ludus.authoring.tasks import from_jsonl
 from ludus.authoring.tools import SchemaTool, Tool
 from ludus.authoring.users.environment import USER, UserEnvironment
+from ludus.authoring.users.errors import UserError, find_errors
 from ludus.authoring.users.persona import Persona
 from ludus.authoring.users.recorded import RecordedUser
 from ludus.authoring.users.scripted import WORD
@@ -33,6 +34,10 @@ from ludus.types import Message, Rollout, Task, content_hash
 
 Users = Literal["recorded", "simulated"]
 Tools = Literal["recorded", "simulated", "real"]
+PATIENCE = 8
+"""Replies that a simulated user waits for at least."""
+RECORD = "rest"
+"""Under which a task's info has how its conversation went on."""
 ABOUT = (
     "You are the person who said, in this order: {lines}. Want the same things, in your own words, one after another."
 )
@@ -99,9 +104,11 @@ class TraceEnvironment(UserEnvironment):
         lines = [message["content"] for message in ctx.task.info["rest"] if message["role"] == "user"]
         if self.user == "recorded":
             return RecordedUser(lines)
-        opening = [message["content"] for message in ctx.task.messages() if message["role"] == "user"][-1]
-        about = ABOUT.format(lines="; ".join(f'"{line}"' for line in [opening, *lines]))
-        return SimulatedUser(Persona(goal=opening, about=about, opening=opening), ctx.models[USER])
+        return SimulatedUser(persona_of_record(ctx.task), ctx.models[USER])
+
+    def errors_of(self, task: Task, messages: list[Message]) -> list[UserError]:
+        """Mistakes of a user whom a model plays; people who were recorded make none that count."""
+        return find_errors(persona_of_record(task), messages) if self.user == "simulated" else []
 
     @stop
     def made_last_call(self, task: Task, ctx: Context) -> bool:
@@ -155,6 +162,15 @@ class TraceEnvironment(UserEnvironment):
             return msgspec.json.decode((self.data / "tools.json").read_bytes(), type=_ToolsFile)
         except (OSError, msgspec.MsgspecError) as error:
             raise ConfigError(f"can't read the recorded tools, {self.data / 'tools.json'}: {error}") from None
+
+
+def persona_of_record(task: Task) -> Persona:
+    """Who talked to the agent: what they wanted at first, and all that they said."""
+    lines = [message["content"] for message in task.info[RECORD] if message["role"] == "user"]
+    opening = [message["content"] for message in task.messages() if message["role"] == "user"][-1]
+    about = ABOUT.format(lines="; ".join(f'"{line}"' for line in [opening, *lines]))
+    patience = max(PATIENCE, 2 * (len(lines) + 1))  # who was recorded for long does not leave sooner
+    return Persona(goal=opening, about=about, opening=opening, patience=patience)
 
 
 class Record:

@@ -25,9 +25,10 @@ from ludus.errors import ConfigError
 from ludus.programs.blocking import Blocking
 from ludus.programs.gone_on import open_out
 from ludus.programs.latency import waited_s, working_s
-from ludus.programs.models import Access, OpenModel, open_model, open_role_models
+from ludus.programs.models import DEMONSTRATOR, Access, OpenModel, open_model, open_role_models
 from ludus.programs.statistics import clustered_mean, exclusion_bounds, mean_pass_at_k, mean_pass_hat_k, quantiles
 from ludus.recording.backend import Backend
+from ludus.recording.expert import Expert
 from ludus.rollouts.scheduler import Plan, Scheduler
 from ludus.store import RolloutLog
 from ludus.types import MAIN_ROLE, Rollout, Sampling, Task, Usage
@@ -280,6 +281,7 @@ async def evaluate_async(
     """`evaluate` for code that is async already; see there."""
     if isinstance(env, str):
         env = load_environment(env, args)
+    check_expert(env, model)
     tasks = take(env, split, num_tasks)
     overrides = {"max_tokens": max_tokens, "temperature": temperature}
     sampling = preferred_sampling(env, {k: v for k, v in overrides.items() if v is not None})
@@ -308,6 +310,12 @@ async def evaluate_async(
         if run:
             run.write_result(result.to_dict())
         return result
+
+
+def check_expert(env: Environment, model: str | Backend) -> None:
+    """Raises ConfigError where the demonstrator is to play an environment that has none."""
+    if (model == DEMONSTRATOR or isinstance(model, Expert)) and env.demonstrator_of(MAIN_ROLE) is None:
+        raise ConfigError(f"{env.describe().id} has no demonstrate(task), so no demonstrator can play it: name a model")
 
 
 def evaluate(

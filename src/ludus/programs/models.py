@@ -133,6 +133,8 @@ def open_role_models(
     for role, model in role_models.items():
         if role not in others:
             raise UnknownName(f"role beside {MAIN_ROLE}", role, others)
+        if isinstance(model, str) and role not in access and not model.startswith(CACHED):
+            check_model(model, role)
         opened = open_model(model, **vars(access.get(role, NO_ACCESS))) if isinstance(model, str) else OpenModel(model)
         stack.callback(opened.close)
         backends[role] = opened.backend
@@ -154,10 +156,16 @@ def cache_folder() -> Path:
     return Path(named) if named else Path.home() / ".cache" / "ludus"
 
 
-def check_model(spec: str) -> None:
-    """Raises ModelFolderError where `spec` names a folder that is not there."""
-    if spec != DEMONSTRATOR and not is_remote(spec):
-        model_folder(spec)
+def check_model(spec: str, role: str = MAIN_ROLE) -> None:
+    """Raises ModelFolderError where `spec`, which is to play a role, names a folder that is not there."""
+    if spec == DEMONSTRATOR or is_remote(spec):
+        return
+    if role != MAIN_ROLE and not Path(spec).exists():
+        raise ModelFolderError(
+            f"no such model: {spec!r}, for the role {role}; expected a model folder, the folder of a run that has trained "
+            f"one (run its recipe first: ludus train RECIPE), openai:NAME or {DEMONSTRATOR}"
+        )
+    model_folder(spec)
 
 
 def open_folder(folder: Path, name: str, *, keep_thinking: bool | None = None, **settings: Any) -> OpenModel:

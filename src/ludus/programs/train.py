@@ -207,7 +207,7 @@ def _check_roles(recipe: Recipe, members: Sequence[Member]) -> None:
     for role, model in named:
         if role not in roles:
             raise UnknownName("role", role, roles)
-        check_model(model)
+        check_model(model, role)
         for env in (member.env for member in members if role in member.env.roles):
             if model == DEMONSTRATOR and not env.can_demonstrate:
                 raise ConfigError(f"{env.describe().id} has no demonstrate(task), so no demonstrator can play {role}")

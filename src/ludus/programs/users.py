@@ -8,11 +8,13 @@ from pathlib import Path
 import msgspec
 
 from ludus.authoring.users.diversity import Diversity, diversity
-from ludus.authoring.users.errors import UserError, find_errors, is_users
-from ludus.authoring.users.persona import KEY, persona_of
+from ludus.authoring.users.errors import find_errors, is_users
+from ludus.authoring.users.persona import KEY, Persona, persona_of
+from ludus.environments.traces import RECORD, persona_of_record
 from ludus.errors import UsageError
+from ludus.programs.compare import success_reward as recorded_success
 from ludus.store import RolloutIndex, RunFolder
-from ludus.types import Rollout
+from ludus.types import Rollout, Task
 
 MOST_ERRORS = 5
 """Mistakes that are shown."""
@@ -42,13 +44,13 @@ class Users(msgspec.Struct):
     """Mistakes, with the rollouts that they were made in."""
 
 
-def users_of(run: str | Path, *, purpose: str | None = None, success_reward: float = 1.0) -> Users:
+def users_of(run: str | Path, *, purpose: str | None = None, success_reward: float | None = None) -> Users:
     """Look at the users of a run's rollouts.
 
     Args:
         run: the run folder.
         purpose: only rollouts made for this.
-        success_reward: reward from which a rollout has not failed.
+        success_reward: reward from which a rollout has not failed; by default the one that the run recorded.
 
     Raises:
         RunFolderError: no run folder.
@@ -57,19 +59,20 @@ def users_of(run: str | Path, *, purpose: str | None = None, success_reward: flo
     path, said = Path(run), list[list[str]]()
     found = Users(str(run), 0, diversity([]), {}, {}, 0, 0, 0, 0, 0, 0, [])
     endings, errors = Counter[str](), Counter[str]()
-    with RunFolder.open(path), RolloutIndex(path) as index:
+    with RunFolder.open(path) as folder, RolloutIndex(path) as index:
+        success = recorded_success(folder) if success_reward is None else success_reward
         for row in index.query(purpose=purpose, last_attempts=True):
             rollout = index.get(row.id)
-            if KEY not in rollout.task.info:
+            if (persona := _persona(rollout.task)) is None:
                 continue
             if row.excluded:
                 found.num_excluded += 1
-                found.num_excluded_by_user += any(error.decisive for error in _errors(rollout))
+                found.num_excluded_by_user += any(error.decisive for error in find_errors(persona, rollout.messages))
                 continue
             found.num_rollouts += 1
             endings[rollout.stop] += 1
             said.append([str(message["content"]) for message in rollout.messages if is_users(message)])
-            errors.update(_look_at(rollout, found, success_reward))
+            errors.update(_look_at(rollout, persona, found, success))
     if not found.num_rollouts and not found.num_excluded:
         raise UsageError(
             f"{run} has no rollouts whose tasks have a user" + (f", made for {purpose}" if purpose else "")
@@ -78,9 +81,9 @@ def users_of(run: str | Path, *, purpose: str | None = None, success_reward: flo
     return found
 
 
-def _look_at(rollout: Rollout, found: Users, success_reward: float) -> list[str]:
+def _look_at(rollout: Rollout, persona: Persona, found: Users, success_reward: float) -> list[str]:
     """The kinds of the user's mistakes."""
-    errors = _errors(rollout)
+    errors = find_errors(persona, rollout.messages)
     found.examples += [f"{rollout.id}: {error}" for error in errors][: MOST_ERRORS - len(found.examples)]
     if rollout.reward < success_reward:
         found.num_failed += 1
@@ -91,5 +94,8 @@ def _look_at(rollout: Rollout, found: Users, success_reward: float) -> list[str]
     return [error.kind for error in errors]
 
 
-def _errors(rollout: Rollout) -> list[UserError]:
-    return find_errors(persona_of(rollout.task), rollout.messages)
+def _persona(task: Task) -> Persona | None:
+    """Who talks to the agent, also in a recorded conversation; None where nobody does."""
+    if KEY in task.info:
+        return persona_of(task)
+    return persona_of_record(task) if isinstance(task.info.get(RECORD), list) else None

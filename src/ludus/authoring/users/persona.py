@@ -56,7 +56,7 @@ class Persona(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
 
     @property
     def begins_with(self) -> str:
-        return self.opening or self.goal
+        return self.opening if self.opening.strip() else self.goal
 
     def change_after(self, num_replies: int) -> Change | None:
         """The change of mind that comes now."""

@@ -41,7 +41,16 @@ class ScriptedUser:
         return Utterance(" ".join(told) or (UNKNOWN if "?" in heard else GO_ON))
 
     def _is_satisfied(self, heard: str) -> bool:
-        return any(words.casefold() in heard.casefold() for words in self._persona.satisfied_by)
+        return any(says(heard, words) for words in self._persona.satisfied_by)
+
+
+def says(heard: str, words: str) -> bool:
+    """Whether a text has these words, whatever their case: whole ones, as "abandoned" is not "done".
+
+    >>> says("It is done.", "done"), says("I have abandoned it.", "done")
+    (True, False)
+    """
+    return re.search(rf"(?<!\w){re.escape(words.strip().casefold())}(?!\w)", heard.casefold()) is not None
 
 
 def asks_for(heard: str, name: str) -> bool:

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 from ludus.types import MAIN_ROLE, Call, Message, Rollout
 
+_IN_BRACES = r"[^{}]*+(?:\{[^{}]*+(?:\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+\}[^{}]*+)*+\}[^{}]*+)*+"
+"""Three deep, as in a fraction of roots."""
 ANSWER = re.compile(
     r"<answer>(?P<tag>[\s\S]{0,2000}?)</answer>"
-    r"|\\boxed\{(?P<boxed>[^{}]*(?:\{[^{}]*\}[^{}]*)*)\}"
+    rf"|\\boxed\{{(?P<boxed>{_IN_BRACES})\}}"
     r"|^[^\w\n]{0,20}(?:final )?answer[^\w\n:]{0,20}:(?P<line>[^\n]*)",
     re.IGNORECASE | re.MULTILINE,
 )

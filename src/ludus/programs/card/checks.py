@@ -32,7 +32,7 @@ class Check:
             return "too few tasks to say"
         if high < 0:
             return "worse: the score hangs on more than the skill"
-        return "better" if low > 0 else f"no difference shown; up to {-min(low, 0.0):.1%} worse is not ruled out"
+        return "better" if low > 0 else f"no difference shown; up to {max(-low, 0.0):.1%} worse is not ruled out"
 
 
 def reworded(plain: Evaluated, other: Evaluated) -> Check:

@@ -136,9 +136,10 @@ def tokens_by_level(answers: Sequence[Answered]) -> list[Point]:
 
 
 def overthinking(answers: Sequence[Answered]) -> Figure:
-    """Share of the tokens on easy tasks that were not needed: 1 - (the task's shortest right answer / its mean length).
+    """Share of the tokens on easy tasks that were not needed: what replies have beyond the task's shortest right answer.
 
-    Easy is what at least three of four samples get right; so it is measured, not declared, and needs several samples.
+    A wrong reply that is shorter has wasted nothing. Easy is what at least three of four samples get right; so it is
+    measured, not declared, and needs several samples.
     """
     groups: dict[str, list[Answered]] = {}
     for answer in answers:
@@ -146,9 +147,9 @@ def overthinking(answers: Sequence[Answered]) -> Figure:
     wasted = {}
     for task, group in groups.items():
         right = [answer.tokens for answer in group if answer.right]
-        mean = float(np.mean([answer.tokens for answer in group]))
-        if len(group) > 1 and len(right) >= EASY * len(group) and mean > 0:
-            wasted[task] = [1 - min(right) / mean]
+        total = sum(answer.tokens for answer in group)
+        if len(group) > 1 and len(right) >= EASY * len(group) and total > 0:
+            wasted[task] = [sum(max(0, answer.tokens - min(right)) for answer in group) / total]
     return _mean(wasted)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ludus.display.numbers import duration
 from ludus.display.sandboxes import tiers_text
 from ludus.errors import MissingExtra, RunFolderError, UsageError
 from ludus.programs.compare import scores_by_task
@@ -22,7 +23,7 @@ from ludus.programs.members import AT, by_member, with_members
 from ludus.programs.report.charts import Chart, charts_of, draw
 from ludus.programs.report.rescoring import SHOWN_WHOLE, Rescoring
 from ludus.programs.report.samples import Sample, choose_purposes, choose_samples
-from ludus.programs.report.words import clean, duration, name_of, number, score
+from ludus.programs.report.words import clean, name_of, number, score
 from ludus.programs.statistics import PairedDifference, paired_difference
 from ludus.store import RolloutIndex, RunFolder
 from ludus.store.durable import disk_errors, write_atomically

@@ -40,12 +40,3 @@ def name_of(purpose: str) -> str:
     "eval:end@guess" is "After training, guess"."""
     key, _, member = purpose.removeprefix("eval:").partition("@")
     return _NAMES.get(key, key.replace("_", " ")) + (f", {member}" if member else "")
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: "1 h 05 min", "2 min 10 s", "8 s"."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -35,7 +35,6 @@ PLACES_SHOWN = 5
 EVERY = 1000
 """Lines between two words on how far it is."""
 MOST_REASONS = 10_000
-OTHER_SCHEMA = "tools offered with another schema than before, which is left out"
 
 
 class Built(msgspec.Struct):
@@ -172,7 +171,8 @@ class Building(ExitStack):
         examples = [example for one in tools.examples.values() for example in one]
         self._json("tools.json", {"tools": tools.schemas(), "examples": examples, "offered": tools.offered})
         num_tasks = sum(built.tasks.values())
-        self._json("rubric.json", rubric.suggest(tools, num_tasks, self._num_with_system, self._reasons))
+        criteria = rubric.suggest(tools, num_tasks, self._num_with_system, self._reasons)
+        self._json("rubric.json", {"criteria": criteria})
         self.close()
         finish_package(self._folder, self._name, built)
         return built
@@ -212,8 +212,8 @@ class Building(ExitStack):
             self._line(self._folder / "redacted.jsonl", _Redacted(where, one.kind, one.where, one.characters))
         talk.why = clean["why"]
         if names is None:
-            names, num_other = self._tools.add(talk.tools, clean["tools"])
-            talk.mended.update({OTHER_SCHEMA: num_other} if num_other else {})
+            names, problems = self._tools.add(talk.tools, clean["tools"])
+            talk.mended.update(problems)
         middle = len(talk.opening)
         return clean["messages"][:middle], clean["messages"][middle:], names
 

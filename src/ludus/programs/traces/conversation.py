@@ -6,13 +6,14 @@ whose arguments are no JSON, and text is text. What is left is a conversation th
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from ludus.authoring.labels import Verdict, signal_of
+from ludus.authoring.labels import Verdict, has_signal, signal_of
 from ludus.programs.traces.forms import Unusable, parts_of
 from ludus.types import Message
 
@@ -41,11 +42,7 @@ class Conversation:
 
 def read(line: bytes) -> Conversation:
     """Read and mend one line. Raises Unusable."""
-    try:
-        row = _decode(line)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        raise Unusable("no JSON") from None
-    messages, tools, row = parts_of(row)
+    messages, tools, row = parts_of(_json(line))
     mended: Counter[str] = Counter()
     talk = _Mender(mended).mend(messages)
     asked = next((i for i, message in enumerate(talk) if message["role"] == "user" and message["content"]), None)
@@ -53,10 +50,29 @@ def read(line: bytes) -> Conversation:
         raise Unusable("nothing that a user said")
     replies = [i for i, message in enumerate(talk) if i > asked and message["role"] in ("assistant", "tool")]
     if not replies:
-        raise Unusable("no reply of an assistant")
+        calls = mended["tool calls without a result"]
+        raise Unusable("no reply but calls without a result" if calls else "no reply of an assistant")
     first, last = replies[0], replies[-1]
     why = next((row[name] for name in ("why", "reason", "comment") if isinstance(row.get(name), str)), "")
-    return Conversation(talk[:first], talk[first : last + 1], tools, signal_of(row), why, mended)
+    verdict = signal_of(row)
+    if verdict is None and has_signal(row):
+        mended["signals that say neither good nor bad: write accepted, true or false, instead"] += 1
+    return Conversation(talk[:first], talk[first : last + 1], tools, verdict, why, mended)
+
+
+def _json(line: bytes) -> Any:
+    """Raises Unusable, with what is likely to be wrong."""
+    try:
+        return _decode(line)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        pass
+    try:
+        return json.loads(line.decode())  # which takes the NaN that Python writes
+    except UnicodeDecodeError:
+        raise Unusable("text in another encoding than UTF-8") from None
+    except (ValueError, RecursionError):
+        spread = line.strip() in (b"[", b"{")
+        raise Unusable("JSON over several lines: write each conversation on one" if spread else "no JSON") from None
 
 
 class _Mender:
@@ -121,7 +137,9 @@ class _Mender:
         function = call.get("function") if isinstance(call, dict) else None
         name = function.get("name") if isinstance(function, dict) else None
         if not isinstance(function, dict) or not isinstance(name, str) or not name:
-            self._mended["tool calls without a name"] += 1
+            kind = call.get("type", "function") if isinstance(call, dict) else "function"
+            other = f"tool calls of another kind: {str(kind)[:40]}"
+            self._mended["tool calls without a name" if kind == "function" else other] += 1
             return None
         arguments = function.get("arguments")
         try:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from ludus.programs.traces.streams import put_together, unpacked
+
+_PACKED = ("request", "body", "input", "response", "output")
+"""Fields that some logs keep as text."""
+
 
 class Unusable(ValueError):
     """Why a line gives no task."""
@@ -18,6 +23,7 @@ def parts_of(row: Any) -> tuple[list[Any], list[Any], dict[str, Any]]:
         row = {"messages": row}
     if not isinstance(row, dict):
         raise Unusable("no JSON object")
+    row = {name: unpacked(value) if name in _PACKED else value for name, value in row.items()}
     request = next((row[name] for name in ("request", "body", "input") if isinstance(row.get(name), dict)), row)
     messages = _list(request, "messages") or _list(request, "input")
     if isinstance(request.get("input"), str):
@@ -36,9 +42,12 @@ def parts_of(row: Any) -> tuple[list[Any], list[Any], dict[str, Any]]:
 def _answer(row: dict[str, Any]) -> list[Any]:
     """What was replied to a logged request, if it is there."""
     answer: Any = next((row[name] for name in ("response", "output") if isinstance(row.get(name), dict | list)), row)
+    if isinstance(answer, dict):
+        body = unpacked(answer.get("body"))
+        answer = body if isinstance(body, dict | list) else answer
     if isinstance(answer, list):
-        return answer
-    answer = answer["body"] if isinstance(answer.get("body"), dict) else answer
+        streamed = put_together(answer)
+        return answer if streamed is None else streamed
     choices = _list(answer, "choices")
     if choices and isinstance(choices[0], dict) and choices[0].get("message"):
         return [choices[0]["message"]]
@@ -61,6 +70,8 @@ def _without_items(messages: list[Any]) -> list[Any]:
             found.append({**reply, "tool_calls": [*_list(reply, "tool_calls"), call]})
         elif kind == "function_call_output":
             found.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": item.get("output")})
+        elif str(kind).endswith("_call"):  # of the API's own tools, such as a search: told of where calls are read
+            found.append({"role": "assistant", "content": None, "tool_calls": [{"type": kind}]})
         elif kind != "reasoning":
             found.append(item)
     return found

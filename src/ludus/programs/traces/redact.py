@@ -1,16 +1,21 @@
 """Takes secrets out of what was recorded, before anything is written.
 
-A pattern runs only over texts that hold one of its needles, so that conversations without secrets cost next to nothing.
+What was found in one place of a conversation is taken out wherever else it stands in it: who says "my password is x" may
+say x alone in the next message, and a tool may be called with it. A pattern runs only over texts that hold one of its
+needles, so that conversations without secrets cost next to nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
-from ludus.programs.traces.secrets import KINDS, Kind, own_kind
+from ludus.programs.traces.kind import Kind, Look, own_kind
+from ludus.programs.traces.secrets import KINDS
 from ludus.redaction import SECRETS
 
 FORMAT = frozenset((
@@ -19,7 +24,11 @@ FORMAT = frozenset((
 ))  # fmt: skip
 """Names of the format, and of JSON schemas: whatever a pattern says, they stay."""
 FIXED = ("role", "type", "id", "tool_call_id")
-"""Texts under these names are the format's own, too."""
+"""Texts under these names of a message are the format's own, too."""
+_SHORT = 12
+"""Characters of a secret below which what stands before and after tells it from a part of something else."""
+_PLACEHOLDER = re.compile(r"(?<=[:,\[\s])(\[[A-Za-z -]+\])(?=\s*[,}\]])")
+"""What was put in the place of a number in JSON."""
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -47,14 +56,16 @@ class Redactor:
     def redact(self, value: Any) -> tuple[Any, list[Found]]:
         """The value without secrets, and where they were; the very object where it has none."""
         encoded = msgspec.json.encode(value)
-        lowered = encoded.decode().lower()
-        kinds = [kind for kind in self._kinds if kind.may_stand_in(lowered)]
+        look = Look(encoded.decode())
+        kinds = [kind for kind in self._kinds if kind.may_stand_in(look)]
         known = SECRETS.found_in(encoded)
         if not kinds and not known:
             return value, []
-        found: list[Found] = []
-        clean = _Walk(kinds, known, found).clean(value, "")
-        return (clean, found) if found else (value, [])
+        walk = _Walk(kinds, known)
+        clean = walk.clean(value, "")
+        if again := _anywhere(walk.secrets):
+            clean = _Walk([], known=False, again=again, found=walk.found).clean(clean, "")
+        return (clean, walk.found) if walk.found else (value, [])
 
 
 class _Walk:
@@ -63,11 +74,21 @@ class _Walk:
     Args:
         kinds: these.
         known: whether a secret of this machine is in it, too.
+        again: secrets that were found before, and what was put in their place.
         found: gets what is found.
     """
 
-    def __init__(self, kinds: Sequence[Kind], known: bool, found: list[Found]) -> None:
-        self._kinds, self._known, self._found = kinds, known, found
+    def __init__(
+        self,
+        kinds: Sequence[Kind],
+        known: bool,
+        again: tuple[re.Pattern[str], dict[str, str]] | None = None,
+        found: list[Found] | None = None,
+    ) -> None:
+        self._kinds, self._known, self._again = kinds, known, again
+        self.found: list[Found] = [] if found is None else found
+        self.secrets: dict[str, str] = {}
+        """What was taken out, and the kind that it was."""
 
     def clean(self, value: Any, where: str) -> Any:
         if isinstance(value, str):
@@ -80,29 +101,78 @@ class _Walk:
                 if name not in FORMAT:
                     name = self._text(name, f"{where} (a name)")
                 at = f"{where}.{name}".lstrip(".")
-                clean = item if name in FIXED and isinstance(item, str) else self.clean(item, at)
+                own = name in FIXED and isinstance(item, str) and not where.startswith("tools")
+                clean = item if own else self.clean(item, at)
                 fields[name] = _as_arguments(clean) if name == "arguments" and clean != item else clean
             return fields
         return value
 
     def _text(self, text: str, where: str) -> str:
+        before = text
         if self._known and (hidden := SECRETS.hide(text)) != text:
-            self._found.append(Found("secret of this machine", where, len(text)))
+            self.found.append(Found("secret of this machine", where, len(text)))
             text = hidden
-        lowered = text.lower()
+        if self._again is not None:
+            text = self._seen_before(text, where, *self._again)
+        look = Look(text)
         for kind in self._kinds:
-            if not kind.may_stand_in(lowered):
+            if not kind.may_stand_in(look):
                 continue
             for start, end in reversed(list(kind.spans(text))):
+                self.secrets.setdefault(text[start:end], kind.name)
                 text = f"{text[:start]}[{kind.name}]{text[end:]}"
-                self._found.append(Found(kind.name, where, end - start))
-        return text
+                self.found.append(Found(kind.name, where, end - start))
+        return text if text == before else _still_json(before, text)
+
+    def _seen_before(self, text: str, where: str, pattern: re.Pattern[str], kinds: dict[str, str]) -> str:
+        def hide(match: re.Match[str]) -> str:
+            kind = kinds[match[0]]
+            self.found.append(Found(kind, where, len(match[0])))
+            return f"[{kind}]"
+
+        return pattern.sub(hide, text)
+
+
+def _anywhere(secrets: dict[str, str]) -> tuple[re.Pattern[str], dict[str, str]] | None:
+    """What finds these secrets in any text, JSON in JSON included, and the kind of each way to write them; None of none.
+
+    A plain word, such as one that was taken for a password, stays where nothing says that it is one.
+    """
+    ways: dict[str, str] = {}
+    for text, kind in secrets.items():
+        plain = text.strip().rstrip(".!?,:")
+        tells = len(plain) >= _SHORT or (len(plain) >= 4 and not (plain.isalpha() and plain[1:].islower()))
+        if tells and not any(plain in f"[{other}]" for other in secrets.values()):
+            for way in (plain, json.dumps(plain)[1:-1]):
+                for _ in range(3):
+                    ways.setdefault(way, kind)
+                    way = json.dumps(way, ensure_ascii=False)[1:-1]
+    if not ways:
+        return None
+    return re.compile("|".join(_standing_alone(way) for way in sorted(ways, key=len, reverse=True))), ways
+
+
+def _standing_alone(text: str) -> str:
+    if len(text) >= _SHORT:
+        return re.escape(text)
+    return rf"(?:(?<![A-Za-z0-9])|(?<=\\[nrt])){re.escape(text)}(?![A-Za-z0-9])"
+
+
+def _still_json(before: str, after: str) -> str:
+    """The text after, which stays JSON where it was: a number that was cut out leaves text."""
+    if before.lstrip()[:1] not in ("{", "[") or not _is_json(before) or _is_json(after):
+        return after
+    quoted = _PLACEHOLDER.sub(r'"\1"', after)
+    return quoted if _is_json(quoted) else after
+
+
+def _is_json(text: str, kinds: Iterable[type] = (dict, list)) -> bool:
+    try:
+        return isinstance(msgspec.json.decode(text), tuple(kinds))
+    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
+        return False
 
 
 def _as_arguments(text: str) -> str:
     """The arguments of a call, which stay JSON whatever was cut out of them."""
-    try:
-        fine = isinstance(msgspec.json.decode(text), dict)
-    except msgspec.MsgspecError:
-        fine = False
-    return text if fine else msgspec.json.encode({"redacted": text}).decode()
+    return text if _is_json(text, [dict]) else msgspec.json.encode({"redacted": text}).decode()

@@ -17,6 +17,9 @@ MOST_TOOLS = 1000
 MOST_KNOWN = 1000
 """Lists of tools that are recognised when they come again."""
 
+OTHER_SCHEMA = "tools offered with another schema than before, which is left out"
+NO_SCHEMA = "tools whose schema is malformed and left out"
+
 _KINDS = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
 
 
@@ -37,14 +40,15 @@ class Tools:
         """Names of a list of tools that has come before; None of a new one."""
         return self._known.get(_key(recorded))
 
-    def add(self, recorded: list[Any], clean: list[Any]) -> tuple[list[str], int]:
-        """Take in the tools that were offered; returns their names, and how many had another schema before, which stays.
+    def add(self, recorded: list[Any], clean: list[Any]) -> tuple[list[str], list[str]]:
+        """Take in the tools that were offered; returns their names, and what is wrong with some: nothing that a chat API
+        would take, or another schema than before, which stays.
 
         Args:
             recorded: as they were.
             clean: without secrets.
         """
-        names, num_other = list[str](), 0
+        names, problems = list[str](), list[str]()
         for schema in clean:
             function = schema.get("function") if isinstance(schema, dict) else None
             name = function.get("name") if isinstance(function, dict) else None
@@ -52,11 +56,13 @@ class Tools:
                 continue
             names.append(name)
             self.offered = True
-            tool = _schema(name, function.get("description"), function.get("parameters"))
-            num_other += self._schemas.setdefault(name, tool) != tool
+            parameters = function.get("parameters")
+            problems += [NO_SCHEMA] if parameters and not _is_schema(parameters) else []
+            tool = _schema(name, function.get("description"), parameters)
+            problems += [OTHER_SCHEMA] if self._schemas.setdefault(name, tool) != tool else []
         if len(self._known) < MOST_KNOWN:
             self._known[_key(recorded)] = names
-        return names, num_other
+        return names, problems
 
     def see(self, rest: list[Message], *, as_examples: bool) -> list[str]:
         """Take in the calls of a conversation; returns the names of the tools that were called.
@@ -103,13 +109,23 @@ class Tools:
 
 
 def _schema(name: str, description: Any, parameters: Any) -> dict[str, Any]:
-    fine = isinstance(parameters, dict) and parameters.get("type") == "object"
     function = {
         "name": name,
         "description": description if isinstance(description, str) and description.strip() else f"{name}.",
-        "parameters": parameters if fine else {"type": "object", "properties": {}},
+        "parameters": {"type": "object", **parameters}
+        if _is_schema(parameters)
+        else {"type": "object", "properties": {}},
     }
     return {"type": "function", "function": function}
+
+
+def _is_schema(parameters: Any) -> bool:
+    """Whether a chat API takes it for the parameters of a tool, as far as can be seen."""
+    if not isinstance(parameters, dict) or parameters.get("type", "object") != "object":
+        return False
+    properties, required = parameters.get("properties", {}), parameters.get("required", [])
+    tables = isinstance(properties, dict) and all(isinstance(inner, dict | bool) for inner in properties.values())
+    return tables and isinstance(required, list) and all(isinstance(name, str) for name in required)
 
 
 def _one(kinds: set[str]) -> Any:
