@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import sys
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -146,6 +147,40 @@ def test_conversations_that_begin_alike_are_in_one_split(made):
     built, env = made(rows, test_share=0.4)
     train, test = ({task.prompt[0]["content"] for task in env().tasks(split)} for split in ("train", "test"))
     assert not train & test and sum(built.tasks.values()) == 100
+
+
+def calls_of(row):
+    """A line for each call of a model, as a log of requests has them."""
+    for at, message in enumerate(row["messages"]):
+        if message["role"] == "assistant":
+            yield {
+                "request": {**row, "messages": row["messages"][:at]},
+                "response": {"choices": [{"message": message}]},
+            }
+
+
+@pytest.mark.parametrize("order", ["as they came", "newest first", "shuffled"])
+def test_a_line_for_each_call_gives_a_task_for_each_conversation(made, order):
+    rows = [row for number in range(12) for row in calls_of(talk(number))]
+    if order == "newest first":
+        rows.reverse()
+    elif order == "shuffled":
+        Random(1).shuffle(rows)
+    whole, wanted = made([talk(number) for number in range(12)])
+    built, env = made(rows, name="calls-env")
+    assert built.skipped == {build.PART: 12, "no reply but calls without a result": 12}
+    assert built.tasks == whole.tasks and len(built.places[build.PART]) == build.PLACES_SHOWN
+    for split in build.SPLITS:
+        assert {task.id for task in env().tasks(split)} == {task.id for task in wanted().tasks(split)}
+    assert not list((built.folder / "src").rglob("*.before"))
+
+
+def test_what_goes_on_in_two_ways_is_two_tasks(made):
+    begun = [asked("q"), said("a"), asked("and then?")]
+    rows = [{"messages": begun[:2]}, {"messages": [*begun, said("b")]}, {"messages": [*begun, said("c")]}, talk(1)]
+    built, env = made(rows)
+    assert built.skipped == {build.PART: 1}
+    assert {task.answer for split in build.SPLITS for task in env().tasks(split)} >= {"b", "c"}
 
 
 def test_two_conversations_are_enough_for_two_splits(made):

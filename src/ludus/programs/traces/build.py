@@ -20,21 +20,23 @@ from ludus.authoring.labels import Label, judge_row
 from ludus.errors import FileProblem, UsageError
 from ludus.programs.package_name import check_package_name
 from ludus.programs.traces import rubric
+from ludus.programs.traces.beginnings import Beginnings
 from ludus.programs.traces.conversation import Conversation, read
 from ludus.programs.traces.forms import Unusable
 from ludus.programs.traces.lines import MOST_BYTES, lines_of
 from ludus.programs.traces.package import finish_package
 from ludus.programs.traces.redact import Redactor
+from ludus.programs.traces.splits import SPLITS, Splits
 from ludus.programs.traces.tools import Tools
 from ludus.store.durable import fsync_tree
 from ludus.types import Task, content_hash
 
-SPLITS = ("train", "test")
 PLACES_SHOWN = 5
 """Of each problem, where it came up first."""
 EVERY = 1000
 """Lines between two words on how far it is."""
 MOST_REASONS = 10_000
+PART = "the beginning of a longer one, as in logs with a line for each call"
 
 
 class Built(msgspec.Struct):
@@ -137,13 +139,13 @@ class Building(ExitStack):
         self._name, self._redactor, self._test_share = name, redactor, test_share
         self._folder, self._data = folder, folder / "src" / name.replace("-", "_") / "data"
         self._data.mkdir(parents=True)
+        self._splits = self.enter_context(Splits(self._data))
         self._files: dict[str, IO[bytes]] = {}
         self._built = Built(folder)
         self._counts: dict[str, Counter[str]] = {n: Counter() for n in ("skipped", "mended", "redacted", "labels")}
         self._tools = Tools()
         self._tasks: set[int] = set()
-        self._reserve: tuple[str, Task] | None = None
-        """One task is written last: into the split that would otherwise have none."""
+        self._beginnings = Beginnings()
         self._reasons: Counter[tuple[str, str]] = Counter()
         self._num_with_system = 0
 
@@ -162,7 +164,9 @@ class Building(ExitStack):
     def finish(self) -> Built:
         """Write what was collected. Raises UsageError where there is too little."""
         built, tools = self._built, self._tools
-        self._write_reserve()
+        for where in self._splits.finish():
+            self._skip(where, PART)
+        built.tasks = self._splits.counts
         if not all(built.tasks.values()):
             raise UsageError(self._too_little())
         built.num_tools = len(tools.schemas())
@@ -190,6 +194,7 @@ class Building(ExitStack):
         self._tasks.add(key)
         if talk.verdict is not None:
             self._label(task, talk)
+        self._one_of_its_kind(where, talk, key)
         if talk.verdict == "bad":
             raise Unusable("rejected by the product's signal: kept as a label, not as a task")
         self._counts["mended"].update(talk.mended)
@@ -197,10 +202,7 @@ class Building(ExitStack):
         unknown = bool(called) and not talk.tools
         task.info["tools"] = None if unknown else list(dict.fromkeys([*names, *called]))
         self._num_with_system += opening[0]["role"] == "system"
-        if self._reserve is None:
-            self._reserve = (split, task)
-        else:
-            self._task(split, task)
+        self._splits.add(split, task)
 
     def _redact(self, where: str, talk: Conversation) -> tuple[list[Any], list[Any], list[str]]:
         """Opening, rest and names of tools, without secrets."""
@@ -217,6 +219,14 @@ class Building(ExitStack):
         middle = len(talk.opening)
         return clean["messages"][:middle], clean["messages"][middle:], names
 
+    def _one_of_its_kind(self, where: str, talk: Conversation, key: int) -> None:
+        """Take it instead of those that are its beginning. Raises Unusable if it is the beginning of another one."""
+        is_part, parts = self._beginnings.add(talk.opening, talk.rest, key)
+        if is_part:
+            raise Unusable(PART)
+        for part in parts:
+            self._splits.leave_out(part, where)
+
     def _label(self, task: Task, talk: Conversation) -> None:
         assert talk.verdict is not None  # whoever calls has looked
         self._counts["labels"][talk.verdict] += 1
@@ -225,16 +235,6 @@ class Building(ExitStack):
         label = Label(rollout=task.id, task=task.id, verdict=talk.verdict, why=talk.why, by="product", source="signal")
         row = judge_row(label, Task(prompt=""), task.messages(), task.info["rest"])
         self._line(self._folder / "labels.jsonl", row)
-
-    def _write_reserve(self) -> None:
-        if self._reserve is not None:
-            split, task = self._reserve
-            empty = [other for other, count in self._built.tasks.items() if not count and other != split]
-            self._task(empty[0] if empty and self._built.tasks[split] else split, task)
-
-    def _task(self, split: str, task: Task) -> None:
-        self._built.tasks[split] += 1
-        self._line(self._data / f"{split}.jsonl", task)
 
     def _skip(self, where: str, reason: str) -> None:
         self._counts["skipped"][reason] += 1

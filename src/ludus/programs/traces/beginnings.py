@@ -1,0 +1,72 @@
+"""Which conversations are the beginning of longer ones, as in logs that have a line for each call of a model.
+
+A call's line holds all that was said before it, so an agent's work of ten calls is ten lines, of which the last one has
+everything. In memory stays a mark of four bytes for each message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+MARK_BYTES, ID_BYTES, SIZE_BYTES = 4, 8, 4
+_encode = msgspec.json.Encoder().encode
+
+
+class Beginnings:
+    """Conversations that were seen, by how they open."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, bytes] = {}
+        """Of each opening, for every conversation: its number, how many bytes of marks follow, and those."""
+
+    def add(self, opening: Sequence[Any], rest: Sequence[Any], number: int) -> tuple[bool, list[int]]:
+        """Remember a conversation.
+
+        Args:
+            opening: its messages before the first reply.
+            rest: and those after.
+            number: of this conversation, of 64 bits.
+
+        Returns:
+            Whether it is the beginning of one that was seen, and the numbers of those that are beginnings of it: both
+            are remembered no longer.
+        """
+        key = int.from_bytes(blake2b(_encode(opening), digest_size=ID_BYTES).digest())
+        marks = _marks(rest)
+        kept, parts = [], []
+        for other, others in _unpacked(self._seen.get(key, b"")):
+            if len(others) > len(marks) and others.startswith(marks):
+                return True, []
+            if len(others) < len(marks) and marks.startswith(others):
+                parts.append(other)
+            elif others != marks:
+                kept.append(_packed(other, others))
+        self._seen[key] = b"".join([*kept, _packed(number, marks)])
+        return False, parts
+
+
+def _marks(messages: Sequence[Any]) -> bytes:
+    """A mark of each message and of all before it."""
+    so_far = blake2b(digest_size=MARK_BYTES)
+    marks = []
+    for message in messages:
+        so_far.update(_encode(message))
+        marks.append(so_far.digest())
+    return b"".join(marks)
+
+
+def _packed(number: int, marks: bytes) -> bytes:
+    return number.to_bytes(ID_BYTES) + len(marks).to_bytes(SIZE_BYTES) + marks
+
+
+def _unpacked(packed: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at < len(packed):
+        start = at + ID_BYTES + SIZE_BYTES
+        end = start + int.from_bytes(packed[at + ID_BYTES : start])
+        yield int.from_bytes(packed[at : at + ID_BYTES]), packed[start:end]
+        at = end
