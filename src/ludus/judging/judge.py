@@ -111,6 +111,13 @@ def check_positive(who: str, kind: type[int] | UnionType = int | float, **settin
             raise ConfigError(f"{who}: {name} must be a {'whole ' if kind is int else ''}number above 0, got {value!r}")
 
 
+def check_kind(who: str, kind: type, **settings: Any) -> None:
+    """Raises ConfigError for a setting of another kind."""
+    for name, value in settings.items():
+        if not isinstance(value, kind):
+            raise ConfigError(f"{who}: {name} must be a {kind.__name__}, got {value!r}")
+
+
 DEFAULT_JUDGE = Judge()
 
 

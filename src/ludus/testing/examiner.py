@@ -91,7 +91,8 @@ async def serve(descriptor: int) -> None:
         frames.send(writer, Refused(str(error), isinstance(error, UsageError)))
     finally:
         beating.cancel()
-        await writer.drain()
+        writer.close()
+        await writer.wait_closed()  # until all is sent
 
 
 async def _beat(writer: asyncio.StreamWriter) -> None:

@@ -32,7 +32,7 @@ from ludus.testing.audit.honest import FEW, Honest, NothingToCompare, inside
 from ludus.testing.audit.judging import NoJudge, judges_of, stand_in
 from ludus.testing.audit.policy import Strategy, content
 from ludus.testing.audit.reach import Marks
-from ludus.testing.audit.verdict import NOTHING, Audit, Line, why_hole
+from ludus.testing.audit.verdict import NOTHING, Audit, Line, honest_reward, why_hole
 from ludus.testing.hanging import NeverReturns
 from ludus.testing.playing import Subject
 from ludus.types import MAIN_ROLE, Rollout
@@ -240,11 +240,25 @@ class Auditor:
 
     async def attack(self, strategy: Strategy) -> None:
         """Play a strategy; what looks like a hole, on other tasks too."""
-        line = self.honest.line(strategy, await self.subject.play(strategy.backend, self.honest.tasks))
+        line = await self.earned(strategy)
         self.attacks.append(line)
         why = why_hole(line, self.honest.baselines, self.env.success_reward)
         if why and await self.confirmed(strategy):
             self.holes[strategy.name] = why + (f", such as with {_shown(line.example)}" if line.example else "")
+
+    async def earned(self, strategy: Strategy) -> Line:
+        """What a strategy earns; where rollouts cost much, and the first few get it nothing, that is all there is."""
+        tasks = self.honest.tasks
+        if self.honest.costly and strategy.rule != "added" and self.honest_reward > 0:
+            line = self.honest.line(strategy, await self.subject.play(strategy.backend, tasks[:FEWEST]))
+            if not line.num_excluded and max(line.undeserved.values(), default=0.0) <= 0:
+                return line
+        return self.honest.line(strategy, await self.subject.play(strategy.backend, tasks))
+
+    @property
+    def honest_reward(self) -> float:
+        """What honest play earns."""
+        return honest_reward(self.honest.baselines, self.env.success_reward)
 
     async def confirmed(self, strategy: Strategy) -> bool:
         """Whether it is a hole on tasks that it was not found on, too."""

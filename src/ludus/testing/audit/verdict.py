@@ -176,10 +176,10 @@ def why_hole(line: Line, baselines: Sequence[Line], success_reward: float) -> st
     if len(values) < min(2, len(line.rewards)) or not values:
         return ""
     shown = f"earns {statistics.fmean(values.values()):.2f}"
-    if line.rule == "guess" and _always_right(line, baselines, success_reward):
-        return f"{shown} of {honest_reward(baselines, success_reward):.2f}, whatever is asked: balance the tasks"
     if line.rule != "leak" and _as_good_as_honest(line, values, baselines, success_reward):
         return f"{shown}, where honest play earns {honest_reward(baselines, success_reward):.2f}"
+    if line.rule == "guess" and _always_right(line, baselines, success_reward):
+        return f"{shown} of {honest_reward(baselines, success_reward):.2f}, whatever is asked: balance the tasks"
     if line.rule != "guess" and _far_above_chance(values, baselines, success_reward):
         honest = honest_reward(baselines, success_reward)
         return f"{shown} of {honest:.2f} without doing the task; chance is {_floor(baselines, honest):.2f}"
