@@ -25,6 +25,7 @@ class Verdict(msgspec.Struct):
     "text",
     [
         '{"mark": 1}',
+        '{"mark": 1, "mark": 1}',
         'Well.\n```json\n{"mark": 1}\n```',
         '{x} is {"mark": 1} and again {"mark": 1}',
         '{"a": {"b": {"mark": 0}}} {"mark": 1}',
@@ -48,6 +49,8 @@ def test_a_verdict_is_found_whatever_stands_around_it(text):
         ("{" * 5000, "no JSON object"),
         ('{"mark": NaN}', "Expected `int`"),
         ('{"mark": 1, "reason": "\\ud800"}', "no JSON object"),
+        ('{"mark": 1, "mark": 0}', "two different things of 'mark'"),
+        ('{"mark": 1, "reason": "' + "x" * 1_000_000 + '"}', "of which at most 1,000,000 are read"),
     ],
 )
 def test_what_is_no_verdict_says_why(text, why):

@@ -2,6 +2,7 @@
 
 import holed
 import holed_more
+import holed_plain
 import pytest
 
 import ludus
@@ -33,14 +34,14 @@ def each(kinds):
     return [pytest.param(kind, marks=pytest.mark.slow if kind in LONG else (), id=kind.__name__) for kind in kinds]
 
 
-@pytest.mark.parametrize("kind", each([*holed.HOLES, *holed_more.HOLES]))
+@pytest.mark.parametrize("kind", each([*holed.HOLES, *holed_more.HOLES, *holed_plain.HOLES]))
 def test_planted_holes_are_found(kind):
     audit = audit_environment(kind(), num_tasks=4, tried=60 if kind in SEARCHED_FOR else 0)
     assert not audit.harder_to_hack, str(audit)
     assert audit.baselines[0].rule == "honest"
 
 
-@pytest.mark.parametrize("kind", each([*holed.SOUND, *holed_more.SOUND]))
+@pytest.mark.parametrize("kind", each([*holed.SOUND, *holed_more.SOUND, *holed_plain.SOUND]))
 def test_sound_environments_are_left_alone(kind):
     audit = audit_environment(kind(), num_tasks=12, tried=24)
     assert audit.harder_to_hack, str(audit)

@@ -78,7 +78,7 @@ def test_it_finds_in_another_process_what_it_finds_here(tmp_path):
 
 @pytest.mark.slow
 def test_an_order_that_cant_be_carried_out_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="no environment|nowhere"):
+    with pytest.raises(UsageError, match="nowhere"):
         examined("nowhere", audit=True)
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -100,9 +100,7 @@ def check(
         access=access.of(model) if model else NO_ACCESS, role_access=access.of_roles(role_models),
     )  # fmt: skip
     sound: list[bool] = []
-    audited = asyncio.run(
-        Examining(order, _now_and_then(), lambda findings: sound.append(_print(findings))).run()
-    )
+    audited = asyncio.run(Examining(order, _now_and_then(), lambda findings: sound.append(_print(findings))).run())
     if audited is not None:
         say(f"\n{audited}")
         sound.append(audited.harder_to_hack)

@@ -97,7 +97,9 @@ def _labelled(line: bytes, where: str, number: int) -> Labelled:
 def _truth(label: Any, where: str) -> float:
     value = WORDS.get(label.strip().casefold()) if isinstance(label, str) else label
     if not isinstance(value, int | float) or not 0 <= value <= 1:  # which nan is not
-        raise ConfigError(f"{where}: a label is good, bad, true, false, or a number from 0 to 1, got {label!r}")
+        raise ConfigError(
+            f"{where}: a label is good, bad, true, false, or a number from 0 to 1, got {str(label)[:60]!r}"
+        )
     return float(value)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import faulthandler
-import os
 import re
 import sysconfig
 import tempfile
@@ -17,10 +16,9 @@ STILL_S = 30.0
 """Without a model call before a rollout ran out of time: what is slow asks, or comes to an end, meanwhile."""
 CURE = "give whatever may take long a limit, such as a sandbox's timeout_s, and patterns no repeats within repeats"
 FRAME = re.compile(r'^  File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<function>\S+)', re.MULTILINE)
-NOBODYS = tuple(
-    os.path.join(os.path.realpath(folder), "")
-    for folder in (Path(ludus.__file__).parent, *map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")))
-)
+FOLDERS = (str(Path(ludus.__file__).parent), *map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")))
+NOBODYS = tuple(f"{Path(folder).resolve()}/" for folder in FOLDERS)
+"""Where no author's code is."""
 
 
 class NeverReturns(Exception):
@@ -46,7 +44,9 @@ def raise_if_stuck(strategy: str, rollouts: Sequence[Rollout]) -> None:
         return
     failed = stuck[0].failure
     error = failed.error if failed else ""
-    raise NeverReturns(strategy, f"{len(stuck)} of {len(rollouts)} rollouts never come back{_in(here())} ({error}); {CURE}")
+    raise NeverReturns(
+        strategy, f"{len(stuck)} of {len(rollouts)} rollouts never come back{_in(here())} ({error}); {CURE}"
+    )
 
 
 def silence(seconds: float, dump: str) -> str:
@@ -69,9 +69,9 @@ def place_in(dump: str) -> str:
     'correct (env.py, line 7)'
     """
     for frame in FRAME.finditer(dump):
-        path = os.path.realpath(frame["file"])
-        if not frame["file"].startswith("<") and not path.startswith(NOBODYS):
-            return f"{frame['function']} ({Path(path).name}, line {frame['line']})"
+        path = Path(frame["file"]).resolve()
+        if not frame["file"].startswith("<") and not str(path).startswith(NOBODYS):
+            return f"{frame['function']} ({path.name}, line {frame['line']})"
     return ""
 
 

@@ -10,7 +10,9 @@ from collections.abc import Callable
 
 FEWEST = 3
 """Characters of a text that is worth looking for in disguise."""
-ABOUT = re.compile(r"base.?64|\bhex|binary|decod|encod|revers|backward|mirror|palindrom|cipher|crypt|\brot|caesar", re.IGNORECASE)
+ABOUT = re.compile(
+    r"base.?64|\bhex|binary|decod|encod|revers|backward|mirror|palindrom|cipher|crypt|\brot|caesar", re.IGNORECASE
+)
 """What prompts speak of where reading such texts is the task."""
 
 

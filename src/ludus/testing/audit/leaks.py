@@ -223,7 +223,7 @@ def _candidates(text: str, secret: str) -> set[Extraction]:
 def _in_id(rule: Extraction, secret: str, task: Task) -> bool:
     """Whether what a rule finds is a part of the task's id, as what it is glued to."""
     glued = re.search(r"[^\W\d_]{2,}[-_:#/.]?$", rule.before)
-    return bool(glued) and not rule.disguise and len(secret) > 1 and glued[0] + secret in task.id
+    return glued is not None and not rule.disguise and len(secret) > 1 and glued[0] + secret in task.id
 
 
 def _as_written(text: str, looks: str, disguise: str, secret: str) -> set[Extraction]:
