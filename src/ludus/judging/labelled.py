@@ -98,7 +98,7 @@ def _truth(label: Any, where: str) -> float:
     value = WORDS.get(label.strip().casefold()) if isinstance(label, str) else label
     if not isinstance(value, int | float) or not 0 <= value <= 1:  # which nan is not
         raise ConfigError(
-            f"{where}: a label is good, bad, true, false, or a number from 0 to 1, got {str(label)[:60]!r}"
+            f"{where}: a label is good, bad, true, false, or a number from 0 to 1, got {repr(label)[:60]}"
         )
     return float(value)
 

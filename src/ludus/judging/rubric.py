@@ -210,11 +210,9 @@ class Rubric:
             raise ConfigError(f"can't read the rubric {path}: {error.strerror or error}") from None
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise ConfigError(f"{path} is not a rubric, {{'criteria': [...]}}: {error}") from None
-        for what, row, kind in (
-            ("a rubric", read, CriteriaFile), *(("a criterion", row, Criterion) for row in read["criteria"])
-        ):  # fmt: skip
-            for name in row.keys() - set(kind.__struct_fields__):
-                raise ConfigError(f"{path}: {what} has no {name!r}, only {', '.join(kind.__struct_fields__)}")
+        fields = Criterion.__struct_fields__
+        for name in (name for row in read["criteria"] for name in row if name not in fields):
+            raise ConfigError(f"{path}: a criterion has no {name!r}, only {', '.join(fields)}")
         return cls(tuple(file.criteria), **settings)  # type: ignore[arg-type]
 
     def _quoted(self, rollout: Rollout) -> tuple[str, str]:

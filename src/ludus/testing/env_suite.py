@@ -203,8 +203,9 @@ async def find_judge(subject: Subject, named: Sequence[str] = ()) -> list[Findin
     except NoJudge as error:
         note = str(error)
     else:
-        if note and set(judges_of(subject.env)) <= set(named):
-            note = f"a stand-in without a model plays {', '.join(judges_of(subject.env))} in these checks; yours, in the audit"
+        judges = judges_of(subject.env)
+        if note and set(judges) <= set(named):
+            note = f"a stand-in without a model plays {', '.join(judges)} in these checks; yours plays in the audit"
     return [Finding("judge", None, note)] if note else []
 
 

@@ -1,4 +1,4 @@
-"""Examine an environment in a process of its own, which is ended where it hangs: whatever an author wrote, there is a verdict.
+"""Examine an environment in a process of its own, which is ended where it hangs: there is always a verdict.
 
 Environments that no other process can build, and those with models that are objects, are examined in this one.
 """
