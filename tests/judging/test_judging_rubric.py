@@ -108,19 +108,9 @@ def test_a_damaged_rubric_is_named(tmp_path, text):
         Rubric.load(tmp_path / "nowhere.json")
 
 
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        (
-            '{"criteria": [{"name": "a", "text": "b", "wieght": 3}]}',
-            "a criterion has no 'wieght', only name, text, weight",
-        ),
-        ('{"criteria": [{"name": "a", "text": "b"}], "best": 3}', "a rubric has no 'best', only criteria"),
-    ],
-)
-def test_what_a_rubric_does_not_have_is_told(tmp_path, text, why):
-    (tmp_path / "r.json").write_text(text)
-    with pytest.raises(ConfigError, match=why):
+def test_what_a_criterion_does_not_have_is_told(tmp_path):
+    (tmp_path / "r.json").write_text('{"criteria": [{"name": "a", "text": "b", "wieght": 3}]}')
+    with pytest.raises(ConfigError, match="a criterion has no 'wieght', only name, text, weight, best"):
         Rubric.load(tmp_path / "r.json")
 
 
