@@ -85,6 +85,19 @@ async def test_a_judge_that_never_gives_one_is_infrastructures_fault():
     assert len(model.asked) == 3
 
 
+async def test_a_judge_that_is_asked_again_and_again_until_its_time_is_up_says_why():
+    class IsDown:
+        async def chat(self, messages, **sampling):
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError as error:
+                error.add_note("the model did not answer: Connection error.")
+                raise
+
+    with pytest.raises(ScorerFailed, match=r"within 0\.01 s: the model did not answer: Connection error\."):
+        await Judge(timeout_s=0.01).ask(IsDown(), OPENING, Verdict)
+
+
 async def test_a_judge_that_is_slow_is_given_up():
     class Hangs:
         async def chat(self, messages, **sampling):

@@ -83,8 +83,10 @@ class Judge:
             try:
                 async with asyncio.timeout(self.timeout_s):
                     return await self._until_read(model, opening, kind, check)
-            except TimeoutError:
-                raise _fails(f"the judge gave no verdict within {self.timeout_s:g} s") from None
+            except TimeoutError as error:
+                last = "; ".join(getattr(error.__cause__, "__notes__", ()))
+                why = f": {last}" if last else ""
+                raise _fails(f"the judge gave no verdict within {self.timeout_s:g} s{why}") from None
 
     async def _until_read(
         self, model: Model, opening: Sequence[Message], kind: type[VerdictT], check: Callable[[VerdictT], object]
