@@ -94,9 +94,7 @@ class RemoteBackend:
             try:
                 await self._sleep(_wait_s(attempt, failed.retry_after_s))
             except asyncio.CancelledError as error:
-                error.add_note(
-                    self._explain(failed, attempt + 1)
-                )  # for whoever waits no longer
+                error.add_note(self._explain(failed, attempt + 1))  # for whoever waits no longer
                 raise
         raise ModelCallFailed(self._explain(failed, attempt + 1), failed.blame)
 
