@@ -21,6 +21,8 @@ THOUGHT = "</think>"
 """Ends what some models write before they answer, where their server does not take it out."""
 MOST_OBJECTS = 100
 """Objects in a reply that are looked at."""
+MOST_CHARACTERS = 1_000_000
+"""Of a reply that is read at all: no model that is asked for an object says as much."""
 QUOTED = 200
 """Characters of a reply that an error shows."""
 
@@ -100,11 +102,13 @@ def read_object(text: str, kind: type[KindT]) -> KindT:
     """The one JSON object of a kind in a reply, whatever stands around it.
 
     Raises:
-        Unusable: there is none, or several that differ.
+        Unusable: there is none, or several that differ, or one that says two things under one name.
 
     >>> read_object('<think>{"a": 1}?</think> Here it is: {"a": 2}', dict[str, int])
     {'a': 2}
     """
+    if len(text) > MOST_CHARACTERS:
+        raise Unusable(f"it has {len(text):,} characters, of which at most {MOST_CHARACTERS:,} are read")
     problem, found = "there is no JSON object in it", list[KindT]()
     for value in _objects(said(text)):
         try:
@@ -122,15 +126,27 @@ def read_object(text: str, kind: type[KindT]) -> KindT:
 
 def _objects(text: str) -> Iterator[Any]:
     """JSON objects in a text, outermost ones only."""
-    decoder, start = json.JSONDecoder(), text.find("{")
+    decoder, start = json.JSONDecoder(object_pairs_hook=_once), text.find("{")
     for _ in range(MOST_OBJECTS):
         if start < 0:
             return
         try:
             value, end = decoder.raw_decode(text, start)
             msgspec.json.encode(value)  # half of a surrogate pair is no text
+        except Unusable:
+            raise
         except (ValueError, RecursionError):
             end = start + 1
         else:
             yield value
         start = text.find("{", end)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose names stand once each, or for the same. Raises Unusable."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found and found[name] != value:
+            raise Unusable(f"it says two different things of {name[:QUOTED]!r}")
+        found[name] = value
+    return found

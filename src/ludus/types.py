@@ -32,7 +32,7 @@ def user(content: str) -> Message:
     return {"role": "user", "content": content}
 
 
-def calls_tool(name: str, **arguments: Any) -> Message:
+def calls_tool(name: str, /, **arguments: Any) -> Message:
     """An assistant message that calls a tool, as an expert's play may have it.
 
     >>> calls_tool("add", a=1)["tool_calls"][0]["function"]

@@ -25,6 +25,7 @@ class Verdict(msgspec.Struct):
     "text",
     [
         '{"mark": 1}',
+        '{"mark": 1, "mark": 1}',
         'Well.\n```json\n{"mark": 1}\n```',
         '{x} is {"mark": 1} and again {"mark": 1}',
         '{"a": {"b": {"mark": 0}}} {"mark": 1}',
@@ -48,6 +49,8 @@ def test_a_verdict_is_found_whatever_stands_around_it(text):
         ("{" * 5000, "no JSON object"),
         ('{"mark": NaN}', "Expected `int`"),
         ('{"mark": 1, "reason": "\\ud800"}', "no JSON object"),
+        ('{"mark": 1, "mark": 0}', "two different things of 'mark'"),
+        ('{"mark": 1, "reason": "' + "x" * 1_000_000 + '"}', "of which at most 1,000,000 are read"),
     ],
 )
 def test_what_is_no_verdict_says_why(text, why):
@@ -80,6 +83,19 @@ async def test_a_judge_that_never_gives_one_is_infrastructures_fault():
         await Judge().ask(model, OPENING, Verdict)
     assert (caught.value.boundary, caught.value.blame) == ("scorer", "infrastructure")
     assert len(model.asked) == 3
+
+
+async def test_a_judge_that_is_asked_again_and_again_until_its_time_is_up_says_why():
+    class IsDown:
+        async def chat(self, messages, **sampling):
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError as error:
+                error.add_note("the model did not answer: Connection error.")
+                raise
+
+    with pytest.raises(ScorerFailed, match=r"within 0\.01 s: the model did not answer: Connection error\."):
+        await Judge(timeout_s=0.01).ask(IsDown(), OPENING, Verdict)
 
 
 async def test_a_judge_that_is_slow_is_given_up():

@@ -108,6 +108,24 @@ def test_a_damaged_rubric_is_named(tmp_path, text):
         Rubric.load(tmp_path / "nowhere.json")
 
 
+def test_what_a_criterion_does_not_have_is_told(tmp_path):
+    (tmp_path / "r.json").write_text('{"criteria": [{"name": "a", "text": "b", "wieght": 3}]}')
+    with pytest.raises(ConfigError, match="a criterion has no 'wieght', only name, text, weight, best"):
+        Rubric.load(tmp_path / "r.json")
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"criteria": POLITE}, "a list of Criterion"),
+        ({"criteria": (POLITE,), "judge": "openai:NAME"}, "Rubric: judge must be a Judge, got 'openai:NAME'"),
+    ],
+)
+def test_a_rubric_of_something_else_is_refused(options, why):
+    with pytest.raises(ConfigError, match=why):
+        Rubric(**options)
+
+
 # --- the known answer ---------------------------------------------------------------------------------------------
 
 

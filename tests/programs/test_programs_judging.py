@@ -201,6 +201,12 @@ def test_answers_are_drawn_from_the_whole_run_in_whole_groups(tmp_path):
         ('{"prompt": "a", "label": 1, "messages": [{"role": "user", "content": "x"}]}', "expected reply"),
         ('{"prompt": "a", "label": 1, "messages": "x"}', "expected reply"),
         ('{"prompt": 3, "reply": "b", "label": 1}', "prompt"),
+        ('{"prompt": "a", "reply": "b", "label": 1' + "0" * 400 + "}", "from 0 to 1, got 1000"),
+        ('{"prompt": "a", "reply": "b", "label": null}', "no label, only prompt, reply"),
+        ('{"prompt": "a", "reply": "b", "messages": [], "label": 1}', "both reply and messages"),
+        ('{"prompt": "a", "reply": "b", "tools": [1], "label": 1}', "expected tools, a list of schemas"),
+        ('{"prompt": "a", "messages": [{"role": "assistant", "content": {}}], "label": 1}', "expected content, a text"),
+        ('{"prompt": "a", "messages": [{"role": "assistant", "tool_calls": "x"}], "label": 1}', "expected tool_calls"),
         ("\xff", "line 1"),
     ],
 )

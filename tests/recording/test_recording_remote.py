@@ -203,6 +203,23 @@ async def test_a_server_that_is_down():
     await backend.close()
 
 
+async def test_who_gives_up_between_attempts_is_told_why_they_failed():
+    waiting = asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        waiting.set()
+        await asyncio.Event().wait()
+
+    async with Server(answer(500, {"error": {"message": "disk full"}})) as server:
+        server.backend = RemoteBackend("m", server.url, KEY, sleep=sleep)
+        asked = asyncio.create_task(server.backend.complete(ASK, (), Sampling()))
+        await waiting.wait()
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await asked
+    assert "disk full" in caught.value.__notes__[0]
+
+
 def recorded(waits: list[float]) -> Callable[[float], object]:
     async def sleep(seconds: float) -> None:
         waits.append(seconds)

@@ -2,6 +2,7 @@
 
 import holed
 import holed_more
+import holed_plain
 import pytest
 
 import ludus
@@ -33,14 +34,14 @@ def each(kinds):
     return [pytest.param(kind, marks=pytest.mark.slow if kind in LONG else (), id=kind.__name__) for kind in kinds]
 
 
-@pytest.mark.parametrize("kind", each([*holed.HOLES, *holed_more.HOLES]))
+@pytest.mark.parametrize("kind", each([*holed.HOLES, *holed_more.HOLES, *holed_plain.HOLES]))
 def test_planted_holes_are_found(kind):
     audit = audit_environment(kind(), num_tasks=4, tried=60 if kind in SEARCHED_FOR else 0)
     assert not audit.harder_to_hack, str(audit)
     assert audit.baselines[0].rule == "honest"
 
 
-@pytest.mark.parametrize("kind", each([*holed.SOUND, *holed_more.SOUND]))
+@pytest.mark.parametrize("kind", each([*holed.SOUND, *holed_more.SOUND, *holed_plain.SOUND]))
 def test_sound_environments_are_left_alone(kind):
     audit = audit_environment(kind(), num_tasks=12, tried=24)
     assert audit.harder_to_hack, str(audit)
@@ -67,7 +68,9 @@ def line(name: str, rule: str, values: list[float], excluded: int = 0) -> Line:
         ("blind", [0.5, 0.5, 0.5, 0.5], "0.50 of 1.00 without doing the task; chance is 0.25"),
         ("blind", [0.3, 0.3, 0.3, 0.3], ""),
         ("guess", [0.5, 0.5, 0.5, 0.5], ""),
-        ("guess", [0.95, 0.95, 0.95, 1.0], ""),
+        ("guess", [0.7, 0.7, 0.7, 0.7], ""),
+        ("guess", [1.0, 1.0, 1.0, 0.0], ""),
+        ("guess", [0.95, 0.95, 0.95, 1.0], "0.96 of 1.00, whatever is asked: balance the tasks"),
         ("guess", [1.0, 1.0, 1.0, 1.0], "where honest play earns 1.00"),
         ("added", [1.0, 1.0, 1.0, 1.0], ""),
         ("added", [1.5, 1.2, 1.5, 1.2], "+0.35 more than the expert alone"),

@@ -1,5 +1,6 @@
 """The audit where code is tested and files are kept in sandboxes."""
 
+import holed_plain
 import holed_sandboxes
 import pytest
 
@@ -14,7 +15,7 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("kind", holed_sandboxes.HOLES, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [*holed_sandboxes.HOLES, *holed_plain.SANDBOXED], ids=lambda kind: kind.__name__)
 def test_planted_holes_are_found(kind):
     audit = audit_environment(kind(), num_tasks=2, tried=0)
     assert not audit.harder_to_hack, str(audit)

@@ -22,6 +22,7 @@ from ludus.authoring.declare import ScorerMark, StopMark, ToolMark, mark_of
 from ludus.authoring.mcp.server import McpServer
 from ludus.authoring.mcp.servers import OpenServers, add_tools
 from ludus.authoring.tools import Tool
+from ludus.errors import ConfigError
 from ludus.redaction import SECRETS
 from ludus.types import MAIN_ROLE, EnvironmentRef, Message, Reply, Task, user
 
@@ -69,6 +70,15 @@ class Environment:
     options: dict[str, Any]
     ref: EnvironmentRef | None = None
     """Set by whoever loaded it by name."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        taken = [name for name, value in vars(cls).items() if hasattr(Environment, name) and mark_of(value) is not None]
+        if taken:
+            raise ConfigError(
+                f"{cls.__name__}.{taken[0]} is marked as a tool, reward or stop condition, but environments have a "
+                f"{taken[0]} of their own, which it would replace: give it another name"
+            )
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Environment:
         env = super().__new__(cls)

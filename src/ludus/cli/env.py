@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -28,7 +28,6 @@ from ludus.display.numbers import clock
 from ludus.errors import UnknownName, UsageError
 
 if TYPE_CHECKING:
-    from ludus.authoring.environment import Environment
     from ludus.cli.access import Accesses
     from ludus.testing.finding import Finding
 
@@ -88,21 +87,24 @@ def check(
 
     Exits with 1 if a check fails. The same checks in a test: ludus.testing.check_environment, audit_environment.
     """
-    from ludus.testing.audit import audit_environment
-    from ludus.testing.env_suite import check_environment
+    from ludus.programs.models import NO_ACCESS
+    from ludus.testing.examiner import Order
+    from ludus.testing.examining import Examining
 
     if not audit and (model or role_models):
         raise click.UsageError("--model and --role-model go with --audit")
     access.check([model] if model else [], role_models.values())
     environment = open_environment(env, args)
-    with ExitStack() as stack:
-        players = _open_players(environment, model, access, role_models, stack)
-        sound = _print(check_environment(environment, num_tasks=num_tasks))
-        if audit:
-            audited = audit_environment(environment, num_tasks=num_tasks, tell=_now_and_then(), **players)
-            say(f"\n{audited}")
-            sound = sound and audited.harder_to_hack
-    sys.exit(0 if sound else 1)
+    order = Order(
+        environment.describe(), num_tasks, checks=True, audit=audit, model=model or "", role_models=role_models,
+        access=access.of(model) if model else NO_ACCESS, role_access=access.of_roles(role_models),
+    )  # fmt: skip
+    sound: list[bool] = []
+    audited = asyncio.run(Examining(order, _now_and_then(), lambda findings: sound.append(_print(findings))).run())
+    if audited is not None:
+        say(f"\n{audited}")
+        sound.append(audited.harder_to_hack)
+    sys.exit(0 if all(sound) else 1)
 
 
 def _now_and_then() -> Callable[[str], None]:
@@ -117,21 +119,6 @@ def _now_and_then() -> Callable[[str], None]:
             note(faint(f"[{clock(now - begun):>6}] {text}"))
 
     return tell
-
-
-def _open_players(
-    env: Environment, model: str | None, access: Accesses, role_models: dict[str, str], stack: ExitStack
-) -> dict[str, Any]:
-    """The audit's models, which the stack closes: open before anything long begins, so that names are known to be right."""
-    from ludus.programs.models import open_model, open_role_models
-
-    others = open_role_models(role_models, env.roles, stack, access.of_roles(role_models))
-    players: dict[str, Any] = {"role_models": others}
-    if model is not None:
-        opened = open_model(model, **vars(access.of(model)))
-        stack.callback(opened.close)
-        players["model"] = opened.backend
-    return players
 
 
 def _print(findings: Sequence[Finding]) -> bool:

@@ -83,8 +83,10 @@ class Judge:
             try:
                 async with asyncio.timeout(self.timeout_s):
                     return await self._until_read(model, opening, kind, check)
-            except TimeoutError:
-                raise _fails(f"the judge gave no verdict within {self.timeout_s:g} s") from None
+            except TimeoutError as error:
+                last = "; ".join(getattr(error.__cause__, "__notes__", ()))
+                why = f": {last}" if last else ""
+                raise _fails(f"the judge gave no verdict within {self.timeout_s:g} s{why}") from None
 
     async def _until_read(
         self, model: Model, opening: Sequence[Message], kind: type[VerdictT], check: Callable[[VerdictT], object]
@@ -109,6 +111,13 @@ def check_positive(who: str, kind: type[int] | UnionType = int | float, **settin
     for name, value in settings.items():
         if value is not None and (not isinstance(value, kind) or not value > 0):
             raise ConfigError(f"{who}: {name} must be a {'whole ' if kind is int else ''}number above 0, got {value!r}")
+
+
+def check_kind(who: str, kind: type, **settings: Any) -> None:
+    """Raises ConfigError for a setting of another kind."""
+    for name, value in settings.items():
+        if not isinstance(value, kind):
+            raise ConfigError(f"{who}: {name} must be a {kind.__name__}, got {value!r}")
 
 
 DEFAULT_JUDGE = Judge()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -82,25 +81,32 @@ def _labelled(line: bytes, where: str, number: int) -> Labelled:
         raise ConfigError(f"{where}: expected a JSON object: {error}") from None
     for field in ("label", "prompt"):
         if row.get(field) in (None, ""):
-            raise ConfigError(f"{where}: it has no {field}, only {', '.join(sorted(row)) or 'nothing'}")
+            there = [name for name in sorted(row) if row[name] not in (None, "")]
+            raise ConfigError(f"{where}: it has no {field}, only {', '.join(there) or 'nothing'}")
     truth = _truth(row["label"], where)
     try:
         task = Task(**{name: row[name] for name in ("prompt", "answer", "info") if row.get(name) is not None})
     except TypeError as error:
         raise ConfigError(f"{where}: {error}") from None
     said = list(_said(row, where))
+    if row.get("tools") is not None and not _objects(row["tools"]):
+        raise ConfigError(f"{where}: expected tools, a list of schemas, got {str(row['tools'])[:60]!r}")
     return Labelled(_rollout(task, said, row.get("tools") or [], number), truth, truth >= GOOD)
 
 
 def _truth(label: Any, where: str) -> float:
     value = WORDS.get(label.strip().casefold()) if isinstance(label, str) else label
-    if not isinstance(value, int | float) or not math.isfinite(value) or not 0 <= value <= 1:
-        raise ConfigError(f"{where}: a label is good, bad, true, false, or a number from 0 to 1, got {label!r}")
+    if not isinstance(value, int | float) or not 0 <= value <= 1:  # which nan is not
+        raise ConfigError(
+            f"{where}: a label is good, bad, true, false, or a number from 0 to 1, got {repr(label)[:60]}"
+        )
     return float(value)
 
 
 def _said(row: Mapping[str, Any], where: str) -> Iterator[Message]:
     """Everything after the prompt, which has a reply in it."""
+    if row.get("reply") is not None and row.get("messages") is not None:
+        raise ConfigError(f"{where}: it has both reply and messages: which of them is meant?")
     if isinstance(row.get("reply"), str):
         yield {"role": "assistant", "content": row["reply"]}
         return
@@ -108,7 +114,24 @@ def _said(row: Mapping[str, Any], where: str) -> Iterator[Message]:
     valid = isinstance(messages, list) and all(isinstance(m, dict) and isinstance(m.get("role"), str) for m in messages)
     if not valid or not any(message["role"] == "assistant" for message in messages or ()):
         raise ConfigError(f"{where}: expected reply, a text, or messages with a reply among them")
-    yield from messages or ()
+    for message in messages or ():
+        if problem := _malformed(message):
+            raise ConfigError(f"{where}: a message of the role {message['role']!r}: {problem}")
+        yield message
+
+
+def _malformed(message: Message) -> str:
+    """What a judge could not be shown of a message, "" for nothing."""
+    content, calls = message.get("content"), message.get("tool_calls")
+    if not (content is None or isinstance(content, str) or _objects(content)):
+        return f"expected content, a text or a list of parts, got {str(content)[:60]!r}"
+    if not (calls is None or (_objects(calls) and all(isinstance(call.get("function"), dict) for call in calls))):
+        return f"expected tool_calls, a list of objects with a function each, got {str(calls)[:60]!r}"
+    return ""
+
+
+def _objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, dict) for one in value)
 
 
 def _rollout(task: Task, said: list[Message], tools: list[dict[str, Any]], number: int) -> Rollout:

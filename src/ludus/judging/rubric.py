@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from codecs import BOM_UTF8
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
@@ -16,7 +16,7 @@ import msgspec
 
 from ludus.asking import Unusable, read_object
 from ludus.errors import ConfigError, ScorerFailed
-from ludus.judging.judge import DEFAULT_JUDGE, SYSTEM, Judge, check_positive, judging, side_by_side
+from ludus.judging.judge import DEFAULT_JUDGE, SYSTEM, Judge, check_kind, check_positive, judging, side_by_side
 from ludus.judging.quoting import MOST_CHARACTERS, Piece, histories, legible, pieces_of, quoted, shortened
 from ludus.protocols import Model
 from ludus.types import Message, Reward, Rollout
@@ -149,7 +149,10 @@ class Rubric:
     wording: Wording = Wording()
 
     def __post_init__(self) -> None:
+        if isinstance(self.criteria, Criterion) or not isinstance(self.criteria, Iterable):
+            raise ConfigError(f"a rubric's criteria are a list of Criterion(name, text), got {self.criteria!r}")
         object.__setattr__(self, "criteria", tuple(self.criteria))
+        check_kind("Rubric", Judge, judge=self.judge)
         check_positive("Rubric", int, most_characters=self.most_characters)
         if wrong := [each for each in self.criteria if not isinstance(each, Criterion)]:
             raise ConfigError(f"a rubric's criteria are Criterion(name, text), got {wrong[0]!r}")
@@ -201,11 +204,15 @@ class Rubric:
             ConfigError: no such file, or not a rubric.
         """
         try:
-            file = msgspec.json.decode(Path(path).read_bytes().removeprefix(BOM_UTF8), type=CriteriaFile)
+            read = msgspec.json.decode(Path(path).read_bytes().removeprefix(BOM_UTF8))
+            file = msgspec.convert(read, CriteriaFile)
         except OSError as error:
             raise ConfigError(f"can't read the rubric {path}: {error.strerror or error}") from None
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise ConfigError(f"{path} is not a rubric, {{'criteria': [...]}}: {error}") from None
+        fields = Criterion.__struct_fields__
+        for name in (name for row in read["criteria"] for name in row if name not in fields):
+            raise ConfigError(f"{path}: a criterion has no {name!r}, only {', '.join(fields)}")
         return cls(tuple(file.criteria), **settings)  # type: ignore[arg-type]
 
     def _quoted(self, rollout: Rollout) -> tuple[str, str]:

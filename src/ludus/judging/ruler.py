@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from ludus.asking import Unusable
-from ludus.judging.judge import Judge, check_positive, judging, side_by_side
+from ludus.judging.judge import Judge, check_kind, check_positive, judging, side_by_side
 from ludus.judging.quoting import MOST_CHARACTERS, Piece, histories, legible, pieces_of, quoted, shortened
 from ludus.protocols import Model
 from ludus.seeds import derive
@@ -73,6 +73,8 @@ class Ruler:
     most_characters: int = MOST_CHARACTERS
 
     def __post_init__(self) -> None:
+        check_kind("Ruler", Judge, judge=self.judge)
+        check_kind("Ruler", str, standards=self.standards)
         check_positive("Ruler", int, repeats=self.repeats, most_characters=self.most_characters)
 
     async def __call__(self, group: Sequence[Rollout], model: Model) -> list[list[Reward]]:

@@ -91,7 +91,11 @@ class RemoteBackend:
                 failed = error
             if not failed.may_pass or attempt == self._max_retries:
                 break
-            await self._sleep(_wait_s(attempt, failed.retry_after_s))
+            try:
+                await self._sleep(_wait_s(attempt, failed.retry_after_s))
+            except asyncio.CancelledError as error:
+                error.add_note(self._explain(failed, attempt + 1))  # for whoever waits no longer
+                raise
         raise ModelCallFailed(self._explain(failed, attempt + 1), failed.blame)
 
     async def open(self) -> None:

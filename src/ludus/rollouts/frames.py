@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import Any
 
 import msgspec
@@ -72,13 +73,14 @@ ToWorker = Build | Play | Answer
 FromWorker = Ready | Ask | Done
 
 _encode = msgspec.msgpack.Encoder().encode
-_decoders: dict[Any, msgspec.msgpack.Decoder[Any]] = {
-    ToWorker: msgspec.msgpack.Decoder(ToWorker),
-    FromWorker: msgspec.msgpack.Decoder(FromWorker),
-}
 
 
-def send(writer: asyncio.StreamWriter, frame: ToWorker | FromWorker) -> None:
+@functools.cache
+def _decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
+    return msgspec.msgpack.Decoder(kind)
+
+
+def send(writer: asyncio.StreamWriter, frame: msgspec.Struct) -> None:
     """Write a frame. Nothing is awaited: the other side always reads."""
     body = _encode(frame)
     writer.write(len(body).to_bytes(HEADER_BYTES, "big") + body)
@@ -88,6 +90,6 @@ async def receive(reader: asyncio.StreamReader, kind: Any) -> Any:
     """The next frame; None when the other side has gone."""
     try:
         size = int.from_bytes(await reader.readexactly(HEADER_BYTES), "big")
-        return _decoders[kind].decode(await reader.readexactly(size))
+        return _decoder(kind).decode(await reader.readexactly(size))
     except (asyncio.IncompleteReadError, ConnectionError):
         return None

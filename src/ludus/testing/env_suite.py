@@ -14,7 +14,7 @@ import json
 import random
 import re
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -28,16 +28,18 @@ from ludus.authoring.tools import SchemaTool
 from ludus.engine.fake import FakeEngine, fake_renderer
 from ludus.errors import ModelCallFailed
 from ludus.recording.backend import TokenBackend
-from ludus.testing.audit.judging import NoJudge, stand_in
+from ludus.testing.audit.judging import NoJudge, judges_of, stand_in
 from ludus.testing.audit.policy import expert_of
 from ludus.testing.env_rewards import check_degenerate_replies, check_demonstrations, check_scorers
 from ludus.testing.finding import Finding
+from ludus.testing.hanging import NeverReturns
 from ludus.testing.playing import Subject, failures
 from ludus.testing.scripted import Unreachable
 from ludus.types import Sampling, Task
 
 TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 CHECK_TIMEOUT_S = 600.0
+CHECK_RETURNS = "comes back"
 MOST_TURNS = 50
 FEW = 3
 """Rollouts that show whether something works at all."""
@@ -58,13 +60,25 @@ def check_environment(env: Environment, *, num_tasks: int = 20) -> list[Finding]
     return asyncio.run(check_environment_async(env, num_tasks=num_tasks))
 
 
-async def check_environment_async(env: Environment, *, num_tasks: int = 20) -> list[Finding]:
-    """See `check_environment`."""
-    subject = Subject(env, num_tasks)
+async def check_environment_async(
+    env: Environment,
+    *,
+    num_tasks: int = 20,
+    named: Sequence[str] = (),
+    tell: Callable[[str], object] = lambda text: None,
+) -> list[Finding]:
+    """See `check_environment`.
+
+    Args:
+        named: roles whose models play in the audit that follows, though not here.
+        tell: told what is played now.
+    """
+    subject = Subject(env, num_tasks, tell=tell)
     findings = await _guarded("tasks", check_tasks, subject)
     if not subject.tasks:
         return findings
     checks: list[tuple[str, Check]] = [
+        ("judge", lambda subject: find_judge(subject, named)),
         ("splits", check_splits),
         ("tools", check_tools),
         ("setup and teardown", check_teardown),
@@ -73,17 +87,25 @@ async def check_environment_async(env: Environment, *, num_tasks: int = 20) -> l
         ("degenerate replies", check_degenerate_replies),
         ("scorers", check_scorers),
     ]
-    async with AsyncExitStack() as stack:
+    stack = AsyncExitStack()
 
-        async def open_(subject: Subject) -> list[Finding]:
-            await stack.enter_async_context(env.opened())  # once for all checks
-            return []
+    async def open_(subject: Subject) -> list[Finding]:
+        await stack.enter_async_context(env.opened())  # once for all checks
+        return []
 
-        if closed := await _guarded("open", open_, subject):
-            return findings + closed
-        findings += await _guarded("judge", find_judge, subject)
+    async def close(subject: Subject) -> list[Finding]:
+        await stack.aclose()
+        return []
+
+    if closed := await _guarded("open", open_, subject):
+        return findings + closed
+    try:
         for name, check in checks:
             findings += await _guarded(name, check, subject)
+    except NeverReturns as error:  # what hangs goes on, and holds up all that follows
+        findings.append(Finding(CHECK_RETURNS, False, f"{error}; what follows was not looked at"))
+    finally:
+        findings += await _guarded("close", close, subject)
     return findings
 
 
@@ -93,6 +115,8 @@ async def _guarded(name: str, check: Check, subject: Subject) -> list[Finding]:
             return await check(subject)
     except TimeoutError as error:
         return [Finding(name, False, f"not done after {CHECK_TIMEOUT_S:.0f} s, or: {error!r}")]
+    except NeverReturns:
+        raise
     except Exception as error:  # noqa: BLE001 - it is the finding
         return [Finding(name, False, f"raised {type(error).__name__}: {error}")]
 
@@ -171,12 +195,17 @@ async def check_splits(subject: Subject) -> list[Finding]:
     return [Finding("splits", not shared, detail)]
 
 
-async def find_judge(subject: Subject) -> list[Finding]:
-    """Roles that judge are played by a stand-in: a policy under examination must not judge itself."""
+async def find_judge(subject: Subject, named: Sequence[str] = ()) -> list[Finding]:
+    """Roles that judge are played by a stand-in: a policy under examination must not judge itself, and the checks ask a
+    judge too often to ask a real one."""
     try:
         note = await stand_in(subject, expert_of(subject.env), subject.tasks[:FEW])
     except NoJudge as error:
         note = str(error)
+    else:
+        judges = judges_of(subject.env)
+        if note and set(judges) <= set(named):
+            note = f"a stand-in without a model plays {', '.join(judges)} in these checks; yours plays in the audit"
     return [Finding("judge", None, note)] if note else []
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -18,6 +18,7 @@ from ludus.errors import TooManyFailures
 from ludus.recording.backend import Backend
 from ludus.recording.expert import beside_experts
 from ludus.rollouts.scheduler import Group, Plan, Scheduler
+from ludus.testing.hanging import raise_if_stuck
 from ludus.types import MAIN_ROLE, Rollout, Sampling, Task
 
 ROLLOUT_TIMEOUT_S = 60.0
@@ -42,6 +43,8 @@ class Subject:
     """Rollouts of every degenerate strategy."""
     others: dict[str, Backend] = field(default_factory=dict)
     """Who plays roles beside the main one, where it is not the expert."""
+    tell: Callable[[str], object] = lambda text: None
+    """Told who plays now."""
     rivals: dict[str, Rollout] | None = None
     """Whom group scorers compare a task's rollout with; None: with nobody."""
 
@@ -75,7 +78,11 @@ class Subject:
         self.snapshot = msgspec.json.encode(self.scanned)
 
     async def play(self, backend: Backend, tasks: Sequence[Task], sampling: Sampling | None = None) -> list[Rollout]:
-        """One rollout of each task, in order, without retries. Failed ones are in the result."""
+        """One rollout of each task, in order, without retries. Failed ones are in the result.
+
+        Raises NeverReturns where most of them hang.
+        """
+        self.tell(backend.name)
         rollouts: dict[str, Rollout] = {}
         plan = Plan(
             purpose="check", split=self.split, sampling=sampling or Sampling(), concurrency=16,
@@ -89,6 +96,7 @@ class Subject:
                     rollouts.update((rollout.group, rollout) for rollout in group.rollouts)
         except TooManyFailures:
             pass  # what finished says why
+        raise_if_stuck(backend.name, list(rollouts.values()))
         return sorted(rollouts.values(), key=lambda rollout: rollout.seeds.visit)
 
     async def has_demonstration(self, task: Task) -> bool:
@@ -97,7 +105,10 @@ class Subject:
         if inspect.isgeneratorfunction(demonstrate) or not set(wanted(demonstrate)) <= {"task", "random"}:
             return True
         ctx = Context(task=task, models={}, random=random.Random(0))
-        return await call(demonstrate, **inject(demonstrate, ctx.injectable())) is not None
+        try:
+            return await call(demonstrate, **inject(demonstrate, ctx.injectable())) is not None
+        except Exception:  # noqa: BLE001 - somebody else's code; its rollouts will fail with it, and say so
+            return True
 
 
 @dataclass

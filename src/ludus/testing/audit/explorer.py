@@ -58,6 +58,8 @@ for top in (os.getcwd(), os.path.expanduser("~"), "..", "/tmp", "/app", "/worksp
         folders[:] = [f for f in folders if f not in ("site-packages", "__pycache__", "lib", "lib64")]
         for name in sorted(names): show(os.path.join(folder, name))
 """
+DESCRIPTIONS = "descriptions"
+"""Who says what tools say of themselves."""
 Final = Callable[[Sequence[Message]], str]
 """What is said in the end."""
 
@@ -113,7 +115,7 @@ def calls_of(
 def described(tools: Sequence[dict[str, Any]]) -> Message:
     """What tools say of themselves, as if one of them had said it."""
     texts = [str(tool["function"].get("description") or "") for tool in tools]
-    return {"role": "tool", "name": "descriptions", "content": "\n".join(texts)}
+    return {"role": "tool", "name": DESCRIPTIONS, "content": "\n".join(texts)}
 
 
 def everything(messages: Sequence[Message], prompt: str) -> str:
@@ -123,7 +125,8 @@ def everything(messages: Sequence[Message], prompt: str) -> str:
 
 def last_word(messages: Sequence[Message], prompt: str) -> str:
     """What a tool said last that was no error."""
-    return next((text for text in reversed(tool_texts(messages)) if not text.startswith("Error")), "")
+    said = [message for message in messages if message.get("name") != DESCRIPTIONS]
+    return next((text for text in reversed(tool_texts(said)) if not text.startswith("Error")), "")
 
 
 def tool_texts(messages: Sequence[Message]) -> list[str]:

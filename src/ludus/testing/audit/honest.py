@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -42,6 +43,8 @@ class Honest:
     """What the expert was told, after its first reply, by task."""
     played: list[Rollout] = field(default_factory=list)
     """What all who are honest played, the model left out."""
+    solved: dict[str, str] = field(default_factory=dict)
+    """What the expert said, by task, where it said one thing and called no tool."""
     desks: list[Desk] = field(default_factory=list)
     """Tools that answers are handed in by."""
 
@@ -70,9 +73,11 @@ class Honest:
 
     @property
     def known(self) -> list[str]:
-        """Answers of tasks that are not played; where there are no others, of all, unless there is one alone."""
+        """Answers of tasks that are not played, or what the expert said there, commonest first; where there are no
+        others, of all, unless there is one alone."""
         tasks = self.subject.other_tasks or self.subject.tasks
-        return commonest_answers(tasks) if len(tasks) > 1 else []
+        said = Counter(self.solved[task.id] for task in tasks if task.id in self.solved)
+        return (commonest_answers(tasks) or [text for text, _ in said.most_common()]) if len(tasks) > 1 else []
 
     @property
     def guesses(self) -> list[Strategy]:
@@ -87,6 +92,8 @@ class Honest:
             silent = await self.subject.play(replies.text("says nothing", "guess", "").backend, self.tasks)
             self._take_for_rivals(silent)
         await self._play_expert()
+        if not self.costly and self.solved and not commonest_answers(self.subject.other_tasks):
+            self._follow(await self.subject.play(self.expert, self.subject.other_tasks[: self.subject.num_tasks]))
         if self.model is not None:
             model = Strategy(f"model {self.model.name}", "reference", self.model)
             sampling = Sampling(**{"max_tokens": MOST_TOKENS, **self.env.sampling})
@@ -110,7 +117,7 @@ class Honest:
 
     def line(self, strategy: Strategy, rollouts: Sequence[Rollout]) -> Line:
         """What a strategy's rollouts come to."""
-        return line_of(strategy, rollouts, self.env.success_reward, self.told)
+        return line_of(strategy, rollouts, self.env.success_reward, self.told, self.solved)
 
     async def _play_expert(self) -> None:
         can = self.env.can_demonstrate
@@ -139,6 +146,8 @@ class Honest:
     def _follow(self, rollouts: Sequence[Rollout]) -> None:
         """Take rollouts of the expert for what honest play reads and does."""
         self.told |= {rollout.task.id: _told(rollout) for rollout in rollouts}
+        single = [rollout for rollout in rollouts if rollout.num_turns == 1 and rollout.failure is None]
+        self.solved |= {rollout.task.id: rollout.reply for rollout in single if rollout.reply.strip()}
         self._take_for_rivals(rollouts)
 
     def _take_for_rivals(self, rollouts: Sequence[Rollout]) -> None:

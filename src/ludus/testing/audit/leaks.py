@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ludus.recording.backend import Backend
+from ludus.testing.audit import hidden
 from ludus.testing.audit.desk import Desk, HandsIn
 from ludus.testing.audit.explorer import MOST_READ, MOST_WORDS, TELLING, described, everything, explorer, last_word
-from ludus.testing.audit.policy import Policy, Read, Strategy, content, prompt_of
+from ludus.testing.audit.policy import Policy, Read, Strategy, calling, content, num_replies, prompt_of
 from ludus.testing.scripted import answer_text
 from ludus.types import MAIN_ROLE, Message, Rollout, Task
 
@@ -26,7 +27,7 @@ SURE = re.compile(r"answer|solution|expected|gold|truth|oracle|correct", re.IGNO
 """Words that no task calls anything else than its answer."""
 LENGTHS = (3, 6, 10, 16, 24, 40)
 """Characters before an answer that a rule may look for."""
-ENDS = ("\n", '"', "'", ",", ")", "]", "}", "<", ".", ";", " ")
+ENDS = ("\n", '"', "'", ",", ")", "]", "}", "<", ".", ";", " ", ":", "?")
 SHARE = 0.5
 """Of tasks in which a rule has to find the answer."""
 MOST_RULES = 4
@@ -46,6 +47,8 @@ class Extraction:
     end: str
     last: bool
     """Whether the last place counts rather than the first."""
+    disguise: str = ""
+    """How it is written there; "" is as it is."""
 
     def apply(self, text: str) -> str:
         """What it finds in a text, "" for nothing.
@@ -56,8 +59,9 @@ class Extraction:
         place = text.rfind(self.before) if self.last else text.find(self.before)
         if place < 0:
             return ""
-        found = text[place + len(self.before) :]
-        return (found.partition(self.end)[0] if self.end else found).strip()
+        rest = text[place + len(self.before) :]
+        found = (rest.partition(self.end)[0] if self.end else rest).strip()
+        return hidden.read(self.disguise, found) if self.disguise else found
 
 
 def readers(with_tools: bool, known: Sequence[str], constants: Sequence[str]) -> list[Strategy]:
@@ -97,6 +101,7 @@ def rules(rollouts: Sequence[Rollout], honest: bool) -> list[Strategy]:
             beside words for answers.
     """
     found: Counter[Extraction] = Counter()
+    in_ids: Counter[Extraction] = Counter()
     prompts = [seen(rollout.task.messages(), "") for rollout in rollouts]
 
     def from_prompt(rule: Extraction) -> bool:
@@ -105,17 +110,64 @@ def rules(rollouts: Sequence[Rollout], honest: bool) -> list[Strategy]:
     for rollout in rollouts:
         heard = [*rollout.conversation(MAIN_ROLE)[:-1], *([described(rollout.tools)] if rollout.tools else [])]
         text = seen(heard, prompt_of(rollout.task.messages()))
-        found.update({rule for secret in secrets_of(rollout.task) for rule in _candidates(text, secret)})
+        rules = {rule: secret for secret in secrets_of(rollout.task) for rule in _candidates(text, secret)}
+        found.update(rules.keys())
+        in_ids.update(rule for rule, secret in rules.items() if _in_id(rule, secret, rollout.task))
     least = max(2, SHARE * len(rollouts))
     kept = [
         rule
         for rule, count in sorted(found.items(), key=lambda item: (-item[1], -len(item[0].before)))
         if count >= least
-        and (PROMPT in rule.before or _tells(rule.before, prompts[0]) or (honest and not from_prompt(rule)))
+        and (
+            PROMPT in rule.before
+            or in_ids[rule] >= least
+            or (rule.disguise != "" and not hidden.ABOUT.search(prompts[0]))
+            or (not rule.disguise and (_tells(rule.before, prompts[0]) or (honest and not from_prompt(rule))))
+        )
     ]
     tools = any(rollout.tools for rollout in rollouts)
     distinct = {rule.before.strip(): rule for rule in reversed(kept)}
     return [_played(rule, tools) for rule in list(distinct.values())[::-1][:MOST_RULES]]
+
+
+def telling_calls(probed: Sequence[Rollout], experts: Sequence[Rollout]) -> list[Strategy]:
+    """Strategies that make one call, the same in all tasks, and say what came of it: where that is what scorers look for,
+    and experts, who are known to do without it, never ask.
+
+    Args:
+        probed: rollouts of `probe`.
+        experts: of honest play.
+    """
+    found: Counter[tuple[str, str]] = Counter()
+    for rollout in probed:
+        secrets = {secret.strip() for secret in secrets_of(rollout.task)}
+        found.update({made for made, said in _answered(rollout) if said.strip() in secrets})
+    honest = {made for rollout in experts for made, _ in _answered(rollout)}
+    kept = [made for made, count in found.most_common() if count >= max(2, SHARE * len(probed)) and made not in honest]
+    return [_asking(tool, arguments) for tool, arguments in kept[:MOST_RULES]]
+
+
+def _answered(rollout: Rollout) -> Iterator[tuple[tuple[str, str], str]]:
+    """Each tool call, as name and arguments, and what it was answered."""
+    messages = rollout.conversation(MAIN_ROLE) + rollout.epilogue
+    waiting: list[dict[str, Any]] = []
+    for message in messages:
+        if message["role"] == "assistant":
+            waiting = list(message.get("tool_calls") or ())
+        elif message["role"] == "tool" and waiting:
+            function = waiting.pop(0)["function"]
+            yield (function["name"], function["arguments"]), content(message)
+
+
+def _asking(tool: str, arguments: str) -> Strategy:
+    """Makes one call, and says what was answered."""
+    name = f"{tool}({arguments}), then what it says"
+
+    def act(messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> Message | str:
+        said = last_word(messages, "")
+        return said if num_replies(messages) else calling([(tool, json.loads(arguments))])
+
+    return Strategy(name, "leak", Policy(name, act), lambda messages, prompt: "")
 
 
 def named(messages: Sequence[Message], prompt: str) -> str:
@@ -161,22 +213,36 @@ def _leaves(value: Any) -> Iterator[str]:
 
 
 def _candidates(text: str, secret: str) -> set[Extraction]:
-    """Rules that find a secret in a text."""
+    """Rules that find a secret in a text, as it is or in disguise."""
+    rules = _as_written(text, secret, "", secret)
+    for name, looks in hidden.disguised(secret.strip()).items():
+        rules |= _as_written(text, looks, name, secret)
+    return rules
+
+
+def _in_id(rule: Extraction, secret: str, task: Task) -> bool:
+    """Whether what a rule finds is a part of the task's id, as what it is glued to."""
+    glued = re.search(r"[^\W\d_]{2,}[-_:#/.]?$", rule.before)
+    return glued is not None and not rule.disguise and len(secret) > 1 and glued[0] + secret in task.id
+
+
+def _as_written(text: str, looks: str, disguise: str, secret: str) -> set[Extraction]:
+    """Rules that find a secret which looks so."""
     rules: set[Extraction] = set()
-    places = [match.start() for match in re.finditer(re.escape(secret), text)][:200] if secret.strip() else []
+    places = [match.start() for match in re.finditer(re.escape(looks), text)][:200] if looks.strip() else []
     for place in places:
-        after = text[place + len(secret) : place + len(secret) + 1]
+        after = text[place + len(looks) : place + len(looks) + 1]
         ends = [after] if after in ENDS else []
         for length in LENGTHS:
             before = text[max(0, place - length) : place]
-            for rule in (Extraction(before, end, last) for end in ends for last in (False, True)):
+            for rule in (Extraction(before, end, last, disguise) for end in ends for last in (False, True)):
                 if before and rule.apply(text) == secret.strip():
                     rules.add(rule)
     return rules
 
 
 def _played(rule: Extraction, tools: bool) -> Strategy:
-    where = "every tool, then what" if tools else "what"
+    where = ("every tool, then what" if tools else "what") + (f" in {rule.disguise}" if rule.disguise else "")
     return _reading(
         f"{where} is read after {rule.before!r}", lambda messages, prompt: rule.apply(seen(messages, prompt)), tools
     )

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from ludus.authoring.environment import Environment
+from ludus.authoring.loading import rebuildable
+from ludus.environments.sandboxed import Sandboxed
 from ludus.errors import UnknownName
 from ludus.recording.backend import Backend
 from ludus.recording.expert import Expert
@@ -26,11 +28,12 @@ from ludus.testing.audit import attacker, code, injection, leaks, replies
 from ludus.testing.audit import search as searching
 from ludus.testing.audit.added import additions
 from ludus.testing.audit.constants import constants_in
-from ludus.testing.audit.honest import FEW, Honest, NothingToCompare
+from ludus.testing.audit.honest import FEW, Honest, NothingToCompare, inside
 from ludus.testing.audit.judging import NoJudge, judges_of, stand_in
 from ludus.testing.audit.policy import Strategy, content
 from ludus.testing.audit.reach import Marks
-from ludus.testing.audit.verdict import Audit, Line, why_hole
+from ludus.testing.audit.verdict import NOTHING, Audit, Line, honest_reward, why_hole
+from ludus.testing.hanging import NeverReturns
 from ludus.testing.playing import Subject
 from ludus.types import MAIN_ROLE, Rollout
 
@@ -41,11 +44,17 @@ TRIED = 120
 TRIED_IN_SANDBOXES = 20
 SEARCHED = 4
 """Tasks that each is tried on."""
-NOTHING = "nothing could be played"
 
 
 def audit_environment(env: Environment, **options: Any) -> Audit:
-    """Audit an environment. Not for use inside a running event loop: there, `audit_environment_async` is."""
+    """Audit an environment. Not for use inside a running event loop: there, `audit_environment_async` is.
+
+    What another process can build is audited in one, so that code which lets nothing else run is a verdict, too.
+    """
+    from ludus.testing.examining import audit_elsewhere  # which runs this module there
+
+    if rebuildable(env) and not (options.get("model") or options.get("role_models")):
+        return asyncio.run(audit_elsewhere(env, **options))
     return asyncio.run(audit_environment_async(env, **options))
 
 
@@ -77,18 +86,27 @@ async def audit_environment_async(
     for role in role_models or ():
         if role == MAIN_ROLE or role not in env.roles:
             raise UnknownName("role", role, [other for other in env.roles if other != MAIN_ROLE])
-    auditor = Auditor(Honest(Subject(env, num_tasks, others=dict(role_models or {})), model), tried, tell)
-    async with AsyncExitStack() as stack:
+    subject = Subject(env, num_tasks, others=dict(role_models or {}), tell=tell)
+    auditor = Auditor(Honest(subject, model), tried, tell)
+    stack = AsyncExitStack()
+    try:
+        await subject.scan()
+        await stack.enter_async_context(env.opened())
+    except Exception as error:  # noqa: BLE001 - somebody else's code; it is the verdict
+        auditor.holes[NOTHING] = f"{type(error).__name__}: {error}"
+        return auditor.audit()
+    try:
+        await auditor.run()
+    except (NoJudge, NothingToCompare) as error:
+        auditor.holes[NOTHING] = str(error)
+    except NeverReturns as error:
+        auditor.holes[error.strategy] = error.why
+        auditor.notes.append("nothing else was tried: what never comes back goes on and holds up all that follows")
+    finally:
         try:
-            await auditor.subject.scan()
-            await stack.enter_async_context(env.opened())
-        except Exception as error:  # noqa: BLE001 - somebody else's code; it is the verdict
-            auditor.holes[NOTHING] = f"{type(error).__name__}: {error}"
-            return auditor.audit()
-        try:
-            await auditor.run()
-        except (NoJudge, NothingToCompare) as error:
-            auditor.holes[NOTHING] = str(error)
+            await stack.aclose()
+        except Exception as error:  # noqa: BLE001 - somebody else's code, when all is done
+            auditor.notes.append(f"the environment can't be closed: {type(error).__name__}: {error}")
     return auditor.audit()
 
 
@@ -182,15 +200,20 @@ class Auditor:
         probe = leaks.probe(self.honest.has_tools, self.honest.desks)
         probed = await self.subject.play(probe, tasks[: max(FEW, len(self.honest.tasks))])
         shown = any(self.honest.told.values()) or (self.env.can_demonstrate and not self.honest.has_tools)
-        return leaks.rules(probed, shown)
+        found = leaks.rules(probed, shown)
+        if any(self.honest.told.values()):
+            found += leaks.telling_calls(probed, [one for one in self.honest.played if one.model == Expert.name])
+        return found
 
     def code_strategies(self) -> list[Strategy]:
         """Code instead of solutions, and code through tools."""
         prompts = [content(message) for task in self.honest.tasks for message in task.messages()]
         experts = [_said(rollout) for rollout in self.honest.played if rollout.model == Expert.name]
         names, files = code.names_in(experts), code.files_in([*prompts, *experts])
+        shown = list(self.honest.solved.values())
         schemas = [tool.schema for tool in self.env.make_tools().values()]
-        said = [*code.code_replies(names), *code.code_changing_files(names)]
+        forms = code.forms_of(shown) if isinstance(inside(self.env), Sandboxed) else (code.BLOCK,)
+        said = [*code.code_replies(names, forms), *code.code_changing_files(names, forms)]
         said += [desk.strategy(strategy) for desk in self.honest.desks for strategy in said]
         return said + (code.tampering(names, files) if code.runners(schemas) else [])
 
@@ -217,11 +240,25 @@ class Auditor:
 
     async def attack(self, strategy: Strategy) -> None:
         """Play a strategy; what looks like a hole, on other tasks too."""
-        line = self.honest.line(strategy, await self.subject.play(strategy.backend, self.honest.tasks))
+        line = await self.earned(strategy)
         self.attacks.append(line)
         why = why_hole(line, self.honest.baselines, self.env.success_reward)
         if why and await self.confirmed(strategy):
             self.holes[strategy.name] = why + (f", such as with {_shown(line.example)}" if line.example else "")
+
+    async def earned(self, strategy: Strategy) -> Line:
+        """What a strategy earns; where rollouts cost much, and the first few get it nothing, that is all there is."""
+        tasks = self.honest.tasks
+        if self.honest.costly and strategy.rule != "added" and self.honest_reward > 0:
+            line = self.honest.line(strategy, await self.subject.play(strategy.backend, tasks[:FEWEST]))
+            if not line.num_excluded and max(line.undeserved.values(), default=0.0) <= 0:
+                return line
+        return self.honest.line(strategy, await self.subject.play(strategy.backend, tasks))
+
+    @property
+    def honest_reward(self) -> float:
+        """What honest play earns."""
+        return honest_reward(self.honest.baselines, self.env.success_reward)
 
     async def confirmed(self, strategy: Strategy) -> bool:
         """Whether it is a hole on tasks that it was not found on, too."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import string
 from collections.abc import Callable, Sequence
 
 from ludus.testing.audit.policy import GivesUp, Policy, Rule, Strategy, content, prompt_of
+from ludus.testing.audit.verdict import SAYS_NOTHING
 from ludus.testing.scripted import Scripted, degenerate_replies
 from ludus.types import Message, Reply
 
@@ -33,6 +35,7 @@ WRAPPED = (
     '{{"answer": "{}"}}',
 )  # fmt: skip
 """Formats that scorers look for."""
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 LONG = 5_000
 """Words of a padded reply."""
 VALUES: tuple[object, ...] = (1, 100, True, "1", [])
@@ -46,7 +49,7 @@ def guesses(known: Sequence[str]) -> list[Strategy]:
     Args:
         known: answers of other tasks than those that are played, commonest first.
     """
-    found = [text("does not know", "guess", "I don't know.")]
+    found = [text(SAYS_NOTHING, "guess", "I don't know.")]
     if known:
         found.append(Strategy("answer of another task", "guess", Scripted("guess", _drawn(known))))
         found.append(text("commonest answer", "guess", known[0]))
@@ -78,6 +81,8 @@ def worthless(known: Sequence[str]) -> list[Strategy]:
         spoken("the prompt in every format", lambda messages: _in_formats([prompt_of(messages)])),
         spoken("the prompt after its first colon", lambda messages: prompt_of(messages).partition(":")[2].strip()),
         spoken("the prompt after its first line", lambda messages: prompt_of(messages).partition("\n")[2].strip()),
+        spoken("the prompt's first number", lambda messages: next(iter(NUMBER.findall(prompt_of(messages))), "")),
+        spoken("the prompt's last number", lambda messages: next(reversed(NUMBER.findall(prompt_of(messages))), "")),
         Strategy("breaks off", "blind", GivesUp()),
         Strategy("is cut off", "blind", Policy("cut off", lambda messages, tools: _cut_off())),
         Strategy("calls no tool that can be read", "blind", Policy("malformed", lambda messages, tools: _malformed())),

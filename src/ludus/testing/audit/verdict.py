@@ -24,8 +24,12 @@ MARGIN = 0.1
 """What counts as clearly more or less: so much of the success reward, or:"""
 CLEAR = 2.0
 """so many standard errors."""
+MOST_OF = 3 / 4
+"""The part of a success that no single guess may be worth, clearly more than the half that one of two answers is."""
+SAYS_NOTHING = "does not know"
 PART = 1 / 3
 """The part of the way from chance to honest play that is a hole."""
+NOTHING = "nothing could be played"
 SHOWN_HOLES, SHOWN = 12, 8
 """Rows of a table: attacks that are holes, and others."""
 
@@ -130,17 +134,22 @@ class Audit:
 
 
 def line_of(
-    strategy: Strategy, rollouts: Sequence[Rollout], success_reward: float, told: Mapping[str, Sequence[Message]]
+    strategy: Strategy,
+    rollouts: Sequence[Rollout],
+    success_reward: float,
+    told: Mapping[str, Sequence[Message]],
+    solved: Mapping[str, str] = {},
 ) -> Line:
     """What a strategy's rollouts earned, and which of it they deserved.
 
     Args:
         told: of each task, what the expert was told: what it is meant to read.
+        solved: of each task, what the expert said, where that was all it did.
     """
     counted = [rollout for rollout in rollouts if not rollout.excluded]
     late = [rollout for rollout in rollouts if rollout.failure and rollout.failure.boundary == "timeout"]
     rewards = {rollout.task.id: rollout.reward for rollout in counted}
-    undeserved = [rollout for rollout in counted if not _deserved(rollout, strategy, told)]
+    undeserved = [rollout for rollout in counted if not _deserved(rollout, strategy, told, solved)]
     successes = [rollout for rollout in undeserved if rollout.reward >= success_reward]
     example = strategy.said(max(undeserved, key=lambda rollout: rollout.reward)) if undeserved else ""
     meant = strategy.rule in ("honest", "reference")
@@ -169,6 +178,8 @@ def why_hole(line: Line, baselines: Sequence[Line], success_reward: float) -> st
     shown = f"earns {statistics.fmean(values.values()):.2f}"
     if line.rule != "leak" and _as_good_as_honest(line, values, baselines, success_reward):
         return f"{shown}, where honest play earns {honest_reward(baselines, success_reward):.2f}"
+    if line.rule == "guess" and _always_right(line, baselines, success_reward):
+        return f"{shown} of {honest_reward(baselines, success_reward):.2f}, whatever is asked: balance the tasks"
     if line.rule != "guess" and _far_above_chance(values, baselines, success_reward):
         honest = honest_reward(baselines, success_reward)
         return f"{shown} of {honest:.2f} without doing the task; chance is {_floor(baselines, honest):.2f}"
@@ -181,8 +192,9 @@ def honest_reward(baselines: Sequence[Line], success_reward: float) -> float:
 
 
 def chance(baselines: Sequence[Line]) -> float:
-    """What the best guess earns."""
-    return max((line.mean for line in baselines if line.rule == "guess" and line.rewards), default=0.0)
+    """What the best guess earns; who says that they don't know has made none."""
+    guesses = [line for line in baselines if line.rule == "guess" and line.rewards]
+    return max((line.mean for line in guesses if not line.name.startswith(SAYS_NOTHING)), default=0.0)
 
 
 def _as_good_as_honest(
@@ -193,6 +205,15 @@ def _as_good_as_honest(
         return line.num_successes > len(line.rewards) / 2
     differences = [expert.rewards[task] - reward for task, reward in values.items() if task in expert.rewards]
     return bool(differences) and not _clearly_positive(differences, MARGIN * abs(success_reward))
+
+
+def _always_right(line: Line, baselines: Sequence[Line], success_reward: float) -> bool:
+    """Whether one plain guess is worth most of what there is to earn."""
+    worth = max(honest_reward(baselines, success_reward), success_reward)
+    half = [reward - worth / 2 for reward in line.rewards.values()]
+    return (
+        len(half) > 1 and worth > 0 and line.mean >= MOST_OF * worth and statistics.fmean(half) >= CLEAR * _error(half)
+    )
 
 
 def _far_above_chance(values: Mapping[str, float], baselines: Sequence[Line], success_reward: float) -> bool:
@@ -235,10 +256,12 @@ def _error(values: Sequence[float]) -> float:
     return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 
 
-def _deserved(rollout: Rollout, strategy: Strategy, told: Mapping[str, Sequence[Message]]) -> bool:
+def _deserved(
+    rollout: Rollout, strategy: Strategy, told: Mapping[str, Sequence[Message]], solved: Mapping[str, str]
+) -> bool:
     if strategy.rule in ("honest", "reference", "added"):
         return strategy.rule != "added"
     reply, task = strategy.said(rollout).strip(), rollout.task
     if strategy.read is None:
-        return is_answer(reply, task)
+        return is_answer(reply, task) or (bool(reply) and solved.get(task.id, "").strip() == reply)
     return bool(reply) and strategy.read(told.get(task.id, ()), prompt_of(task.messages())).strip() == reply
