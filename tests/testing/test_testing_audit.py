@@ -20,18 +20,17 @@ from ludus.testing.scripted import Scripted
 
 SEARCHED_FOR = {holed.Backdoor, holed.Keywords, holed_more.Interval, holed_more.Thanks}
 """Holes that only the search finds."""
-LONG = {
-    holed.Database, holed.FileOfAnswers, holed.ErrorsTell, holed.Pattern, holed.CallsPay, holed.RunsHere, holed.Submit,
-    holed.Deletes, holed.Ranked, holed.Penalty, holed.Shaky, holed_more.HandedIn, holed_more.Guessed,
-    holed_more.TurnsPay, holed_more.Recall, holed_more.Varied, holed_more.Reading, holed_more.Hundreds, holed_more.Mostly,
-    holed_more.Letters, holed_more.Rubrics, holed_more.Sealed, holed_more.TellsAfterwards,
+FIRST = {
+    holed.LongestWins, holed.AnyReply, holed.Contains, holed.FormatOnly, holed.InPrompt, holed.Calculator, holed.Evaluates,
+    holed.Judged, holed.ReadsAnything, holed.FailsOpen, holed.Keywords, holed_more.Confident, holed_more.Normalised,
+    holed_plain.NamedAfter, holed_plain.Makes, holed.Sums, holed.Choice, holed_more.Plain,
 }  # fmt: skip
-"""Seconds each; what they test is tested more quickly by others, too."""
+"""Of each kind one; all others are in the slow suite, for they take a second each."""
 
 
 def each(kinds):
-    """Parameters of a test, those that take long marked."""
-    return [pytest.param(kind, marks=pytest.mark.slow if kind in LONG else (), id=kind.__name__) for kind in kinds]
+    """Parameters of a test."""
+    return [pytest.param(kind, marks=() if kind in FIRST else pytest.mark.slow, id=kind.__name__) for kind in kinds]
 
 
 @pytest.mark.parametrize("kind", each([*holed.HOLES, *holed_more.HOLES, *holed_plain.HOLES]))
@@ -223,6 +222,7 @@ def test_a_model_that_is_down_is_a_line():
 # --- judges and other roles ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_judge_is_named_or_stood_in_for():
     gullible = Policy("gullible", lambda messages, tools: "yes" if "correct" in messages[-1]["content"] else "no")
     audit = audit_environment(holed.GuardedJudge(), num_tasks=2, tried=0, role_models={"judge": gullible})
@@ -232,6 +232,7 @@ def test_a_judge_is_named_or_stood_in_for():
 
 
 @pytest.mark.parametrize("kind", each(holed_more.JUDGED))
+@pytest.mark.slow
 def test_a_gullible_judge_is_a_hole_and_a_strict_one_is_none(kind):
     played = {"num_tasks": 3, "tried": 0}
     judges = {name: Scripted(name, getattr(holed_more, name)) for name in ("gullible", "strict")}
@@ -294,6 +295,7 @@ def test_strategies_hand_in_where_experts_do():
     assert any(name.startswith("search:") and name.endswith("by final_answer(answer)") for name in names)
 
 
+@pytest.mark.slow
 def test_without_an_expert_tools_that_take_answers_are_known_by_their_names():
     class Untaught(holed_more.HandedIn):
         demonstrate = ludus.Environment.demonstrate
@@ -309,6 +311,7 @@ def test_without_an_expert_tools_that_take_answers_are_known_by_their_names():
     assert "every number to 2,000, by final_answer(answer)" in audit.holes
 
 
+@pytest.mark.slow
 def test_tools_that_experts_only_ask_take_no_answers():
     audit = audit_environment(holed.LookUp(), num_tasks=2, tried=0)
     assert not any(", by height(" in line.name for line in audit.attacks)

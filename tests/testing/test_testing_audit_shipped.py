@@ -11,7 +11,7 @@ from ludus.authoring.loading import load_environment
 from ludus.sandbox import capabilities
 from ludus.testing import audit_environment
 
-QUICK = {"guess", "nim"}
+QUICK = {"nim"}
 SANDBOXED = {"python-tasks", "harbor"}
 NEEDS = {"reason-suite": "reasoning_gym", "rg": "reasoning_gym", "gymnasium": "gymnasium", "textarena": "textarena"}
 AROUND = {
