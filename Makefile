@@ -32,7 +32,7 @@ check: setup
 	$(BIN)/python -m ludus.cli.reference --check docs/cli.md
 
 test-all: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m ''
+	$(BIN)/python -m pytest -n 2 -m ''
 
 # Beside others on this machine; they are installed into .bench the first time.
 bench: setup
