@@ -52,7 +52,8 @@ def measure(quick: bool) -> Section:
 
 NOTE = (
     "Conversations of four replies and three tool calls, 4 kB each, every 250th with a secret; one process, from the file "
-    "to the finished package. The memory that grows is a hash of each conversation, so that none comes twice."
+    "to the finished package. The memory that grows is a hash of each conversation and a mark of each of its messages, "
+    "so that none comes twice or is the beginning of another."
 )
 
 

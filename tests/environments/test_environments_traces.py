@@ -16,7 +16,7 @@ from ludus.authoring.loading import load_environment
 from ludus.errors import ConfigError, FileProblem, UsageError
 from ludus.judging import Rubric
 from ludus.programs.divergence import divergence
-from ludus.programs.traces import build, environment_from_traces
+from ludus.programs.traces import beginnings, build, environment_from_traces
 from ludus.programs.traces import lines as lines_module
 from ludus.programs.traces.build import Building
 from ludus.programs.traces.conversation import read
@@ -168,8 +168,8 @@ def test_a_line_for_each_call_gives_a_task_for_each_conversation(made, order):
         Random(1).shuffle(rows)
     whole, wanted = made([talk(number) for number in range(12)])
     built, env = made(rows, name="calls-env")
-    assert built.skipped == {build.PART: 12, "no reply but calls without a result": 12}
-    assert built.tasks == whole.tasks and len(built.places[build.PART]) == build.PLACES_SHOWN
+    assert built.skipped == {beginnings.PART: 12, "no reply but calls without a result": 12}
+    assert built.tasks == whole.tasks and len(built.places[beginnings.PART]) == build.PLACES_SHOWN
     for split in build.SPLITS:
         assert {task.id for task in env().tasks(split)} == {task.id for task in wanted().tasks(split)}
     assert not list((built.folder / "src").rglob("*.before"))
@@ -179,7 +179,7 @@ def test_what_goes_on_in_two_ways_is_two_tasks(made):
     begun = [asked("q"), said("a"), asked("and then?")]
     rows = [{"messages": begun[:2]}, {"messages": [*begun, said("b")]}, {"messages": [*begun, said("c")]}, talk(1)]
     built, env = made(rows)
-    assert built.skipped == {build.PART: 1}
+    assert built.skipped == {beginnings.PART: 1}
     assert {task.answer for split in build.SPLITS for task in env().tasks(split)} >= {"b", "c"}
 
 

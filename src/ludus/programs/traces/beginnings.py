@@ -12,7 +12,11 @@ from typing import Any
 
 import msgspec
 
-MARK_BYTES, ID_BYTES, SIZE_BYTES = 4, 8, 4
+from ludus.programs.traces.forms import Unusable
+
+SAME = "the same as an earlier one"
+PART = "the beginning of a longer one, as in logs with a line for each call"
+MARK_BYTES, NUMBER_BYTES, SIZE_BYTES = 4, 8, 3
 _encode = msgspec.json.Encoder().encode
 
 
@@ -23,30 +27,31 @@ class Beginnings:
         self._seen: dict[int, bytes] = {}
         """Of each opening, for every conversation: its number, how many bytes of marks follow, and those."""
 
-    def add(self, opening: Sequence[Any], rest: Sequence[Any], number: int) -> tuple[bool, list[int]]:
+    def add(self, opening: int, rest: Sequence[Any], number: int) -> list[int]:
         """Remember a conversation.
 
         Args:
-            opening: its messages before the first reply.
-            rest: and those after.
+            opening: a hash of its messages before the first reply.
+            rest: the messages after those.
             number: of this conversation, of 64 bits.
 
         Returns:
-            Whether it is the beginning of one that was seen, and the numbers of those that are beginnings of it: both
-            are remembered no longer.
+            The numbers of those that are beginnings of it, which are remembered no longer.
+
+        Raises:
+            Unusable: it was seen before, or is the beginning of one that was.
         """
-        key = int.from_bytes(blake2b(_encode(opening), digest_size=ID_BYTES).digest())
         marks = _marks(rest)
         kept, parts = [], []
-        for other, others in _unpacked(self._seen.get(key, b"")):
-            if len(others) > len(marks) and others.startswith(marks):
-                return True, []
-            if len(others) < len(marks) and marks.startswith(others):
+        for other, others in _unpacked(self._seen.get(opening, b"")):
+            if others.startswith(marks):
+                raise Unusable(SAME if others == marks else PART)
+            if marks.startswith(others):
                 parts.append(other)
-            elif others != marks:
+            else:
                 kept.append(_packed(other, others))
-        self._seen[key] = b"".join([*kept, _packed(number, marks)])
-        return False, parts
+        self._seen[opening] = b"".join([*kept, _packed(number, marks)])
+        return parts
 
 
 def _marks(messages: Sequence[Any]) -> bytes:
@@ -60,13 +65,13 @@ def _marks(messages: Sequence[Any]) -> bytes:
 
 
 def _packed(number: int, marks: bytes) -> bytes:
-    return number.to_bytes(ID_BYTES) + len(marks).to_bytes(SIZE_BYTES) + marks
+    return number.to_bytes(NUMBER_BYTES) + len(marks).to_bytes(SIZE_BYTES) + marks
 
 
 def _unpacked(packed: bytes) -> Iterator[tuple[int, bytes]]:
     at = 0
     while at < len(packed):
-        start = at + ID_BYTES + SIZE_BYTES
-        end = start + int.from_bytes(packed[at + ID_BYTES : start])
-        yield int.from_bytes(packed[at : at + ID_BYTES]), packed[start:end]
+        start = at + NUMBER_BYTES + SIZE_BYTES
+        end = start + int.from_bytes(packed[at + NUMBER_BYTES : start])
+        yield int.from_bytes(packed[at : at + NUMBER_BYTES]), packed[start:end]
         at = end

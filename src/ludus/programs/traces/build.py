@@ -20,7 +20,7 @@ from ludus.authoring.labels import Label, judge_row
 from ludus.errors import FileProblem, UsageError
 from ludus.programs.package_name import check_package_name
 from ludus.programs.traces import rubric
-from ludus.programs.traces.beginnings import Beginnings
+from ludus.programs.traces.beginnings import PART, Beginnings
 from ludus.programs.traces.conversation import Conversation, read
 from ludus.programs.traces.forms import Unusable
 from ludus.programs.traces.lines import MOST_BYTES, lines_of
@@ -36,7 +36,6 @@ PLACES_SHOWN = 5
 EVERY = 1000
 """Lines between two words on how far it is."""
 MOST_REASONS = 10_000
-PART = "the beginning of a longer one, as in logs with a line for each call"
 
 
 class Built(msgspec.Struct):
@@ -144,7 +143,6 @@ class Building(ExitStack):
         self._built = Built(folder)
         self._counts: dict[str, Counter[str]] = {n: Counter() for n in ("skipped", "mended", "redacted", "labels")}
         self._tools = Tools()
-        self._tasks: set[int] = set()
         self._beginnings = Beginnings()
         self._reasons: Counter[tuple[str, str]] = Counter()
         self._num_with_system = 0
@@ -188,13 +186,10 @@ class Building(ExitStack):
         last = rest[-1]
         answer = last["content"] if last["role"] == "assistant" and not last.get("tool_calls") else None
         task = Task(prompt=opening, answer=answer or None, info={"rest": rest, "tools": names})
-        key = int(task.id, 16)
-        if key in self._tasks:
-            raise Unusable("the same as an earlier one")
-        self._tasks.add(key)
+        for part in self._beginnings.add(int(prompt, 16), rest, int(task.id, 16)):
+            self._splits.leave_out(part, where)
         if talk.verdict is not None:
             self._label(task, talk)
-        self._one_of_its_kind(where, talk, key)
         if talk.verdict == "bad":
             raise Unusable("rejected by the product's signal: kept as a label, not as a task")
         self._counts["mended"].update(talk.mended)
@@ -218,14 +213,6 @@ class Building(ExitStack):
             talk.mended.update(problems)
         middle = len(talk.opening)
         return clean["messages"][:middle], clean["messages"][middle:], names
-
-    def _one_of_its_kind(self, where: str, talk: Conversation, key: int) -> None:
-        """Take it instead of those that are its beginning. Raises Unusable if it is the beginning of another one."""
-        is_part, parts = self._beginnings.add(talk.opening, talk.rest, key)
-        if is_part:
-            raise Unusable(PART)
-        for part in parts:
-            self._splits.leave_out(part, where)
 
     def _label(self, task: Task, talk: Conversation) -> None:
         assert talk.verdict is not None  # whoever calls has looked
