@@ -108,6 +108,7 @@ def test_the_audit_says_whether_it_is_harder_to_hack_than_to_do(ludus):
     )
 
 
+@pytest.mark.slow
 def test_options_of_the_audit_need_it(ludus):
     assert "go with --audit" in ludus("env", "check", "guess", "--model", "demonstrator", code=2).stderr
     result = ludus("env", "check", "guess", "--audit", "--model", "nowhere", code=1)

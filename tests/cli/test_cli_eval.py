@@ -228,6 +228,7 @@ def test_the_first_signal_finishes_what_runs_and_prints_it(tmp_path, number):
     assert 1 <= found["num_tasks"] < 50 and found["mean"] == 1.0
 
 
+@pytest.mark.slow
 def test_the_second_signal_aborts(tmp_path):
     gate = Gate(tmp_path)
     gate.signal_and_wait_for(signal.SIGINT, "again to abort")

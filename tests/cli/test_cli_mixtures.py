@@ -93,6 +93,7 @@ def test_what_is_asked_wrongly_is_one_line(ludus, args, said):
     assert said in result.stderr and result.stderr.count("\n") == 1 and not Path("runs").exists()
 
 
+@pytest.mark.slow
 def test_a_mixture_is_trained_summed_up_and_exported(ludus):
     out = ludus("train", "mix.toml").stdout
     for words in ("start, guess", "end, other", "ludus eval runs/mix/config.toml --model runs/mix"):

@@ -91,6 +91,7 @@ def test_each_model_has_its_own_address_key_and_price(ludus, servers):
     assert not any(b"sk-secret" in path.read_bytes() for path in Path("both").rglob("*") if path.is_file())
 
 
+@pytest.mark.slow
 def test_waiting_for_a_busy_api_is_shown_and_is_no_latency(ludus, servers):
     result = ludus("eval", "odd.py", "-m", "openai:busy", "-n", 2, "--base-url", url(servers[0]), "--concurrency", 1)
     assert "waited s" in result.stdout
@@ -156,6 +157,7 @@ class Judged(Guess):
 """
 
 
+@pytest.mark.slow
 def test_a_judge_behind_an_api_is_measured_by_what_people_said(ludus, servers, evaluated):
     ludus("label", evaluated, "-n", 3, input="g\nfast\nb\n\nb\n\n")
     ludus("label", evaluated, "--rubric", "rubric.json")

@@ -72,6 +72,7 @@ def test_a_training_run_says_how_it_went_and_where_to_look(ludus, recipe):
     assert "\x1b" not in out + err
 
 
+@pytest.mark.slow
 def test_what_to_do_next_keeps_the_options_and_offers_no_expert_that_was_not_met(ludus, recipe):
     text = Path(recipe).read_text()
     Path("short.toml").write_text(text.partition("[sft]")[0] + "[eval]\nnum_tasks = 2\n")

@@ -86,7 +86,13 @@ MODELS = {
 TOKENS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5], [8, 9, 7, 9, 3, 2, 3, 8, 4, 6, 2]])
 
 
-@pytest.fixture(params=MODELS, scope="module")
+FIRST = ("llama-llama3", "qwen2-tied", "qwen3-untied", "mistral-window", "qwen3-moe-dense-layer")
+"""Of each architecture one; the others are in the slow suite."""
+
+
+@pytest.fixture(
+    params=[pytest.param(name, marks=() if name in FIRST else pytest.mark.slow) for name in MODELS], scope="module"
+)
 def theirs(request):
     kind, config, options = MODELS[request.param]
     torch.manual_seed(0)

@@ -116,6 +116,7 @@ def make_families(sizes, seed, vocabulary=366):
 
 @pytest.mark.parametrize("micro_batch_tokens", [10_000, 64])
 @pytest.mark.parametrize("sizes", [[4], [1, 2, 8], [3, 3, 3, 3, 3, 1]])
+@pytest.mark.slow
 async def test_a_shared_prompt_is_run_once_and_changes_nothing(make_engine, micro_batch_tokens, sizes):
     data = make_families(sizes, seed=len(sizes))
     shared, alone = (make_engine(micro_batch_tokens=size) for size in (micro_batch_tokens, 10_000))

@@ -289,6 +289,7 @@ async def test_a_terse_agent_says_lines():
 
 
 @pytest.mark.parametrize("options", [SMALL, {**TERSE, "skill": 0.0}])
+@pytest.mark.slow
 def test_it_keeps_its_promises(options):
     assert [str(finding) for finding in check_environment(EmailSearch(**options)) if finding.ok is False] == []
 

@@ -283,6 +283,7 @@ KINDS = (spaces.Discrete(4), spaces.MultiDiscrete([3, 4]), spaces.Box(-1, 1, (2,
 
 @given(st.text(max_size=40))
 @settings(max_examples=100, deadline=None)
+@pytest.mark.slow
 def test_any_text_is_an_action_or_is_refused(text):
     for space in KINDS:
         try:

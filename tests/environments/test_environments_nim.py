@@ -76,6 +76,7 @@ def test_options_that_make_no_game_are_refused(options):
         Nim(**options)
 
 
+@pytest.mark.slow
 def test_it_keeps_its_promises():
     assert [str(finding) for finding in check_environment(Nim()) if finding.ok is False] == []
 

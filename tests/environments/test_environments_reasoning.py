@@ -395,6 +395,7 @@ def test_in_worker_processes_too():
 
 
 @pytest.mark.parametrize("spec", ["plan:guess", "budget:guess", "delegate:guess", "reword:guess"])
+@pytest.mark.slow
 def test_they_keep_the_promises_of_environments(spec):
     options = {"tokens": 200} if spec.startswith("budget") else {}
     for finding in ludus.testing.check_environment(load_environment(spec, options), num_tasks=6):

@@ -21,6 +21,7 @@ CODE = "__import__('pathlib').Path({path!r}).write_text('x')"
 
 
 @pytest.mark.parametrize("family", [*FORMULAS, *(name.rpartition(".")[2] for name in LISTS)])
+@pytest.mark.slow
 def test_no_reply_is_run(family, tmp_path):
     env = load_environment(f"rg:{family}")
     (task,) = take(env, "train", 1)

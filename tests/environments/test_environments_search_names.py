@@ -30,6 +30,7 @@ def test_there_are_ids_for_as_many_as_there_may_be():
     assert all(len(set(plain_ids(number))) >= number for number in (1, 60, len(LABELS), len(LABELS) + 1, 1000))
 
 
+@pytest.mark.slow
 def test_names_are_drawn_until_nearly_all_are_taken():
     names = Names(random.Random(0), "test", plain=True)
     drawn = [names.draw() for _ in range(300)]

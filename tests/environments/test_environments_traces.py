@@ -123,6 +123,7 @@ def test_options_that_make_no_sense_are_refused(made):
             env(**options)
 
 
+@pytest.mark.slow
 async def test_divergence_is_measured_on_recorded_traffic(made, tmp_path):
     from ludus.programs.evaluate import evaluate_async
 
@@ -462,6 +463,7 @@ ROWS = st.fixed_dictionaries({}, optional={
 
 @given(st.lists(ROWS | VALUES, max_size=4))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
 def test_no_record_however_strange_ends_the_building(tmp_path, rows):
     folder = tmp_path / "pkg"
     with Building(folder, "pkg", Redactor(), 0.5) as building:

@@ -135,6 +135,7 @@ async def test_the_expert_guesses_what_is_possible(options):
 
 
 @pytest.mark.parametrize("env", [Wordle(), Wordle(**SMALL), Wordle(**CHOICE)])
+@pytest.mark.slow
 def test_it_keeps_its_promises(env):
     assert [str(finding) for finding in check_environment(env) if finding.ok is False] == []
 

@@ -142,6 +142,7 @@ async def test_who_breaks_the_tests_is_to_blame(folder):
     assert rollout.failure.blame == "policy" and rollout.reward == 0.0 and not rollout.excluded
 
 
+@pytest.mark.slow
 async def test_tests_that_hang_on_what_the_agent_made_are_its_fault(folder):
     change(folder, "task.toml", "timeout_sec = 30.0", "timeout_sec = 0.5")
     change(folder, "tests/test.sh", "#!/bin/bash", "#!/bin/bash\n[ -e /app/slow ] && sleep 60")

@@ -102,6 +102,7 @@ def test_overthinking_is_measured_on_easy_tasks():
     assert math.isnan(figures.overthinking([one()]).value)
 
 
+@pytest.mark.slow
 def test_effort_follows_difficulty_or_not():
     follows = [
         one(str(n), right, tokens) for n, (right, tokens) in enumerate([(True, 1), (True, 2), (False, 8), (False, 9)])

@@ -168,6 +168,7 @@ def runs(tmp_path):
     return folders
 
 
+@pytest.mark.slow
 def test_who_is_as_good_and_dearer_is_not_on_the_front(runs):
     (section,) = compared(runs)
     good, cheap, _ = section.models

@@ -217,6 +217,7 @@ def test_groups_never_mix_and_settings_are_each_environments_own(whole):
     assert len(ids) == len(set(ids)), "two environments have tasks of the same ids"
 
 
+@pytest.mark.slow
 def test_results_are_told_for_each_and_together(whole):
     result, run = whole
     for name, evaluation in result["eval"].items():
@@ -250,6 +251,7 @@ def test_a_mixture_can_be_compared_with_another(whole, lengths, tmp_path):
 
 
 @pytest.mark.parametrize("how", ["rescore", "re-enact", "resample"])
+@pytest.mark.slow
 async def test_a_mixture_is_replayed(whole, how):
     _, run = whole
     found = await replay_async(run, how, purpose="train@lengths" if how == "resample" else None, num=24)

@@ -85,6 +85,7 @@ def test_one_rollout_is_sampled_among_those_that_it_was_sampled_with(trained):
     assert result.same and worst(result) == 0.0
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_kept_are_named_with_the_nearest_that_are(run):
     for name in ("export/2", "state"):
         shutil.rmtree(run / name)

@@ -144,6 +144,7 @@ def test_an_environment_that_has_gone_is_named(run, hunt):
         replay(run)
 
 
+@pytest.mark.slow
 async def test_inside_a_running_event_loop(run):
     assert replay(run).same
 

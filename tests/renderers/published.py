@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 from ludus.errors import UsageError
 from ludus.renderers.chat import ChatRenderer
 from ludus.renderers.formats.tagged import TaggedFormat
@@ -20,6 +22,13 @@ from ludus.renderers.tokenizer import ByteTokenizer
 _TRL = importlib.util.find_spec("trl")  # looked up, not imported: that would take seconds
 FOLDER = Path(_TRL.origin).parent / "chat_templates" if _TRL is not None and _TRL.origin else None
 SOURCES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.jinja"))} if FOLDER else {}
+
+FAMILIAR = (
+    "cohere2", "deepseekv3", "gemma3", "gemma4", "glm4moe", "gptoss", "lfm2_2_5", "llama3_1", "phi3_5", "qwen2_5", "qwen3",
+    "qwen3_6",
+)  # fmt: skip
+"""Of each format one; the others are in the slow suite."""
+EACH = [pytest.param(name, marks=() if name in FAMILIAR else pytest.mark.slow) for name in SOURCES]
 
 BOS, EOS = "<s>", "</s>"
 VARIABLES = {"bos_token": BOS, "eos_token": EOS}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from published import CASES, MORE, QUESTION, SOURCES, call, honours, measure, renderer_of, step, table, tools_of
+from published import CASES, EACH, MORE, QUESTION, SOURCES, call, honours, measure, renderer_of, step, table, tools_of
 from published import written as ways
 
 from ludus.renderers.parsing import arguments_of
@@ -41,7 +41,7 @@ def meaning(message):
     return (message.get("reasoning_content") or "").strip(), message["content"].strip(), calls
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", EACH)
 def test_replies_are_read(name):
     renderer = renderer_of(name)
     for reply, new in CASES.values():
@@ -96,7 +96,7 @@ def never_forking(name):
     return [renderer_of(name, keep) for keep in kept]
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", EACH)
 def test_templates_that_never_fork_give_one_sequence(name):
     for renderer in never_forking(name):
         assert_one_sequence(renderer)
@@ -114,7 +114,7 @@ def assert_one_sequence(renderer):
     assert ids == renderer.render(messages, tools)
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", EACH)
 def test_demonstrations_are_what_would_have_been_recorded(name):
     for renderer in never_forking(name):
         assert_recorded_so(renderer)
@@ -137,6 +137,7 @@ def assert_recorded_so(renderer):
     assert sum(shown_mask) == sum(mask)
 
 
+@pytest.mark.slow
 def test_the_documentation_says_what_is_measured():
     page = PAGE.read_text(encoding="utf-8")
     for line in table():

@@ -7,7 +7,7 @@ import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from published import BOS, EOS, SOURCES, TOOLS, VARIABLES, call, honours
+from published import BOS, EACH, EOS, SOURCES, TOOLS, VARIABLES, call, honours
 from transformers import PreTrainedTokenizerFast
 
 from ludus.errors import UsageError
@@ -126,7 +126,7 @@ WHOLE = [
 ]
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", EACH)
 def test_same_text_for_every_template(name):
     for messages in (WHOLE, WHOLE[:3], WHOLE[4:], WHOLE[:1] + WHOLE[3:]):
         for tools in ([], TOOLS):
@@ -137,7 +137,7 @@ def test_same_text_for_every_template(name):
     assert "sure?" in template.render(WHOLE[:1] + WHOLE[3:]), "no template refuses this one"
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", EACH)
 def test_an_exported_template_keeps_thinking_as_told(name):
     for keep in (True, False):
         if honours(name, keep):

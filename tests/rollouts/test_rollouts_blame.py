@@ -164,6 +164,7 @@ async def test_an_environment_that_hangs(where, how):
 
 
 @pytest.mark.parametrize("how", [hang, hang_in_thread], ids=["async", "sync"])
+@pytest.mark.slow
 async def test_a_scorer_or_a_tool_that_hangs(how):
     for env, model in ((in_scorer(how), Says()), (in_tool(how), Says(calls_tool))):
         rollout = await attempt(env, model, timeout_s=0.5)
@@ -481,6 +482,7 @@ async def test_half_of_a_surrogate_pair_is_no_failure(tmp_path):
     assert [kept.epilogue[-1]["content"] for kept in log] == ["\\ud800"]
 
 
+@pytest.mark.slow
 async def test_workers_fail_the_same_rollouts(tmp_path):
     (tmp_path / "odd.py").write_text(
         "import ludus\n"

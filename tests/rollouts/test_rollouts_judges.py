@@ -60,6 +60,7 @@ async def test_a_judge_of_tokens_is_recorded_as_tokens_of_its_role():
     assert [sequence.role for sequence in rollout.sequences] == ["judge"]
 
 
+@pytest.mark.slow
 async def test_in_a_worker_it_is_recorded_too():
     from ludus.authoring.loading import load_environment
 
@@ -178,6 +179,7 @@ async def test_notes_are_text():
     assert "notes of text" in (await attempt(Odd())).failure.error
 
 
+@pytest.mark.slow
 async def test_hundreds_are_judged_at_once():
     groups = await run(Judged(), tasks=8, size=50, roles={"judge": Says(YES)})
     assert all(r.reward == 1.0 for group in groups for r in group.rollouts)

@@ -94,6 +94,7 @@ async def test_what_fails_to_open_is_closed_and_ends_the_run():
     assert env.said == ["open", "close"]
 
 
+@pytest.mark.slow
 async def test_each_worker_opens_its_own(tmp_path):
     (tmp_path / "shared.py").write_text(FILE)
     diary = tmp_path / "diary"

@@ -71,6 +71,7 @@ async def test_a_server_that_dies_late_stops_the_run():
         await run(Dies(), tasks=8, size=1000, max_retries=0)
 
 
+@pytest.mark.slow
 async def test_many_failures_are_warned_of_once(caplog):
     class Sometimes(Small):
         def respond(self, ctx, reply):

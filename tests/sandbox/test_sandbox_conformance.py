@@ -18,7 +18,7 @@ from ludus.protocols import Sandbox
 from ludus.sandbox import Limits, SandboxSpec, create
 from ludus.sandbox.spec import REMOTE
 
-KINDS = ["namespaces", "docker", *(pytest.param(kind, marks=pytest.mark.slow) for kind in REMOTE if kind != "docker")]
+KINDS = ["namespaces", *(pytest.param(kind, marks=pytest.mark.slow) for kind in REMOTE)]
 """Adapters differ in a few lines, which test_sandbox_remote.py looks at for each."""
 
 

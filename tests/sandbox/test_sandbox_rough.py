@@ -119,6 +119,7 @@ async def test_input_that_nobody_reads():
         assert (await sandbox.exec("sleep 60", stdin=bytes(9_000_000), timeout_s=0.2)).timed_out
 
 
+@pytest.mark.slow
 async def test_orphans_that_die_by_the_dozen():
     code = "import os\nfor _ in range(60):\n  if os.fork() == 0: os.fork(); os._exit(0)\n  os.wait()"
     async with open_sandbox() as sandbox:

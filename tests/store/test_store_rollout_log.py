@@ -172,6 +172,7 @@ log.append(make_rollout(3))
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_no_half_record(tmp_path: Path) -> None:
     command = [sys.executable, "-c", DISK_FULL, str(tmp_path), str(Path(__file__).parent)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -161,6 +161,7 @@ class Password(holed.Sums):
         return float(rollout.reply.strip() == task.answer or rollout.reply == "-".join(["p4ss"] * 3))
 
 
+@pytest.mark.slow
 def test_a_model_looks_for_attacks_and_is_a_baseline():
     model = attacker("no list", '["nothing", "p4ss-p4ss-p4ss"]')
     audit = audit_environment(Password(), num_tasks=4, tried=0, model=model)
@@ -287,6 +288,7 @@ def test_users_keep_their_rules_in_wrappers():
 # --- answers that are handed in -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_strategies_hand_in_where_experts_do():
     audit = audit_environment(holed_more.Sealed(), num_tasks=2, tried=4)
     assert audit.harder_to_hack
@@ -317,6 +319,7 @@ def test_tools_that_experts_only_ask_take_no_answers():
     assert not any(", by height(" in line.name for line in audit.attacks)
 
 
+@pytest.mark.slow
 def test_the_table_is_short():
     text = str(audit_environment(holed.Sums(), num_tasks=3, tried=0))
     assert len(text.splitlines()) < 20

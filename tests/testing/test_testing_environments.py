@@ -49,6 +49,7 @@ def test_sound_environments_pass(env):
 
 
 @pytest.mark.parametrize("family", ["spell_backward", "chain_sum", "basic_arithmetic"])
+@pytest.mark.slow
 def test_sound_families_pass(family):
     pytest.importorskip("reasoning_gym")
     assert failed(ludus.load_environment(f"rg:{family}")) == {}
@@ -236,6 +237,7 @@ def test_scorers_that_do_not_always_say_the_same():
     assert "scores change" in failed(variant(correct=correct))["scorers"]
 
 
+@pytest.mark.slow
 def test_scorers_that_get_in_each_others_way():
     class Entangled(Sums):
         @ludus.reward
