@@ -65,8 +65,11 @@ def test_several_environments_are_one_table(ludus):
 
 @pytest.mark.slow
 def test_several_environments_and_models_have_a_folder_each(ludus):
-    ludus("eval", "guess", "other.py", "--model", "demonstrator", "--model", "demonstrator", "-n", 1, "--out", "all")
-    assert {path.parent.name for path in Path("all").glob("*/demonstrator")} == {"guess", "other.py"}
+    ludus("init", "small", "--preset", "tiny")
+    ludus("eval", "guess", "other.py", "--model", "demonstrator", "--model", "small", "-n", 1, "--out", "all")
+    assert {str(path.parent) for path in Path("all").rglob("config.toml")} == {
+        f"all/{env}/{model}" for env in ("guess", "other.py") for model in ("demonstrator", "small")
+    }
 
 
 def test_a_recipe_stands_for_its_environments(ludus):
